@@ -1,0 +1,48 @@
+# Everything starts here and sets up what is missing; a fresh machine needs Python 3.11 to 3.13 and make.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.PHONY: run demo test check lock clean
+
+run: $(VENV)/run.stamp
+	@$(PY) -m grafient.supervisor
+
+demo: $(VENV)/run.stamp
+	@$(PY) -m grafient.supervisor --demo
+
+test: $(VENV)/test.stamp
+	@$(PY) tests/browser_setup.py
+	$(PY) -m pytest $(ARGS)
+
+check: $(VENV)/test.stamp
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+# Resolve the direct dependencies of pyproject.toml anew into the two lock files.
+lock: $(VENV)/test.stamp
+	$(PY) -m pip install --quiet uv
+	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  pyproject.toml -o requirements.txt
+	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  pyproject.toml --group test -c requirements.txt -o requirements-test.txt
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/made.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Grafient needs Python 3.11 to 3.13; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv is missing here. On Debian: apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+$(VENV)/run.stamp: requirements.txt $(VENV)/made.stamp
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/test.stamp: requirements-test.txt $(VENV)/run.stamp
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.txt
+	@touch $@

@@ -1,0 +1,88 @@
+"""Grafient: what your AI provider really bills. ``create_app`` wires it; importing opens nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from flask import Flask, request
+from flask.sessions import SecureCookieSessionInterface
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from grafient import cli, database, jobs, views
+from grafient.config import ConfigError, Settings
+from grafient.extensions import csrf, db, migrate
+from grafient.providers import PROVIDERS
+from grafient.vault import Vault, VaultError
+
+__version__ = "0.1.0"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def create_app(environ: Mapping[str, str] | None = None) -> Flask:
+    """Make the app from the environment, or from what stands in for it. Raises ConfigError.
+
+    Under the flask command secrets may be missing: it also makes them.
+    """
+    settings = Settings.from_environ(os.environ if environ is None else environ)
+    if os.environ.get("FLASK_RUN_FROM_CLI") != "true":
+        settings.require()
+    app = Flask(__name__, template_folder=str(ROOT / "templates"), static_folder=str(ROOT / "static"))
+    app.session_interface = _SessionInterface()
+    _configure(app, settings)
+    _bind(app, settings)
+    views.register(app, settings)
+    cli.register(app)
+    if settings.trusted_proxies:
+        hops = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+    return app
+
+
+def _configure(app: Flask, settings: Settings) -> None:
+    app.extensions["settings"] = settings
+    app.extensions["version"] = __version__
+    app.config.update(
+        SECRET_KEY=settings.secret_key,
+        MAX_CONTENT_LENGTH=64 * 1024,
+        SQLALCHEMY_DATABASE_URI=settings.database_url,
+        SQLALCHEMY_ENGINE_OPTIONS=_engine_options(settings),
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_HTTPONLY=True,
+        PERMANENT_SESSION_LIFETIME=timedelta(days=30),
+        SEND_FILE_MAX_AGE_DEFAULT=timedelta(days=365),
+        WTF_CSRF_TIME_LIMIT=None,
+    )
+
+
+def _engine_options(settings: Settings) -> dict[str, object]:
+    """A small pool: no connection is held while a provider is asked, so many threads share few."""
+    options: dict[str, object] = {"pool_size": 4, "max_overflow": 4}
+    if settings.database_url.startswith("postgresql"):
+        options["pool_pre_ping"] = True
+    return options
+
+
+def _bind(app: Flask, settings: Settings) -> None:
+    db.init_app(app)
+    migrate.init_app(app, db, directory=str(database.MIGRATIONS), render_as_batch=True)
+    csrf.init_app(app)
+    with app.app_context():
+        database.prepare(db.engine)
+    app.extensions["providers"] = {slug: make(settings.base_urls.get(slug)) for slug, make in PROVIDERS.items()}
+    if settings.encryption_keys is not None:
+        try:
+            app.extensions["vault"] = Vault.parse(settings.encryption_keys)
+        except VaultError as error:
+            raise ConfigError(f"GRAFIENT_ENCRYPTION_KEYS can't be used: {error}") from None
+    if settings.redis_url is not None:
+        app.extensions["redis"] = jobs.connect(settings.redis_url)
+
+
+class _SessionInterface(SecureCookieSessionInterface):
+    """Cookies that travel over TLS alone wherever there is TLS; make run has none on this machine."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        return request.is_secure

@@ -1,0 +1,48 @@
+"""Accounts: who may register, and the workspace that each new one gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask_security import RoleMixin, SQLAlchemyUserDatastore
+from sqlalchemy import exists, select, text
+
+from grafient.extensions import db
+from grafient.models import User, Workspace
+
+
+class Datastore(SQLAlchemyUserDatastore):
+    """Flask-Security's, where a new user gets a workspace on ``default_plan``."""
+
+    default_plan = "ultimate"
+
+    def __init__(self) -> None:
+        super().__init__(db, User, RoleMixin)
+
+    def create_user(self, **kwargs: Any) -> User:
+        kwargs = self._prepare_create_user_args(**kwargs)  # type: ignore[no-untyped-call]
+        kwargs.pop("roles", None)
+        user = User(workspace=Workspace(plan=self.default_plan), **kwargs)
+        db.session.add(user)
+        return user
+
+
+def registration_open(policy: str) -> bool:
+    """Whether anyone may register now, under GRAFIENT_REGISTRATION."""
+    return policy == "open" or (policy == "first" and not db.session.execute(select(exists(select(User.id)))).scalar())
+
+
+def one_at_a_time() -> None:
+    """Make registrations wait for each other until the transaction ends, so that only one can be the first."""
+    if db.engine.dialect.name == "postgresql":
+        db.session.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": 0x67726166})
+
+
+def set_plan(email: str, plan: str) -> bool:
+    """Put an account's workspace on a plan. Commits; False if no account has that address."""
+    user = db.session.execute(select(User).where(User.email == email)).scalar_one_or_none()
+    if user is None:
+        return False
+    user.workspace.plan = plan
+    db.session.commit()
+    return True

@@ -1,0 +1,140 @@
+"""Settings, read from the environment once, typed; a wrong one stops the start with a sentence that mends it."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from grafient.plans import PLANS
+
+REGISTRATION = ("first", "open", "closed")
+
+MAKE_SECRET_KEY = "python -c 'import secrets; print(secrets.token_urlsafe(48))'"  # noqa: S105 - a command that makes one
+MAKE_ENCRYPTION_KEY = "flask --app wsgi keys generate"
+
+
+class ConfigError(Exception):
+    """A setting is missing or malformed. The message names it and says how to mend it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that the environment decides. Secrets stay out of the repr."""
+
+    data_dir: Path
+    database_url: str = field(repr=False)
+    redis_url: str | None = field(repr=False)
+    secret_key: str | None = field(repr=False)
+    encryption_keys: str | None = field(repr=False)
+    port: int
+    base_urls: Mapping[str, str]
+    """By provider; one that is not here has its own default."""
+    registration: str
+    default_plan: str
+    trusted_proxies: int
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+        """Read every setting; raise ConfigError for the first that is malformed.
+
+        A setting that is empty counts as not set. Secrets and the Redis address may be missing here, since
+        some commands need none: ``require`` asks for them.
+        """
+        env = {name: value.strip() for name, value in environ.items() if value.strip()}
+        data_dir = Path(env.get("GRAFIENT_DATA_DIR", "var")).absolute()
+        return cls(
+            data_dir=data_dir,
+            database_url=_database_url(env.get("DATABASE_URL", f"sqlite:///{data_dir / 'grafient.db'}")),
+            redis_url=_redis_url(env.get("REDIS_URL")),
+            secret_key=_secret_key(env.get("SECRET_KEY")),
+            encryption_keys=env.get("GRAFIENT_ENCRYPTION_KEYS"),
+            port=_whole_number("PORT", env.get("PORT", "5000"), 1, 65535),
+            base_urls=_base_urls(env),
+            registration=_one_of("GRAFIENT_REGISTRATION", env.get("GRAFIENT_REGISTRATION", "first"), REGISTRATION),
+            default_plan=_one_of("GRAFIENT_DEFAULT_PLAN", env.get("GRAFIENT_DEFAULT_PLAN", "ultimate"), tuple(PLANS)),
+            trusted_proxies=_whole_number("GRAFIENT_TRUSTED_PROXIES", env.get("GRAFIENT_TRUSTED_PROXIES", "0"), 0, 10),
+        )
+
+    def require(self) -> None:
+        """Raise ConfigError unless everything that serving needs is there."""
+        if self.secret_key is None:
+            raise ConfigError(f"SECRET_KEY is not set. Make one with: {MAKE_SECRET_KEY}")
+        if self.encryption_keys is None:
+            raise ConfigError(f"GRAFIENT_ENCRYPTION_KEYS is not set. Make one with: {MAKE_ENCRYPTION_KEY}")
+        if self.redis_url is None:
+            raise ConfigError("REDIS_URL is not set. Point it at a Redis server, such as redis://localhost:6379/0")
+
+
+def _database_url(value: str) -> str:
+    """Accept Heroku's ``postgres://``, and name the drivers that are installed: psycopg 3 and sqlite3."""
+    try:
+        url = make_url(value)
+    except ArgumentError:
+        raise ConfigError(
+            "DATABASE_URL is not an address of a database. "
+            "Use postgresql://user:password@host/name or sqlite:////folder/file.db"
+        ) from None
+    if url.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
+        return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    if url.drivername == "sqlite" and url.database and url.database != ":memory:":
+        return value
+    raise ConfigError(
+        f"DATABASE_URL begins with {url.drivername}://, which Grafient can't use. "
+        "Use postgresql:// or a file: sqlite:////folder/file.db"
+    )
+
+
+def _redis_url(value: str | None) -> str | None:
+    if value is not None and urlsplit(value).scheme not in ("redis", "rediss", "unix"):
+        raise ConfigError("REDIS_URL must begin with redis://, rediss:// or unix://")
+    return value
+
+
+def _secret_key(value: str | None) -> str | None:
+    if value is not None and len(value) < 16:
+        raise ConfigError(f"SECRET_KEY is shorter than 16 characters. Make one with: {MAKE_SECRET_KEY}")
+    return value
+
+
+def _base_urls(env: Mapping[str, str]) -> Mapping[str, str]:
+    name = "OPENROUTER_BASE_URL"
+    return {"openrouter": _base_url(env[name])} if name in env else {}
+
+
+def _base_url(value: str) -> str:
+    """https, or http to this machine only: the key travels in a header."""
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host, parts = "", urlsplit("")
+    if not host or parts.username or parts.query or parts.fragment:
+        raise ConfigError("OPENROUTER_BASE_URL is not an address such as https://openrouter.ai/api/v1")
+    if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host)):
+        return value.rstrip("/")
+    raise ConfigError("OPENROUTER_BASE_URL must begin with https:// (http:// only for this machine itself)")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _whole_number(name: str, value: str, least: int, most: int) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) < 10 and least <= int(value) <= most):
+        raise ConfigError(f"{name} is {value!r}, but must be a whole number from {least} to {most}")
+    return int(value)
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
+    if value.lower() not in choices:
+        raise ConfigError(f"{name} is {value!r}, but must be one of {', '.join(choices)}")
+    return value.lower()

@@ -1,0 +1,80 @@
+"""What both databases need said once: SQLite's pragmas and transactions, and whether the schema fits this version."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import flask_migrate
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, event
+
+from grafient import money
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+BUSY_SECONDS = 15
+
+reading: ContextVar[bool] = ContextVar("reading", default=False)
+"""Set while nothing is going to be written. SQLite then takes no lock that keeps writers out."""
+
+
+class SchemaError(Exception):
+    """The database does not fit this version of Grafient. The message says what to do."""
+
+
+def prepare(engine: Engine) -> None:
+    """Make SQLite behave: foreign keys, WAL, waiting for locks, and transactions that begin when they should."""
+    if engine.dialect.name != "sqlite":
+        return
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # SQLAlchemy's begin event, below, says BEGIN
+        for pragma in (
+            f"busy_timeout = {BUSY_SECONDS * 1000}",
+            "journal_mode = WAL",
+            "foreign_keys = ON",
+            "synchronous = NORMAL",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+        money.register(connection)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        """A transaction that reads and then writes fails at once, whatever the timeout: writers say so first."""
+        connection.exec_driver_sql("BEGIN" if reading.get() else "BEGIN IMMEDIATE")
+
+
+def pending(engine: Engine) -> bool:
+    """Whether the schema is older than this version. Raises SchemaError if it is newer; changes nothing."""
+    path = engine.url.database
+    if engine.dialect.name == "sqlite" and path and not Path(path).exists():
+        return True
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+        raise SchemaError(
+            f"The database was made by a newer version of Grafient (schema {current}). "
+            "Start that version, or restore a backup from before the upgrade; nothing was changed."
+        )
+    return current != scripts.get_current_head()
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the schema to this version. Raises SchemaError if it is of a newer one."""
+    if not pending(engine):
+        return
+    if engine.dialect.name == "sqlite" and engine.url.database:
+        _private_folder(Path(engine.url.database).parent)
+    flask_migrate.upgrade(directory=str(MIGRATIONS))
+
+
+def _private_folder(folder: Path) -> None:
+    """Costs are nobody else's business: what is made here is readable to its owner alone."""
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        folder.chmod(0o700)

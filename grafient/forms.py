@@ -1,0 +1,73 @@
+"""The shapes of what people send. Whether a key is any good only the provider can say."""
+
+from __future__ import annotations
+
+from flask_wtf import FlaskForm
+from wtforms import BooleanField, PasswordField, RadioField, SelectField, StringField
+from wtforms.validators import InputRequired, Length, ValidationError
+
+from grafient.integrations import MAX_LABEL
+from grafient.providers import PROVIDERS
+
+MAX_KEY = 512
+
+
+def strip(value: str | None) -> str | None:
+    """White space around what was pasted is never meant."""
+    return value.strip() if isinstance(value, str) else value
+
+
+def one_line_of_ascii(_form: FlaskForm, field: StringField) -> None:
+    """A key travels in a header: refuse what could not, before anything is sent anywhere."""
+    text = field.data or ""
+    if not text.isascii():
+        raise ValidationError("The key has characters that no key has. Copy it again, without anything around it.")
+    if not text.isprintable() or " " in text:
+        raise ValidationError("The key has a space or a line break in it. Copy it again, in one piece.")
+
+
+class _KeyForm(FlaskForm):  # type: ignore[misc]
+    api_key = PasswordField(
+        "API key",
+        filters=[strip],
+        validators=[
+            InputRequired("Paste the key here."),
+            Length(max=MAX_KEY, message=f"The key is longer than {MAX_KEY} characters: that is not a key."),
+            one_line_of_ascii,
+        ],
+    )
+
+
+class IntegrationForm(_KeyForm):
+    """Add Integration, and Test Connection."""
+
+    provider = SelectField("Provider", choices=[(slug, p.name) for slug, p in PROVIDERS.items()], default="openrouter")
+    label = StringField(
+        "Label",
+        filters=[strip],
+        validators=[Length(max=MAX_LABEL, message=f"A label has at most {MAX_LABEL} characters.")],
+    )
+    twice = BooleanField("Connect this account a second time, and count its costs twice")
+    twice_offered = False
+
+    def validate_label(self, field: StringField) -> None:
+        """Refuse what can't be seen; the label is shown and exported as it is."""
+        if field.data and not field.data.isprintable():
+            raise ValidationError("The label has characters that can't be shown, such as a line break.")
+
+
+class ReplaceKeyForm(_KeyForm):
+    """Another key for the same account."""
+
+
+class RemoveForm(FlaskForm):  # type: ignore[misc]
+    """Remove an integration, and say what becomes of its history."""
+
+    history = RadioField(
+        "History",
+        choices=[
+            ("keep", "Keep its costs on the dashboard and in exports"),
+            ("delete", "Delete its costs for good"),
+        ],
+        default="keep",
+    )

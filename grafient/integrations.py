@@ -1,0 +1,244 @@
+"""The write side: connect an account, replace its key, sync it, remove it.
+
+A provider's key is in the clear only inside ``check``, ``connect``, ``replace_key`` and ``sync``. No transaction is
+open while a provider is asked.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+from datetime import datetime
+
+from sqlalchemy import delete, func, select
+
+from grafient import ledger, runs
+from grafient.extensions import db, providers, vault
+from grafient.models import Integration, SyncRun, utc_now
+from grafient.providers import Activity, KeyInfo, KeyRejected, ProviderError, UnexpectedResponse, Unreachable
+from grafient.runs import Claim
+from grafient.vault import Sealed, VaultError
+
+log = logging.getLogger(__name__)
+
+MAX_INTEGRATIONS = 100
+"""In one workspace. Pages list them all."""
+
+MAX_LABEL = 100
+_RAW_REPLY_BYTES = 1024 * 1024
+
+
+class Refused(Exception):
+    """What was asked can't be done. The message is a sentence for the user."""
+
+
+class AlreadyConnected(Refused):
+    """Another integration of the workspace reads the same account; both would count everything twice."""
+
+
+def find(workspace_id: int, integration_id: int) -> Integration | None:
+    """The integration, if it is this workspace's and was not removed."""
+    query = select(Integration).where(
+        Integration.id == integration_id,
+        Integration.workspace_id == workspace_id,
+        Integration.removed_at.is_(None),
+    )
+    return db.session.execute(query).scalar_one_or_none()
+
+
+def check(provider: str, key: str) -> KeyInfo:
+    """Test Connection: ask the provider, store nothing. Raises ProviderError; answers within 10 seconds."""
+    db.session.rollback()
+    return providers[provider].check_key(key)
+
+
+def connect(workspace_id: int, provider: str, label: str, key: str, *, twice: bool = False) -> Integration:
+    """Check the key, seal it, and want the backfill. Commits.
+
+    ``twice``: connect an account that is connected already. Raises ProviderError, AlreadyConnected or Refused.
+    """
+    info = check(provider, key)
+    if not twice:
+        _refuse_connected(workspace_id, provider, info)
+    if _count(workspace_id) >= MAX_INTEGRATIONS:
+        raise Refused(f"A workspace can have {MAX_INTEGRATIONS} integrations. Remove one to add another.")
+    integration = Integration(
+        workspace_id=workspace_id,
+        provider=provider,
+        label=label or _default_label(workspace_id, provider),
+        account_ref=info.account_ref,
+        key_hint="",
+    )
+    db.session.add(integration)
+    db.session.flush()  # the seal is bound to the id
+    _seal(integration, key)
+    runs.request(integration.id, "backfill")
+    db.session.commit()
+    return integration
+
+
+def replace_key(integration: Integration, key: str) -> None:
+    """Put another key of the same account in place; the history stays. Commits.
+
+    Raises ProviderError, or Refused if the key belongs to another account.
+    """
+    integration_id, provider, account = integration.id, integration.provider, integration.account_ref
+    info = check(provider, key)
+    if None not in (account, info.account_ref) and account != info.account_ref:
+        raise Refused(
+            "This key belongs to another account. Its costs would mix with this integration's history: "
+            "add it as an integration of its own."
+        )
+    fresh = db.session.get_one(Integration, integration_id, populate_existing=True)
+    fresh.account_ref = info.account_ref or account
+    _seal(fresh, key)
+    _clear_problem(fresh)
+    runs.request(integration_id, "manual")
+    db.session.commit()
+
+
+def force_sync(integration: Integration) -> None:
+    """Want a sync now, if none is under way. Commits."""
+    runs.request(integration.id, "manual")
+    integration.paused_at = None
+    db.session.commit()
+
+
+def set_paused(integration: Integration, paused: bool) -> None:
+    """Stop or resume the daily runs; what is open is cancelled. Commits."""
+    integration.paused_at = utc_now() if paused else None
+    if paused:
+        runs.cancel_open(integration.id)
+    db.session.commit()
+
+
+def remove(integration: Integration, *, keep_history: bool) -> None:
+    """Forget the key for good, and the costs too unless they are to be kept. Commits."""
+    runs.cancel_open(integration.id)
+    if keep_history:
+        integration.key_ciphertext = integration.key_encryption_id = None
+        integration.key_hint = ""
+        integration.removed_at = utc_now()
+    else:
+        db.session.execute(delete(Integration).where(Integration.id == integration.id))
+    db.session.commit()
+
+
+def sync(claim: Claim) -> None:
+    """Do a claimed run: read everything the provider tells, and commit it together with the run's end.
+
+    A provider's failure becomes the run's and the integration's status. Raises LeaseLost, having written nothing,
+    if the claim no longer holds.
+    """
+    run = runs.hold(claim)
+    provider = run.integration.provider
+    try:
+        key = _open(run.integration)
+        db.session.rollback()
+        activity = providers[provider].fetch(key)
+    except (ProviderError, VaultError) as error:
+        db.session.rollback()
+        _record_failure(claim, error)
+    else:
+        _record_success(claim, activity)
+
+
+def fail(claim: Claim, reason: str) -> None:
+    """Note a fault of our own for a claimed run, to be tried again later. Commits; raises LeaseLost."""
+    _record_failure(claim, Unreachable(reason))
+
+
+def _record_success(claim: Claim, activity: Activity) -> None:
+    now = utc_now()
+    run = runs.hold(claim)
+    recorded = ledger.record(claim.integration_id, claim.run_id, activity, now)
+    run.first_day, run.last_day = activity.first_day, activity.last_day
+    run.lines_read = len(activity.lines)
+    run.lines_added, run.lines_changed = recorded.lines_added, recorded.lines_changed
+    run.lines_removed, run.days_restated = recorded.lines_removed, recorded.days_restated
+    runs.finish(run, "done", _SILENT if recorded.silent else None)
+    integration = run.integration
+    _clear_problem(integration)
+    integration.last_success_at = now
+    db.session.commit()
+
+
+_SILENT = "The reply was empty although usage of its days is stored. What is stored is left as it is."
+
+
+def _record_failure(claim: Claim, error: ProviderError | VaultError) -> None:
+    """The one place where a failure turns into a stored status."""
+    run = runs.hold(claim)
+    integration, message = run.integration, str(error)
+    if isinstance(error, Unreachable):
+        runs.retry_later(run, message, error.retry_after)
+        _set_problem(integration, "fault", message, run.started_at)
+    elif isinstance(error, UnexpectedResponse):
+        run.raw_reply = gzip.compress(error.body[:_RAW_REPLY_BYTES])
+        runs.finish(run, "failed", message)
+        _set_problem(integration, "api_changed", message, run.started_at)
+    elif isinstance(error, (KeyRejected, VaultError)):
+        runs.finish(run, "failed", message)
+        _set_problem(integration, "needs_key", message, run.started_at)
+    else:
+        raise error
+    db.session.commit()
+
+
+def _set_problem(integration: Integration, problem: str, detail: str, since: datetime | None) -> None:
+    if integration.problem != problem:
+        integration.problem_since = since
+    integration.problem, integration.problem_detail = problem, detail
+
+
+def _clear_problem(integration: Integration) -> None:
+    integration.problem = integration.problem_detail = integration.problem_since = None
+
+
+def _seal(integration: Integration, key: str) -> None:
+    sealed = vault.seal(key, integration_id=integration.id, provider=integration.provider)
+    integration.key_ciphertext, integration.key_encryption_id = sealed.ciphertext, sealed.key_id
+    integration.key_hint = key[-4:]
+
+
+def _open(integration: Integration) -> str:
+    if integration.key_ciphertext is None or integration.key_encryption_id is None:
+        raise VaultError("the integration has no key")
+    sealed = Sealed(integration.key_encryption_id, integration.key_ciphertext)
+    return vault.open(sealed, integration_id=integration.id, provider=integration.provider)
+
+
+def _refuse_connected(workspace_id: int, provider: str, info: KeyInfo) -> None:
+    if info.account_ref is None:
+        return
+    query = select(Integration.label).where(
+        Integration.workspace_id == workspace_id,
+        Integration.provider == provider,
+        Integration.account_ref == info.account_ref,
+        Integration.removed_at.is_(None),
+    )
+    label = db.session.execute(query.limit(1)).scalar()
+    if label is not None:
+        raise AlreadyConnected(
+            f"This account is connected already, as “{label}”. A second integration would count its costs twice."
+        )
+
+
+def _count(workspace_id: int) -> int:
+    query = select(func.count()).where(Integration.workspace_id == workspace_id, Integration.removed_at.is_(None))
+    return db.session.execute(query).scalar_one()
+
+
+def _default_label(workspace_id: int, provider: str) -> str:
+    """The provider's name, with the first number that is free."""
+    name = providers[provider].name
+    query = select(Integration.label).where(Integration.workspace_id == workspace_id)
+    taken = set(db.session.execute(query).scalars())
+    numbered = (f"{name} {number}" for number in range(2, len(taken) + 3))
+    return name if name not in taken else next(label for label in numbered if label not in taken)
+
+
+def raw_reply(integration: Integration, run_id: int) -> bytes | None:
+    """The reply that a run could not read, gzip-compressed, if that run is the integration's and has one."""
+    query = select(SyncRun.raw_reply).where(SyncRun.id == run_id, SyncRun.integration_id == integration.id)
+    return db.session.execute(query).scalar()

@@ -1,0 +1,96 @@
+"""A connected account, and the runs that read it."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, String, Text, text
+from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
+
+from grafient.extensions import Base
+from grafient.models.columns import UtcDateTime, utc_now
+
+
+class Integration(Base):
+    """One account at a provider.
+
+    ``problem`` is what the last run ended with: None (nothing wrong), ``needs_key``, ``api_changed`` or ``fault``;
+    with ``problem_detail``, a sentence, and ``problem_since``. A removed integration whose history is kept has
+    ``removed_at`` and no key. Ids are never used twice: sealed keys are bound to them.
+    """
+
+    __tablename__ = "integration"
+    __table_args__ = (
+        Index("ix_integration_workspace_id_account_ref", "workspace_id", "provider", "account_ref"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    workspace_id: Mapped[int] = mapped_column(ForeignKey("workspace.id", ondelete="CASCADE"))
+    provider: Mapped[str] = mapped_column(String(32))
+    label: Mapped[str] = mapped_column(String(100))
+    account_ref: Mapped[str | None] = mapped_column(String(255))
+
+    key_ciphertext: Mapped[bytes | None] = mapped_column(LargeBinary)
+    key_encryption_id: Mapped[str | None] = mapped_column(String(32))
+    key_hint: Mapped[str] = mapped_column(String(4))
+
+    problem: Mapped[str | None] = mapped_column(String(16))
+    problem_detail: Mapped[str | None] = mapped_column(Text)
+    problem_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_success_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    paused_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+_OPEN = text("status IN ('due', 'running')")
+
+
+class SyncRun(Base):
+    """One sync, from the moment somebody wanted it. The ledger of ``runs`` is made of these rows.
+
+    ``status``: ``due`` (to be claimed from ``next_attempt_at`` on), ``running`` (claimed, by whoever holds
+    ``token``, until ``lease_until``), ``done``, ``failed`` (ended, with ``error``) or ``cancelled``.
+    ``trigger``: ``backfill``, ``manual`` or ``daily``; a daily run has the UTC day it is for in ``slot``.
+    An integration has at most one open run, and at most one daily run for a day: the database holds that.
+    """
+
+    __tablename__ = "sync_run"
+    __table_args__ = (
+        CheckConstraint("status IN ('due', 'running', 'done', 'failed', 'cancelled')", name="status"),
+        CheckConstraint("\"trigger\" IN ('backfill', 'manual', 'daily')", name="trigger"),
+        Index("uq_sync_run_open", "integration_id", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
+        Index("uq_sync_run_slot", "integration_id", "slot", unique=True),
+        Index("ix_sync_run_due", "next_attempt_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
+        Index("ix_sync_run_history", "integration_id", "id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"))
+    trigger: Mapped[str] = mapped_column(String(16))
+    slot: Mapped[date | None]
+    status: Mapped[str] = mapped_column(String(16), default="due")
+    attempt: Mapped[int] = mapped_column(default=0)
+    token: Mapped[str | None] = mapped_column(String(32))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    error: Mapped[str | None] = mapped_column(Text)
+    raw_reply: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
+    """The reply that could not be read, gzip-compressed and cut to 1 MiB before."""
+    has_reply: Mapped[bool] = column_property(raw_reply.is_not(None))
+
+    first_day: Mapped[date | None]
+    last_day: Mapped[date | None]
+    lines_read: Mapped[int | None]
+    lines_added: Mapped[int | None]
+    lines_changed: Mapped[int | None]
+    lines_removed: Mapped[int | None]
+    days_restated: Mapped[int | None]
+
+    integration: Mapped[Integration] = relationship()

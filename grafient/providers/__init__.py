@@ -1,0 +1,33 @@
+"""Who bills: the contract, and every provider that keeps it. A new one is a module here and a line below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from grafient.providers.contract import (
+    Activity,
+    CostLine,
+    KeyInfo,
+    KeyRejected,
+    NotManagementKey,
+    Provider,
+    ProviderError,
+    UnexpectedResponse,
+    Unreachable,
+)
+from grafient.providers.openrouter import OpenRouter
+
+PROVIDERS: Mapping[str, type[OpenRouter]] = {OpenRouter.slug: OpenRouter}
+
+__all__ = [
+    "PROVIDERS",
+    "Activity",
+    "CostLine",
+    "KeyInfo",
+    "KeyRejected",
+    "NotManagementKey",
+    "Provider",
+    "ProviderError",
+    "UnexpectedResponse",
+    "Unreachable",
+]

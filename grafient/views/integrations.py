@@ -1,0 +1,233 @@
+"""Integrations: the cards, Add Integration with its test, and what can be done with one."""
+
+from __future__ import annotations
+
+import gzip
+from functools import wraps
+from typing import Any
+
+from flask import Blueprint, Response, abort, flash, make_response, redirect, render_template, url_for
+from flask.typing import ResponseReturnValue
+from flask_security import auth_required, current_user
+
+from grafient import integrations, jobs, status
+from grafient.extensions import limiter, providers
+from grafient.forms import IntegrationForm, RemoveForm, ReplaceKeyForm
+from grafient.integrations import AlreadyConnected, Refused
+from grafient.models import Integration
+from grafient.providers import KeyInfo, KeyRejected, ProviderError
+from grafient.views.htmx import answer, is_htmx
+
+blueprint = Blueprint("integrations", __name__, url_prefix="/integrations")
+
+CHECKS = "30 per minute"
+"""A check keeps a thread for up to 10 seconds."""
+
+
+def owned(view: Any) -> Any:
+    """Pass the integration of the address, or 404 where it is not the user's own."""
+
+    @auth_required("session")
+    @wraps(view)
+    def wrapped(integration_id: int, **kwargs: Any) -> ResponseReturnValue:
+        integration = integrations.find(current_user.workspace_id, integration_id)
+        if integration is None:
+            abort(404)
+        answered: ResponseReturnValue = view(integration, **kwargs)
+        return answered
+
+    return wrapped
+
+
+@blueprint.get("")
+@auth_required("session")
+def index() -> ResponseReturnValue:
+    """The cards."""
+    return render_template("integrations/index.html", cards=status.cards(current_user.workspace_id))
+
+
+@blueprint.get("/new")
+@auth_required("session")
+def new() -> ResponseReturnValue:
+    """The form."""
+    return _form_page(IntegrationForm())
+
+
+@blueprint.post("/test")
+@auth_required("session")
+@limiter.limit(CHECKS)
+def test() -> ResponseReturnValue:
+    """Test Connection: what the provider says of the key. Nothing is stored."""
+    form = IntegrationForm()
+    result = _tested(form) if form.validate() else _wrong_input(form)
+    code = 200 if result["ok"] else 422
+    if not is_htmx():
+        return _form_page(form, code, result=result)
+    response = make_response(render_template("integrations/_test.html", result=result), code)
+    response.vary.add("HX-Request")
+    return response
+
+
+@blueprint.post("")
+@auth_required("session")
+@limiter.limit(CHECKS)
+def create() -> ResponseReturnValue:
+    """Check the key again, save it, start the backfill."""
+    form = IntegrationForm()
+    if not form.validate():
+        return _form_page(form, 422)
+    try:
+        integration = integrations.connect(
+            current_user.workspace_id,
+            form.provider.data,
+            form.label.data or "",
+            form.api_key.data,
+            twice=form.twice.data,
+        )
+    except ProviderError as error:
+        return _form_page(form, 422, result=_failed(form, error))
+    except AlreadyConnected as error:
+        form.twice_offered = True
+        return _form_page(form, 422, error=str(error))
+    except Refused as error:
+        return _form_page(form, 422, error=str(error))
+    jobs.wake()
+    flash(f"“{integration.label}” is connected. Its history is being read.", "success")
+    return answer(None, url_for(".index"))
+
+
+@blueprint.get("/<int:integration_id>")
+@owned
+def show(integration: Integration) -> ResponseReturnValue:
+    """One integration."""
+    return _page(integration, ReplaceKeyForm())
+
+
+@blueprint.get("/<int:integration_id>/card")
+@owned
+def card(integration: Integration) -> ResponseReturnValue:
+    """Its card."""
+    return render_template("integrations/_card.html", card=status.card(integration))
+
+
+@blueprint.post("/<int:integration_id>/sync")
+@owned
+def sync(integration: Integration) -> ResponseReturnValue:
+    """Force Sync."""
+    integrations.force_sync(integration)
+    jobs.wake()
+    return _card_or_list(integration)
+
+
+@blueprint.post("/<int:integration_id>/pause")
+@owned
+def pause(integration: Integration) -> ResponseReturnValue:
+    """No daily runs until it is resumed."""
+    integrations.set_paused(integration, True)
+    return _card_or_list(integration)
+
+
+@blueprint.post("/<int:integration_id>/resume")
+@owned
+def resume(integration: Integration) -> ResponseReturnValue:
+    """Daily runs again, and one now."""
+    integrations.force_sync(integration)
+    jobs.wake()
+    return _card_or_list(integration)
+
+
+@blueprint.post("/<int:integration_id>/key")
+@limiter.limit(CHECKS)
+@owned
+def replace_key(integration: Integration) -> ResponseReturnValue:
+    """Another key; the history stays."""
+    form = ReplaceKeyForm()
+    if not form.validate():
+        return _page(integration, form, 422)
+    integration_id = integration.id
+    try:
+        integrations.replace_key(integration, form.api_key.data)
+    except (ProviderError, Refused) as error:
+        form.api_key.errors = [str(error)]
+        return _page(integration, form, 422)
+    jobs.wake()
+    flash("The new key works. A sync with it is under way.", "success")
+    return redirect(url_for(".show", integration_id=integration_id), 303)
+
+
+@blueprint.post("/<int:integration_id>/delete")
+@owned
+def delete(integration: Integration) -> ResponseReturnValue:
+    """Remove it, with or without its history."""
+    form = RemoveForm()
+    if not form.validate():
+        return _page(integration, ReplaceKeyForm(), 422)
+    label, keep = integration.label, form.history.data == "keep"
+    integrations.remove(integration, keep_history=keep)
+    flash(f"“{label}” is removed. Its costs {'are kept' if keep else 'are deleted'}.", "success")
+    return answer(None, url_for(".index"))
+
+
+@blueprint.get("/<int:integration_id>/runs/<int:run_id>/reply")
+@owned
+def reply(integration: Integration, run_id: int) -> ResponseReturnValue:
+    """The raw reply that a run could not read, as a file."""
+    raw = integrations.raw_reply(integration, run_id)
+    if raw is None:
+        abort(404)
+    name = f"grafient-run-{run_id}-reply.txt"
+    return Response(
+        gzip.decompress(raw),
+        mimetype="text/plain",
+        headers={"Content-Disposition": f"attachment; filename={name}"},
+    )
+
+
+def _page(integration: Integration, key_form: ReplaceKeyForm, code: int = 200) -> ResponseReturnValue:
+    page = status.integration_page(integration)
+    html = render_template("integrations/show.html", page=page, key_form=key_form, delete_form=RemoveForm())
+    return html, code
+
+
+def _card_or_list(integration: Integration) -> ResponseReturnValue:
+    html = render_template("integrations/_card.html", card=status.card(integration)) if is_htmx() else None
+    return answer(html, url_for(".index"))
+
+
+def _form_page(
+    form: IntegrationForm, code: int = 200, result: dict[str, Any] | None = None, error: str | None = None
+) -> ResponseReturnValue:
+    html = render_template(
+        "integrations/new.html", form=form, result=result, error=error, providers=list(providers.values())
+    )
+    return html, code, {"Vary": "HX-Request"}
+
+
+def _tested(form: IntegrationForm) -> dict[str, Any]:
+    try:
+        info = integrations.check(form.provider.data, form.api_key.data)
+    except ProviderError as error:
+        return _failed(form, error)
+    return _result(form, info=info)
+
+
+def _failed(form: IntegrationForm, error: ProviderError) -> dict[str, Any]:
+    return _result(form, message=str(error), offer_key_link=isinstance(error, KeyRejected))
+
+
+def _wrong_input(form: IntegrationForm) -> dict[str, Any]:
+    return _result(form, message=" ".join(str(error) for errors in form.errors.values() for error in errors))
+
+
+def _result(
+    form: IntegrationForm, info: KeyInfo | None = None, message: str = "", offer_key_link: bool = False
+) -> dict[str, Any]:
+    """What the fragment of a test shows; it is good if the provider told something of the key."""
+    provider = providers.get(form.provider.data) or next(iter(providers.values()))
+    return {
+        "ok": info is not None,
+        "info": info,
+        "provider": provider,
+        "message": message,
+        "offer_key_link": offer_key_link,
+    }

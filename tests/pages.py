@@ -1,0 +1,81 @@
+"""A client for pages that reads each one as a strict browser would, and finds what is wrong with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask
+from justhtml import JustHTML
+from werkzeug.test import TestResponse
+
+
+class Pages:
+    """Fetches pages, fills in forms by the names of their fields, and fails on HTML that is not sound."""
+
+    def __init__(self, app: Flask) -> None:
+        self.client = app.test_client()
+
+    def get(self, path: str, status: int = 200, **headers: str) -> TestResponse:
+        """Fetch and lint; the status has to be this one."""
+        return self._checked(self.client.get(path, headers=_dashed(headers)), status)
+
+    def post(self, path: str, status: int = 303, page: str | None = None, htmx: bool = False, **data: Any) -> TestResponse:
+        """Send a form with the CSRF token of ``page`` (or of the form's own page)."""
+        token = self.token(page or path)
+        headers = {"HX-Request": "true"} if htmx else {}
+        response = self.client.post(path, data={"csrf_token": token, **data}, headers=headers)
+        return self._checked(response, status)
+
+    def token(self, page: str) -> str:
+        """The CSRF token in a page's first form that has one."""
+        tree = JustHTML(self.client.get(page).text)
+        return str(tree.query("input[name=csrf_token]")[0].attrs["value"])
+
+    def register(self, email: str, password: str) -> None:
+        """Make an account and be signed in with it."""
+        self.post("/register", 302, email=email, password=password, password_confirm=password)
+
+    def log_in(self, email: str, password: str) -> None:
+        """Sign in."""
+        self.post("/login", 302, email=email, password=password)
+
+    def connect(self, key: str, label: str = "", **data: Any) -> TestResponse:
+        """Add Integration."""
+        return self.post(
+            "/integrations", page="/integrations/new", provider="openrouter", api_key=key, label=label, **data
+        )
+
+    def _checked(self, response: TestResponse, status: int) -> TestResponse:
+        assert response.status_code == status, f"{response.status_code} instead of {status}: {response.text[:2000]}"
+        if response.mimetype == "text/html" and response.text.strip() and status not in (302, 303):
+            lint(response.text)
+        return response
+
+
+def lint(html: str) -> JustHTML:
+    """Raise AssertionError unless a page or fragment is sound HTML that a screen reader can use."""
+    whole = html.lstrip().lower().startswith("<!doctype")
+    tree = JustHTML(html, strict=True) if whole else JustHTML(html, fragment=True, strict=True)
+    ids = [node.attrs["id"] for node in tree.query("[id]")]
+    assert len(ids) == len(set(ids)), f"ids twice: {sorted({i for i in ids if ids.count(i) > 1})}"
+    assert not tree.query("script:not([src])"), "an inline script"
+    assert not tree.query("[style]"), "an inline style"
+    for node in tree.query("[id] , *"):
+        handlers = [name for name in node.attrs or {} if name.startswith("on")]
+        assert not handlers, f"an inline handler: {handlers}"
+    labelled = {node.attrs.get("for") for node in tree.query("label")}
+    for field in tree.query("input, select, textarea"):
+        if field.attrs.get("type") in ("hidden", "submit"):
+            continue
+        named = field.attrs.get("id") in labelled or field.attrs.get("aria-label") or field.attrs.get("aria-labelledby")
+        assert named, f"a field without a label: {field.attrs}"
+    if whole:
+        assert len(tree.query("h1")) == 1, "not exactly one h1"
+        assert tree.query("title")[0].to_text().strip(), "no title"
+        assert tree.query("html[lang]"), "no language"
+        assert tree.query("main"), "no main"
+    return tree
+
+
+def _dashed(headers: dict[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}

@@ -1,0 +1,319 @@
+"""OpenRouter as it really behaves: each trap of its API, over HTTP and in the pure parser."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grafient.providers import (
+    PROVIDERS,
+    CostLine,
+    KeyRejected,
+    NotManagementKey,
+    ProviderError,
+    UnexpectedResponse,
+    Unreachable,
+)
+from grafient.providers.openrouter import OpenRouter, parse_activity
+from grafient.sandbox import Sandbox
+
+
+@pytest.fixture
+def provider(sandbox: Sandbox) -> Iterator[OpenRouter]:
+    provider = OpenRouter(sandbox.base_url)
+    yield provider
+    provider.close()
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    """A row as recorded from a live account, with changes; None takes a field away."""
+    recorded = {
+        "date": "2026-06-03 00:00:00",
+        "model_permaslug": "openrouter/owl-alpha",
+        "endpoint_id": "703f11d6-5f20-473e-b2ba-d9e8df3a6d56",
+        "usage": 0.004314447,
+        "byok_usage_inference": 0,
+        "requests": 274,
+        "prompt_tokens": 14993669,
+        "completion_tokens": 111935,
+        "reasoning_tokens": 0,
+        "byok_requests": 0,
+        "model": "openrouter/owl-alpha",
+        "provider_name": "stealth/int8",
+    }
+    return {name: value for name, value in {**recorded, **changes}.items() if value is not None}
+
+
+def parse(*rows: dict[str, Any]) -> list[CostLine]:
+    return parse_activity(json.dumps({"data": rows}).encode())
+
+
+class TestParsing:
+    def test_a_recorded_row(self) -> None:
+        (line,) = parse(row())
+        assert line == CostLine(
+            day=date(2026, 6, 3),
+            permaslug="openrouter/owl-alpha",
+            endpoint_id="703f11d6-5f20-473e-b2ba-d9e8df3a6d56",
+            host="stealth/int8",
+            model="openrouter/owl-alpha",
+            usage_usd=Decimal("0.004314447"),
+            byok_usd=Decimal(0),
+            requests=274,
+            byok_requests=0,
+            prompt_tokens=14993669,
+            completion_tokens=111935,
+            reasoning_tokens=0,
+            cached_tokens=None,
+        )
+
+    @pytest.mark.parametrize("text", ["2026-06-03", "2026-06-03 00:00:00", "2026-06-03T00:00:00.000Z"])
+    def test_a_day_with_and_without_a_time(self, text: str) -> None:
+        assert parse(row(date=text))[0].day == date(2026, 6, 3)
+
+    @pytest.mark.parametrize("text", ["", "2026-13-01", "yesterday", "20260603", "2026-06-031", "2026-W01-1"])
+    def test_what_is_no_day_is_named_with_its_path(self, text: str) -> None:
+        with pytest.raises(UnexpectedResponse, match=r"date.*\$\.data\[1\]"):
+            parse(row(), row(date=text))
+
+    @pytest.mark.parametrize(
+        ("number", "usd"),
+        [
+            ("1e-7", "0.0000001"),
+            ("0.123456789012", "0.123456789012"),
+            ("0.30000000000000004", "0.3"),
+            ("-3.2", "-3.2"),
+            ("0", "0"),
+            ("99999999.999999999999", "99999999.999999999999"),
+        ],
+    )
+    def test_money_is_exact(self, number: str, usd: str) -> None:
+        body = json.dumps({"data": [row(usage=5555)]}).replace("5555", number).encode()
+        assert parse_activity(body)[0].usage_usd == Decimal(usd)
+
+    @pytest.mark.parametrize("number", ["1e400", "100000000", '"abc"', '"NaN"', "null", "true", "[]"])
+    def test_what_is_no_amount_is_refused(self, number: str) -> None:
+        body = json.dumps({"data": [row(usage=5555)]}).replace("5555", number).encode()
+        with pytest.raises(UnexpectedResponse, match=r"\$\.data\[0\]"):
+            parse_activity(body)
+
+    @given(amount=st.decimals("-99999999", "99999999", places=12))
+    def test_any_amount_survives(self, amount: Decimal) -> None:
+        body = json.dumps({"data": [row(usage=5555)]}).replace("5555", f"{amount:f}").encode()
+        assert parse_activity(body)[0].usage_usd == amount
+
+    def test_absent_is_unknown_and_not_zero(self) -> None:
+        absent = dict.fromkeys(("byok_usage_inference", "requests", "prompt_tokens", "cached_tokens", "byok_requests"))
+        (line,) = parse(row(**absent))
+        assert (line.byok_usd, line.requests, line.prompt_tokens, line.cached_tokens) == (None, None, None, None)
+
+    def test_an_unknown_field_is_passed_over(self) -> None:
+        assert len(parse(row(surprise={"a": 1}))) == 1
+
+    @pytest.mark.parametrize("name", ["date", "model_permaslug", "usage"])
+    def test_a_field_that_is_needed_and_missing_is_named(self, name: str) -> None:
+        with pytest.raises(UnexpectedResponse, match=f"`{name}`"):
+            parse(row(**{name: None}))
+
+    def test_reasoning_may_exceed_completion_and_cached_the_prompt(self) -> None:
+        (line,) = parse(row(completion_tokens=5, reasoning_tokens=9, prompt_tokens=5, cached_tokens=9))
+        assert (line.completion_tokens, line.reasoning_tokens, line.cached_tokens) == (5, 9, 9)
+
+    def test_endpoints_of_one_model_stay_apart(self) -> None:
+        assert len(parse(row(endpoint_id="a"), row(endpoint_id="b"), row(provider_name="c"))) == 3
+
+    def test_repeats_are_summed_and_unknown_stays_unknown(self) -> None:
+        repeat = row(usage=0.1, cached_tokens=5, requests=2)
+        (line,) = parse(repeat, row(usage=0.2, cached_tokens=None, requests=3))
+        assert (line.usage_usd, line.requests, line.cached_tokens) == (Decimal("0.3"), 5, None)
+
+    @pytest.mark.parametrize("name", ["requests", "prompt_tokens"])
+    def test_64_bits_and_not_more(self, name: str) -> None:
+        most = 2**63 - 1
+        assert getattr(parse(row(**{name: most}))[0], name) == most
+        for rows in ([row(**{name: most + 1})], [row(**{name: -1})], [row(**{name: most}), row(**{name: 1})]):
+            with pytest.raises(UnexpectedResponse):
+                parse(*rows)
+
+    @pytest.mark.parametrize("text", ["<script>alert(1)</script>", '=HYPERLINK("x")', "a" * 300, "🦙" * 300, "a\nb", ""])
+    def test_names_are_opaque(self, text: str) -> None:
+        line = parse(row(model=text, model_permaslug=text, provider_name=text))[0]
+        assert (line.model or line.permaslug, line.permaslug, line.host) == (text, text, text)
+
+    def test_a_name_without_end_is_refused_before_a_database_has_to(self) -> None:
+        with pytest.raises(UnexpectedResponse, match="longer than can be kept"):
+            parse(row(model="a" * 3000))
+
+    def test_a_nul_is_made_visible(self) -> None:
+        assert parse(row(model="a\0b"))[0].model == "a\ufffdb"
+
+    @pytest.mark.parametrize("body", [b'{"data": null}', b"{}", b"[]", b'{"data": {}}', b'{"data": [1]}'])
+    def test_another_shape_is_named(self, body: bytes) -> None:
+        with pytest.raises(UnexpectedResponse, match=r"Expected|missing"):
+            parse_activity(body)
+
+    @pytest.mark.parametrize("body", [b"", b'{"data": [', b"\xff\xfe", b"<html>"])
+    def test_what_is_cut_off_is_a_passing_fault(self, body: bytes) -> None:
+        with pytest.raises(Unreachable):
+            parse_activity(body)
+
+    @given(st.binary(max_size=200))
+    def test_any_bytes_are_lines_or_a_provider_error(self, body: bytes) -> None:
+        try:
+            parse_activity(body)
+        except ProviderError as error:
+            assert str(error)
+
+
+class TestCheckKey:
+    def test_a_management_key_that_looks_like_any_other(self, provider: OpenRouter, sandbox: Sandbox) -> None:
+        info = provider.check_key(sandbox.key("lively"))
+        assert info.account_ref == sandbox.account("lively").id
+        assert sandbox.key("lively").startswith("sk-or-v1-")
+
+    def test_two_keys_of_one_account_have_one_reference(self, provider: OpenRouter, sandbox: Sandbox) -> None:
+        references = {provider.check_key(sandbox.key(name)).account_ref for name in ("lively", "lively-again", "other")}
+        assert len(references) == 2
+
+    @pytest.mark.parametrize("name", ["old-flag", "no-flag", "only-key", "organization", "new-field"])
+    def test_other_replies_of_a_management_key(self, provider: OpenRouter, sandbox: Sandbox, name: str) -> None:
+        provider.check_key(sandbox.key(name))
+
+    @pytest.mark.parametrize("name", ["inference", "no-flag-inference"])
+    def test_an_inference_key_gets_200_and_is_refused(self, provider: OpenRouter, sandbox: Sandbox, name: str) -> None:
+        with pytest.raises(NotManagementKey, match="This is a regular inference key. Grafient needs a Management key"):
+            provider.check_key(sandbox.key(name))
+
+    @pytest.mark.parametrize("name", ["revoked", "expired", "disabled", "unknown"])
+    def test_a_key_that_is_not_known(self, provider: OpenRouter, sandbox: Sandbox, name: str) -> None:
+        key = "sk-or-v1-" + "0" * 64 if name == "unknown" else sandbox.key(name)
+        with pytest.raises(KeyRejected, match="OpenRouter does not know this key") as caught:
+            provider.check_key(key)
+        assert not isinstance(caught.value, NotManagementKey)
+        assert "User not found" not in str(caught.value)
+
+    @pytest.mark.parametrize("name", ["down", "bad-gateway", "cloudflare", "not-json", "cut", "redirect"])
+    def test_a_fault_is_no_verdict_on_the_key(self, provider: OpenRouter, sandbox: Sandbox, name: str) -> None:
+        with pytest.raises(Unreachable, match="could not be reached"):
+            provider.check_key(sandbox.key(name))
+
+    def test_a_limit_is_said_and_not_waited_for(self, provider: OpenRouter, sandbox: Sandbox) -> None:
+        with pytest.raises(Unreachable, match="busy") as caught:
+            provider.check_key(sandbox.key("limited"))
+        assert caught.value.retry_after == 120
+
+    @pytest.mark.parametrize("name", ["slow", "drip-headers", "drip-body", "endless"])
+    def test_it_answers_within_ten_seconds_whatever_happens(
+        self, provider: OpenRouter, sandbox: Sandbox, name: str
+    ) -> None:
+        started = time.monotonic()
+        with pytest.raises(ProviderError):
+            provider.check_key(sandbox.key(name))
+        assert time.monotonic() - started < 10
+
+    def test_a_name_that_does_not_resolve_ends_in_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        released = threading.Event()
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(30))
+        monkeypatch.setattr("grafient.providers.openrouter.CHECK_SECONDS", 0.5)
+        provider = OpenRouter("https://openrouter.example/api/v1")
+        with pytest.raises(Unreachable):
+            provider.check_key("sk-or-v1-x")
+        released.set()
+        provider.close()
+
+
+class TestFetch:
+    def test_the_whole_window_in_one_reply(self, provider: OpenRouter, sandbox: Sandbox) -> None:
+        activity = provider.fetch(sandbox.key("lively"))
+        today = sandbox.today
+        assert (activity.first_day, activity.last_day) == (today - timedelta(days=30), today - timedelta(days=1))
+        truth = sandbox.truth("lively", activity.first_day, activity.last_day)
+        assert sum(line.usage_usd for line in activity.lines) == truth.usage
+        assert {line.day for line in activity.lines} <= {today - timedelta(days=n) for n in range(1, 31)}
+
+    @pytest.mark.parametrize("name", ["empty", "today-only"])
+    def test_no_usage_is_no_lines(self, provider: OpenRouter, sandbox: Sandbox, name: str) -> None:
+        assert provider.fetch(sandbox.key(name)).lines == []
+
+    def test_hostile_names_and_repeats_come_through(self, provider: OpenRouter, sandbox: Sandbox) -> None:
+        activity = provider.fetch(sandbox.key("hostile"))
+        truth = sandbox.truth("hostile", activity.first_day, activity.last_day)
+        difference = sum(line.usage_usd for line in activity.lines) - truth.usage
+        assert abs(difference) < Decimal("1E-12"), "one row is finer than 12 decimals"
+
+    @pytest.mark.parametrize("name", ["fewer-fields", "byok", "free", "organization"])
+    def test_other_accounts(self, provider: OpenRouter, sandbox: Sandbox, name: str) -> None:
+        activity = provider.fetch(sandbox.key(name))
+        truth = sandbox.truth(name, activity.first_day, activity.last_day)
+        assert sum(line.usage_usd for line in activity.lines) == truth.usage
+
+    def test_a_fault_that_passes_is_retried_within_the_call(self, provider: OpenRouter, sandbox: Sandbox) -> None:
+        sandbox.fault("lively", "down", times=2)
+        assert provider.fetch(sandbox.key("lively")).lines
+
+    def test_retry_after_is_honoured_when_it_fits(self, provider: OpenRouter, sandbox: Sandbox) -> None:
+        assert provider.fetch(sandbox.key("busy-once")).lines
+
+    def test_a_redirect_is_not_followed_with_the_key(self, provider: OpenRouter, sandbox: Sandbox) -> None:
+        with pytest.raises(Unreachable):
+            provider.fetch(sandbox.key("redirect"))
+        assert not [r for r in sandbox.requests() if r.path.startswith("/elsewhere")]
+
+    def test_nothing_but_reading_is_ever_sent(self, provider: OpenRouter, sandbox: Sandbox) -> None:
+        provider.check_key(sandbox.key("lively"))
+        provider.fetch(sandbox.key("lively"))
+        log = sandbox.requests()
+        assert {r.method for r in log} == {"GET"}
+        assert not any(r.query for r in log), "the whole window: asking for a day outside of it is an error"
+
+    def test_silence_speaks_only_for_days_in_the_window_by_every_clock(
+        self, provider: OpenRouter, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ahead = datetime.now(UTC) + timedelta(days=1)
+        monkeypatch.setattr("grafient.providers.openrouter._server_clock", lambda _: [ahead])
+        activity = provider.fetch(sandbox.key("lively"))
+        assert activity.first_day == ahead.date() - timedelta(days=30)
+        assert activity.last_day == sandbox.today - timedelta(days=1)
+
+
+def test_a_body_that_does_not_end_is_cut(
+    provider: OpenRouter, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("grafient.providers.http.MAX_BODY_BYTES", 100_000)
+    with pytest.raises(UnexpectedResponse, match="did not end"):
+        provider.fetch(sandbox.key("endless"))
+
+
+def test_the_key_is_in_no_error_and_no_repr(provider: OpenRouter, sandbox: Sandbox) -> None:
+    for name in ("revoked", "inference", "down", "misshapen", "cloudflare"):
+        key = sandbox.key(name)
+        for call in (provider.check_key, provider.fetch):
+            _assert_silent(call, key)
+    assert sandbox.key("lively") not in repr(provider)
+
+
+def _assert_silent(call: Callable[[str], object], key: str) -> None:
+    try:
+        call(key)
+    except ProviderError as error:
+        assert key not in f"{error} {error!r} {error.__cause__!r}"
+
+
+@pytest.mark.parametrize("provider_class", PROVIDERS.values())
+def test_every_provider_keeps_the_contract(provider_class: type[OpenRouter]) -> None:
+    made = provider_class()
+    assert PROVIDERS[made.slug] is provider_class
+    assert made.name
+    assert made.key_name
+    assert made.key_url.startswith("https://")
+    made.close()

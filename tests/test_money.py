@@ -1,0 +1,85 @@
+"""USD is exact: in the column, in its sums, in both databases."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from decimal import Decimal
+
+import pytest
+from flask import Flask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete, insert, select
+from sqlalchemy.exc import StatementError
+
+from grafient.extensions import db
+from grafient.models import CostLine, Integration, Workspace
+from grafient.money import usd, usd_sum
+
+amounts = st.decimals("-99999999.999999999999", "99999999.999999999999", places=12)
+
+
+@pytest.fixture
+def integration(workspace: Workspace) -> Integration:
+    integration = Integration(workspace_id=workspace.id, provider="openrouter", label="one", key_hint="abcd")
+    db.session.add(integration)
+    db.session.commit()
+    return integration
+
+
+def store(integration_id: int, values: list[Decimal]) -> None:
+    first = date(2026, 1, 1)
+    rows = [
+        {
+            "integration_id": integration_id,
+            "day": first + timedelta(days=number),
+            "permaslug": "p",
+            "endpoint_id": "",
+            "host": "",
+            "model": "m",
+            "usage_usd": value,
+        }
+        for number, value in enumerate(values)
+    ]
+    db.session.execute(delete(CostLine))
+    db.session.execute(insert(CostLine), rows)
+    db.session.commit()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.lists(amounts, min_size=1, max_size=30))
+def test_what_is_written_is_read_and_summed_exactly(integration: Integration, values: list[Decimal]) -> None:
+    store(integration.id, values)
+    read = list(db.session.execute(select(CostLine.usage_usd).order_by(CostLine.day)).scalars())
+    assert read == values
+    assert db.session.execute(select(usd_sum(CostLine.usage_usd))).scalar_one() == sum(values)
+
+
+def test_a_sum_of_100_million_dollars_keeps_its_last_digit(integration: Integration) -> None:
+    tiny = Decimal("0.000000000001")
+    store(integration.id, [Decimal("99999999.999999999999"), tiny, Decimal("99999999.999999999999"), tiny, tiny])
+    total = db.session.execute(select(usd_sum(CostLine.usage_usd))).scalar_one()
+    assert total == Decimal("200000000.000000000001")
+    assert isinstance(total, Decimal)
+
+
+def test_the_sum_of_nothing_is_unknown(context: Flask) -> None:
+    assert db.session.execute(select(usd_sum(CostLine.usage_usd))).scalar_one() is None
+
+
+@pytest.mark.parametrize("wrong", [0.1, 1, "1", Decimal("0.0000000000001"), Decimal("100000000"), Decimal("NaN")])
+def test_a_column_refuses_what_it_could_not_keep(integration: Integration, wrong: object) -> None:
+    with pytest.raises(StatementError):
+        store(integration.id, [wrong])  # type: ignore[list-item]
+
+
+def test_usd_rounds_half_to_even_at_twelve_decimals() -> None:
+    assert usd(Decimal("0.0000000000005")) == 0
+    assert usd(Decimal("0.0000000000015")) == Decimal("0.000000000002")
+    assert usd(Decimal("1E-7")) == Decimal("0.0000001")
+
+
+@pytest.mark.parametrize("wrong", ["NaN", "Infinity", "1E+400", "100000000", "-100000000"])
+def test_usd_refuses_what_is_no_amount(wrong: str) -> None:
+    with pytest.raises(ValueError, match="not an amount"):
+        usd(Decimal(wrong))

@@ -1,0 +1,135 @@
+"""The run ledger: who may do what is due, whatever dies in between."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, select
+
+from grafient import integrations, runs
+from grafient.extensions import db
+from grafient.models import Integration, SyncRun, Workspace, utc_now
+from grafient.sandbox import Sandbox
+
+SIX = datetime(2026, 6, 4, 6, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def integration(workspace: Workspace) -> Integration:
+    """An integration made long ago, with nothing to do."""
+    integration = Integration(
+        workspace_id=workspace.id,
+        provider="openrouter",
+        label="one",
+        key_hint="abcd",
+        created_at=SIX - timedelta(days=9),
+    )
+    db.session.add(integration)
+    db.session.commit()
+    return integration
+
+
+def count() -> int:
+    return db.session.execute(select(func.count()).select_from(SyncRun)).scalar_one()
+
+
+def finish_all(now: datetime) -> None:
+    while (claim := runs.claim(now)) is not None:
+        runs.finish(runs.hold(claim), "done")
+
+
+def test_nothing_is_due_before_six_and_one_run_from_six_on(integration: Integration) -> None:
+    integration.last_success_at = SIX - timedelta(hours=25)
+    assert runs.insert_daily(SIX - timedelta(seconds=1)) == 1, "yesterday's, which was missed"
+    finish_all(SIX)
+    assert runs.insert_daily(SIX - timedelta(seconds=1)) == 0
+    assert runs.insert_daily(SIX) == 1
+    finish_all(SIX)
+    for later in (0, 1, 60, 3600, 86399):
+        assert runs.insert_daily(SIX + timedelta(seconds=later)) == 0
+    assert runs.insert_daily(SIX + timedelta(days=1)) == 1
+
+
+def test_a_run_missed_for_days_is_made_up_for_once(integration: Integration) -> None:
+    integration.last_success_at = SIX - timedelta(days=6)
+    assert runs.insert_daily(SIX + timedelta(hours=11)) == 1
+    assert runs.insert_daily(SIX + timedelta(hours=12)) == 0
+
+
+def test_who_was_synced_since_six_owes_nothing(integration: Integration) -> None:
+    integration.last_success_at = SIX + timedelta(minutes=1)
+    db.session.flush()
+    assert runs.insert_daily(SIX + timedelta(hours=1)) == 0
+
+
+@pytest.mark.parametrize("state", ["paused", "removed", "needs_key", "just connected"])
+def test_who_can_not_be_synced_is_left_out(integration: Integration, state: str) -> None:
+    if state == "paused":
+        integration.paused_at = SIX
+    elif state == "removed":
+        integration.removed_at = SIX
+    elif state == "needs_key":
+        integration.problem = "needs_key"
+    else:
+        integration.created_at = SIX
+    db.session.flush()
+    assert runs.insert_daily(SIX) == 0
+
+
+def test_a_run_is_claimed_once(integration: Integration) -> None:
+    runs.request(integration.id, "manual")
+    now = utc_now()
+    assert runs.claim(now) is not None
+    assert runs.claim(now) is None
+
+
+def test_when_the_lease_ends_another_takes_over_and_the_first_can_not_commit(integration: Integration) -> None:
+    runs.request(integration.id, "manual")
+    now = utc_now()
+    first = runs.claim(now)
+    assert runs.claim(now + runs.LEASE - timedelta(seconds=1)) is None
+    second = runs.claim(now + runs.LEASE + timedelta(seconds=1))
+    assert first is not None
+    assert second is not None
+    assert (second.run_id, second.attempt) == (first.run_id, 2)
+    with pytest.raises(runs.LeaseLost):
+        runs.hold(first)
+    assert runs.hold(second).status == "running"
+
+
+def test_people_come_before_the_clock(workspace: Workspace, integration: Integration) -> None:
+    runs.insert_daily(SIX)
+    other = Integration(workspace_id=workspace.id, provider="openrouter", label="two", key_hint="abcd")
+    db.session.add(other)
+    db.session.flush()
+    runs.request(other.id, "manual")
+    claim = runs.claim(utc_now())
+    assert claim is not None
+    assert claim.integration_id == other.id
+
+
+def test_pauses_grow_have_jitter_and_an_end() -> None:
+    minutes = [runs.pause(attempt, None) / timedelta(minutes=1) for attempt in (1, 2, 3, 6, 7, 50)]
+    for got, least in zip(minutes, (1, 2, 4, 32, 60, 60), strict=True):
+        assert least <= got <= least * 1.2
+    assert runs.pause(1, 7200) == timedelta(hours=2)
+    assert runs.pause(1, 1e9) == timedelta(hours=24)
+    assert len({runs.pause(1, None) for _ in range(20)}) > 1
+
+
+def test_a_dead_worker_leaves_no_half_and_is_replaced(context: Flask, workspace: Workspace, sandbox: Sandbox) -> None:
+    integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively"))
+    now = utc_now()
+    assert runs.claim(now) is not None
+    db.session.commit()
+    assert runs.count_claimable(now) == 0
+    later = now + runs.LEASE + timedelta(seconds=1)
+    assert runs.count_claimable(later) == 1
+    claim = runs.claim(later)
+    db.session.commit()
+    assert claim is not None
+    integrations.sync(claim)
+    run = db.session.execute(select(SyncRun)).scalar_one()
+    assert (run.status, run.attempt) == ("done", 2)

@@ -1,0 +1,11 @@
+"""What gunicorn and the flask command load."""
+
+import sys
+
+from grafient import create_app
+from grafient.config import ConfigError
+
+try:
+    app = create_app()
+except ConfigError as error:
+    sys.exit(f"Grafient can't start: {error}")
