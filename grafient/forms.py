@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flask_wtf import FlaskForm
 from wtforms import BooleanField, PasswordField, RadioField, SelectField, StringField
-from wtforms.validators import InputRequired, Length, ValidationError
+from wtforms.fields.choices import SelectChoice
+from wtforms.validators import DataRequired, Length, ValidationError
 
 from grafient.integrations import MAX_LABEL
 from grafient.providers import PROVIDERS
@@ -31,7 +32,7 @@ class _KeyForm(FlaskForm):  # type: ignore[misc]
         "API key",
         filters=[strip],
         validators=[
-            InputRequired("Paste the key here."),
+            DataRequired("Paste the key here."),
             Length(max=MAX_KEY, message=f"The key is longer than {MAX_KEY} characters: that is not a key."),
             one_line_of_ascii,
         ],
@@ -41,7 +42,9 @@ class _KeyForm(FlaskForm):  # type: ignore[misc]
 class IntegrationForm(_KeyForm):
     """Add Integration, and Test Connection."""
 
-    provider = SelectField("Provider", choices=[(slug, p.name) for slug, p in PROVIDERS.items()], default="openrouter")
+    provider = SelectField(
+        "Provider", choices=[SelectChoice(slug, p.name) for slug, p in PROVIDERS.items()], default="openrouter"
+    )
     label = StringField(
         "Label",
         filters=[strip],
@@ -66,8 +69,8 @@ class RemoveForm(FlaskForm):  # type: ignore[misc]
     history = RadioField(
         "History",
         choices=[
-            ("keep", "Keep its costs on the dashboard and in exports"),
-            ("delete", "Delete its costs for good"),
+            SelectChoice("keep", "Keep its costs on the dashboard and in exports"),
+            SelectChoice("delete", "Delete its costs for good"),
         ],
         default="keep",
     )

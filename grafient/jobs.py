@@ -191,9 +191,7 @@ class GrafientScheduler(Scheduler):  # type: ignore[misc]
         if entry.cron is None:
             self.schedule(datetime.now(UTC), entry.function, interval=entry.every, **options)
             return
-        with warnings.catch_warnings():  # crontab: its default of UTC or local time is going to change
-            warnings.simplefilter("ignore", FutureWarning)
-            self.cron(entry.cron, entry.function, **options)
+        self.cron(entry.cron, entry.function, **options)
 
 
 def _same(job: Job, entry: Entry) -> bool:
@@ -251,6 +249,7 @@ def run_scheduler(worker_pid: int | None = None) -> None:
     """
     if time.tzname[0] != "UTC":
         raise SystemExit("The scheduler has to run with TZ=UTC: rq-scheduler reads cron lines in local time.")
+    warnings.simplefilter("ignore", FutureWarning)  # crontab: its choice of UTC or local time is going to change
     while True:
         try:
             scheduler = GrafientScheduler(QUEUE, connection=_redis(), interval=5)

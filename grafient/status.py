@@ -182,15 +182,10 @@ _NO_WORKER = "Is a worker running? The page /readyz says what is missing."
 def integration_page(integration: Integration) -> IntegrationPage:
     """One integration's card, calendar, syncs and restatements, the latest of each."""
     period = Period.latest(CALENDAR_DAYS)
-    states = dict(
-        db.session.execute(
-            select(CoveredDay.day, CoveredDay.state).where(
-                CoveredDay.integration_id == integration.id, period.holds(CoveredDay.day)
-            )
-        )
-        .tuples()
-        .all()
+    covered = select(CoveredDay.day, CoveredDay.state).where(
+        CoveredDay.integration_id == integration.id, period.holds(CoveredDay.day)
     )
+    states = {row.day: row.state for row in db.session.execute(covered)}
     history = select(SyncRun).where(SyncRun.integration_id == integration.id).order_by(SyncRun.id.desc())
     return IntegrationPage(
         card=card(integration),

@@ -1,0 +1,173 @@
+"""How figures, days and moments are written. Jinja filters; amounts stay Decimal from end to end."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import ROUND_HALF_UP, Context, Decimal
+
+from flask import Flask
+
+from grafient.periods import Period
+
+UNKNOWN = "—"
+MINUS = "−"
+NBSP = "\N{NO-BREAK SPACE}"
+
+_CENT = Decimal("0.01")
+_EXACT = Context(prec=60, rounding=ROUND_HALF_UP)
+"""Room for any sum that a column can hold; the default context would refuse to round the largest."""
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_UNITS = ((3, "K"), (6, "M"), (9, "B"), (12, "T"))
+
+
+def register(app: Flask) -> None:
+    """Give the app's templates the filters."""
+    for filter_ in (
+        usd,
+        usd_parts,
+        usd_exact,
+        plain,
+        whole,
+        compact,
+        percent,
+        day,
+        days,
+        period,
+        moment,
+        iso,
+        duration,
+    ):
+        app.add_template_filter(filter_)
+
+
+def usd(amount: Decimal | int | None) -> str:
+    """``$1,234.56``. Below a cent, the first two digits that say something: ``$0.0043``."""
+    return "".join(usd_parts(amount))
+
+
+def usd_parts(amount: Decimal | int | None) -> tuple[str, str]:
+    """The same in two, to set whole dollars big and what follows small."""
+    if amount is None:
+        return UNKNOWN, ""
+    value = _decimal(amount)
+    size = value.copy_abs()
+    last_place = size.adjusted() - 1 if 0 < size < _CENT else -2
+    dollars, _, cents = f"{_rounded(size, last_place):,f}".partition(".")
+    return f"{_sign(value)}${dollars}", f".{cents.rstrip('0'):0<2}"
+
+
+def usd_exact(amount: Decimal | int | None) -> str:
+    """Every digit that is known, and at least the cents: ``$1,234.5678``."""
+    if amount is None:
+        return UNKNOWN
+    value = _decimal(amount)
+    dollars, _, cents = plain(value.copy_abs()).partition(".")
+    return f"{_sign(value)}${int(dollars):,}.{cents:0<2}"
+
+
+def plain(number: Decimal | int) -> str:
+    """For a machine: all digits, no exponent, no separators, nothing superfluous."""
+    value = _decimal(number)
+    digits = f"{value:f}"
+    if "." in digits:
+        digits = digits.rstrip("0").rstrip(".")
+    return digits if value else "0"
+
+
+def whole(number: Decimal | int | None) -> str:
+    """``1,234,567``."""
+    if number is None:
+        return UNKNOWN
+    value = _decimal(number)
+    return f"{_sign(value)}{_rounded(value.copy_abs(), 0):,f}"
+
+
+def compact(number: Decimal | int | None) -> str:
+    """``15.0M``; below ten thousand, the number itself."""
+    if number is None:
+        return UNKNOWN
+    value = _decimal(number)
+    if value.copy_abs() < 10_000:
+        return whole(value)
+    scaled = [(_rounded(value.copy_abs().scaleb(-power, _EXACT), -1), letter) for power, letter in _UNITS]
+    size, letter = next((pair for pair in scaled if pair[0] < 1000), scaled[-1])
+    return f"{_sign(value)}{size:,f}{letter}"
+
+
+def percent(fraction: Decimal | None, signed: bool = False) -> str:
+    """``12.4 %`` of a fraction; what is there but rounds to nothing is ``<0.1 %``."""
+    if fraction is None:
+        return UNKNOWN
+    value = _decimal(fraction)
+    size = _rounded(value.copy_abs().scaleb(2, _EXACT), -1)
+    sign = "+" if signed and value > 0 else _sign(value)
+    if value and not size:
+        return f"{sign}<0.1{NBSP}%"
+    return f"{sign}{size:,f}{NBSP}%"
+
+
+def day(value: date | None) -> str:
+    """``3 Jun 2026``."""
+    return UNKNOWN if value is None else f"{value.day} {_MONTHS[value.month - 1]} {value.year}"
+
+
+def period(value: Period) -> str:
+    """``1–30 Jun 2026``, ``30 May – 28 Jun 2026``: what both ends share is said once."""
+    return days(value.first, value.last)
+
+
+def days(first: date | None, last: date | None) -> str:
+    """The same, of two days."""
+    if first is None or last is None:
+        return UNKNOWN
+    if first == last:
+        return day(last)
+    if (first.year, first.month) == (last.year, last.month):
+        return f"{first.day}–{day(last)}"
+    if first.year == last.year:
+        return f"{first.day} {_MONTHS[first.month - 1]} – {day(last)}"
+    return f"{day(first)} – {day(last)}"
+
+
+def moment(value: datetime | None) -> str:
+    """``3 Jun 2026, 06:00 UTC``."""
+    return UNKNOWN if value is None else f"{day(_utc(value))}, {_utc(value):%H:%M} UTC"
+
+
+def iso(value: date | datetime) -> str:
+    """For ``<time datetime>``: ``2026-06-03`` or ``2026-06-03T06:00:00Z``."""
+    if isinstance(value, datetime):
+        return f"{_utc(value):%Y-%m-%dT%H:%M:%SZ}"
+    return value.isoformat()
+
+
+def duration(first: datetime | None, last: datetime | None) -> str:
+    """How long it took: ``0.8 s``, ``2 min 5 s``."""
+    if first is None or last is None:
+        return UNKNOWN
+    seconds = max((last - first).total_seconds(), 0)
+    if seconds < 9.95:
+        return f"{seconds:.1f}{NBSP}s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}{NBSP}min {rest}{NBSP}s" if minutes else f"{rest}{NBSP}s"
+
+
+def _decimal(number: Decimal | int) -> Decimal:
+    if isinstance(number, Decimal) or (isinstance(number, int) and not isinstance(number, bool)):
+        return Decimal(number)
+    raise TypeError(f"a figure has to be Decimal or int, not {type(number).__name__}")
+
+
+def _sign(value: Decimal) -> str:
+    return MINUS if value < 0 else ""
+
+
+def _rounded(size: Decimal, exponent: int) -> Decimal:
+    return size.quantize(Decimal(1).scaleb(exponent), context=_EXACT)
+
+
+def _utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise TypeError("a moment without a time zone")
+    return value.astimezone(UTC)

@@ -1,0 +1,233 @@
+"""RQ carries wake-ups: real Redis, real forked workers, and faults in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+from flask import Flask
+from rq import Queue
+from sqlalchemy import select, update
+
+from grafient import integrations, jobs
+from grafient.extensions import db
+from grafient.jobs import SCHEDULE, Entry, GrafientScheduler
+from grafient.models import CostLine, Integration, SyncRun, Workspace, utc_now
+from grafient.money import usd_sum
+from grafient.sandbox import Sandbox
+
+ROOT = Path(__file__).resolve().parent.parent
+StartWorker = Callable[[], subprocess.Popen[bytes]]
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait for something that other processes do."""
+    deadline = time.monotonic() + seconds
+    while not _now(condition):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def _now(condition: Callable[[], object]) -> object:
+    """Ask, and hold no lock afterwards that the other processes would wait for."""
+    try:
+        return condition()
+    finally:
+        db.session.rollback()
+
+
+def status(integration_id: int) -> str:
+    query = select(SyncRun.status).where(SyncRun.integration_id == integration_id).order_by(SyncRun.id.desc())
+    return db.session.execute(query.limit(1)).scalar_one()
+
+
+@pytest.fixture
+def start_worker(context: Flask, settings: dict[str, str]) -> Iterator[StartWorker]:
+    """Starts real workers, each with its scheduler, and ends them after the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "flask", "--app", "wsgi", "worker"]
+        environment = {**os.environ, **settings}
+        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def scheduler(redis: redis_py.Redis) -> GrafientScheduler:
+    return GrafientScheduler(jobs.QUEUE, connection=redis)
+
+
+def entries(redis: redis_py.Redis) -> dict[str, tuple[object, ...]]:
+    found = scheduler(redis).get_jobs(with_times=True)
+    return {job.id: (job.meta.get("interval"), job.meta.get("cron_string"), at) for job, at in found}
+
+
+def test_connecting_shows_costs_within_seconds(
+    workspace: Workspace, sandbox: Sandbox, start_worker: StartWorker
+) -> None:
+    start_worker()
+    until(lambda: not jobs.health())
+    started = time.monotonic()
+    integration_id = integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively")).id
+    jobs.wake()
+    until(lambda: status(integration_id) == "done")
+    assert time.monotonic() - started < 5
+    last = sandbox.today - timedelta(days=1)
+    truth = sandbox.truth("lively", last - timedelta(days=29), last).usage
+    assert db.session.execute(select(usd_sum(CostLine.usage_usd))).scalar_one() == truth
+
+
+def test_a_worker_killed_in_a_sync_is_replaced_when_its_lease_ends(
+    workspace: Workspace, sandbox: Sandbox, start_worker: StartWorker
+) -> None:
+    first = start_worker()
+    sandbox.fault("lively", "slow", times=1, path="/activity")
+    integration_id = integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively")).id
+    jobs.wake()
+    until(lambda: any(request.path.endswith("/activity") for request in sandbox.requests()))
+    assert _now(lambda: status(integration_id)) == "running"
+    os.killpg(first.pid, signal.SIGKILL)
+    for horse in _horses(first.pid):
+        os.kill(horse, signal.SIGKILL)
+    assert _now(lambda: db.session.execute(select(CostLine.day)).first()) is None
+    _end_leases()
+    start_worker()
+    until(lambda: status(integration_id) == "done")
+    run = db.session.execute(select(SyncRun)).scalar_one()
+    assert run.attempt == 2
+
+
+def _horses(pid: int) -> list[int]:
+    """RQ's horses leave the worker's process group: they are found by what they were called."""
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
+    return [int(line) for line in found.split()]
+
+
+def _end_leases() -> None:
+    """Let the time pass that a lease lasts."""
+    db.session.execute(update(SyncRun).values(lease_until=utc_now() - timedelta(seconds=1)))
+    db.session.commit()
+
+
+def test_a_flushed_redis_loses_nothing(
+    workspace: Workspace, sandbox: Sandbox, start_worker: StartWorker, redis: redis_py.Redis
+) -> None:
+    integration_id = integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively")).id
+    jobs.wake()
+    redis.flushall()
+    start_worker()
+    until(lambda: status(integration_id) == "done")
+    redis.flushall()
+    integrations.force_sync(db.session.get_one(Integration, integration_id))
+    until(lambda: status(integration_id) == "done", 60)
+
+
+def test_two_workers_and_many_wishes_are_one_sync(
+    workspace: Workspace, sandbox: Sandbox, start_worker: StartWorker
+) -> None:
+    start_worker()
+    start_worker()
+    until(lambda: not jobs.health())
+    integration_id = integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively")).id
+    for _ in range(20):
+        jobs.wake()
+    until(lambda: status(integration_id) == "done")
+    assert len([r for r in sandbox.requests() if r.path.endswith("/activity")]) == 1
+
+
+def test_a_worker_told_to_stop_stops_with_its_scheduler(start_worker: StartWorker) -> None:
+    worker = start_worker()
+    until(lambda: not jobs.health())
+    (beside,) = _horses(worker.pid)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(15) == 0
+    assert not Path(f"/proc/{beside}").exists()
+
+
+def test_a_worker_ends_when_its_scheduler_dies(start_worker: StartWorker) -> None:
+    worker = start_worker()
+    until(lambda: not jobs.health())
+    (beside,) = _horses(worker.pid)
+    os.kill(beside, signal.SIGKILL)
+    assert worker.wait(15) != 0
+
+
+def test_a_tick_wakes_workers_only_for_what_is_due(
+    context: Flask, workspace: Workspace, sandbox: Sandbox, redis: redis_py.Redis
+) -> None:
+    jobs.tick()
+    assert jobs.queue().count == 0
+    integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively"))
+    jobs.tick()
+    jobs.tick()
+    assert jobs.queue().count == 1
+
+
+def test_a_redis_that_is_away_stops_no_page(context: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = jobs.connect("redis://127.0.0.1:1/0")
+    monkeypatch.setitem(context.extensions, "redis", away)
+    jobs.wake()
+    assert set(jobs.health()) == {"redis"}
+    away.close()
+
+
+class TestSchedule:
+    def test_new_entries_come_in_once_however_often(self, context: Flask, redis: redis_py.Redis) -> None:
+        for _ in range(3):
+            scheduler(redis).reconcile()
+        assert set(entries(redis)) == {"grafient-tick", "grafient-daily"}
+        daily = entries(redis)["grafient-daily"]
+        assert daily[:2] == (None, "0 6 * * *")
+
+    def test_the_same_entry_keeps_a_time_that_was_missed(self, context: Flask, redis: redis_py.Redis) -> None:
+        scheduler(redis).reconcile()
+        missed = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)
+        redis.zadd(GrafientScheduler.scheduled_jobs_key, {"grafient-daily": missed.timestamp()})
+        scheduler(redis).reconcile()
+        assert entries(redis)["grafient-daily"][2] == missed.replace(tzinfo=None)
+
+    def test_a_changed_entry_is_replaced_and_a_removed_one_goes(self, context: Flask, redis: redis_py.Redis) -> None:
+        scheduler(redis).reconcile()
+        scheduler(redis).reconcile((Entry("grafient-tick", jobs.tick, every=60),))
+        assert {name: entry[0] for name, entry in entries(redis).items()} == {"grafient-tick": 60}
+
+    def test_what_is_due_goes_into_the_queue(self, context: Flask, redis: redis_py.Redis) -> None:
+        scheduler(redis).enqueue_jobs()
+        assert [job.func_name for job in jobs.queue().jobs] == ["grafient.jobs.tick"]
+
+    def test_it_has_to_run_in_utc(self, context: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(time, "tzname", ("CET", "CEST"))
+        with pytest.raises(SystemExit, match="TZ=UTC"):
+            jobs.run_scheduler()
+
+    def test_every_entry_is_a_job_that_a_worker_may_run(self) -> None:
+        assert {entry.function for entry in SCHEDULE} <= {jobs.tick, jobs.sync_due}
+
+
+def test_redis_can_not_make_a_worker_run_anything_else(context: Flask, redis: redis_py.Redis) -> None:
+    foreign = Queue(jobs.QUEUE, connection=redis, job_class=jobs.GrafientJob).enqueue("os.getcwd")
+    with pytest.raises(ValueError, match="no job of Grafient"):
+        foreign.perform()
+
+
+def test_jobs_carry_no_arguments_and_no_pickle(context: Flask, redis: redis_py.Redis) -> None:
+    jobs.wake()
+    (job,) = jobs.queue().jobs
+    assert (job.args, job.kwargs) == ([], {})
+    assert redis.hget(job.key, "data")[:1] != b"\x80"  # where a pickle begins
+    scheduler(redis).reconcile()
+    assert SCHEDULE

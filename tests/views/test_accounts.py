@@ -1,0 +1,77 @@
+"""Who may come in, and how often they may guess."""
+
+from __future__ import annotations
+
+import pytest
+from flask import Flask
+
+from tests.conftest import PASSWORD
+from tests.pages import Pages
+
+
+def test_the_first_account_can_be_made_and_then_no_other(app: Flask, pages: Pages) -> None:
+    stranger = Pages(app)
+    assert "closed" in stranger.get("/register", 403).text
+    token = stranger.token("/login")
+    fields = {"email": "b@example.com", "password": PASSWORD, "password_confirm": PASSWORD}
+    assert stranger.client.post("/register", data={"csrf_token": token, **fields}).status_code == 403
+
+
+@pytest.mark.parametrize(("policy", "status"), [("open", 200), ("closed", 403)])
+def test_the_operator_decides(
+    settings: dict[str, str], request: pytest.FixtureRequest, policy: str, status: int
+) -> None:
+    settings["GRAFIENT_REGISTRATION"] = policy
+    Pages(request.getfixturevalue("app")).get("/register", status)
+
+
+def test_in_and_out(app: Flask, pages: Pages) -> None:
+    assert "someone@example.com" in pages.get("/account").text
+    pages.post("/logout", 302, "/account")
+    pages.get("/", 302)
+    pages.post("/login", 200, email="someone@example.com", password="not it at all")
+    pages.post("/login", 200, email="nobody@example.com", password=PASSWORD)
+    pages.log_in("someone@example.com", PASSWORD)
+    pages.get("/")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"email": "no address"},
+        {"password": "short", "password_confirm": "short"},
+        {"password_confirm": "something else"},
+        {"email": ""},
+    ],
+)
+def test_what_makes_no_account(app: Flask, fields: dict[str, str]) -> None:
+    data = {"email": "a@example.com", "password": PASSWORD, "password_confirm": PASSWORD, **fields}
+    assert 'aria-invalid="true"' in Pages(app).post("/register", 200, **data).text
+
+
+def test_a_new_password(app: Flask, pages: Pages) -> None:
+    new = "an even better horse"
+    fields = {"password": PASSWORD, "new_password": new, "new_password_confirm": new}
+    pages.post("/account/password", 302, **fields)
+    Pages(app).post("/login", 302, email="someone@example.com", password=new)
+
+
+def test_guesses_are_limited_before_they_are_hashed(app: Flask, pages: Pages) -> None:
+    guesser = Pages(app)
+    token = guesser.token("/login")
+    data = {"csrf_token": token, "email": "someone@example.com", "password": "wrong"}
+    answers = [guesser.client.post("/login", data=data).status_code for _ in range(11)]
+    assert answers == [200] * 10 + [429]
+
+
+def test_pages_say_what_browsers_should_refuse(pages: Pages) -> None:
+    headers = pages.get("/").headers
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/integrations/999", "/integrations/abc", "/?integration=9"])
+def test_an_address_that_leads_nowhere_has_a_page(pages: Pages, path: str) -> None:
+    assert "Nothing here" in pages.get(path, 404).text

@@ -1,0 +1,275 @@
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+
+import pytest
+from flask import Flask, render_template_string
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grafient.periods import Period
+from grafient.views import formats
+from grafient.views.formats import (
+    compact,
+    day,
+    days,
+    duration,
+    iso,
+    moment,
+    percent,
+    period,
+    plain,
+    usd,
+    usd_exact,
+    usd_parts,
+    whole,
+)
+
+amounts = st.decimals(min_value=Decimal("-1e15"), max_value=Decimal("1e15"), places=12)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (None, "—"),
+        ("0", "$0.00"),
+        ("0E-12", "$0.00"),
+        ("-0", "$0.00"),
+        ("1234.56", "$1,234.56"),
+        ("1234567.891", "$1,234,567.89"),
+        ("-3.2", "−$3.20"),
+        ("12", "$12.00"),
+        ("0.01", "$0.01"),
+        ("0.015", "$0.02"),
+        ("2.675", "$2.68"),
+        ("0.0043", "$0.0043"),
+        ("-0.0043", "−$0.0043"),
+        ("0.004312", "$0.0043"),
+        ("0.004", "$0.004"),
+        ("0.00999", "$0.01"),
+        ("0.000000000001", "$0.000000000001"),
+        ("1E-12", "$0.000000000001"),
+        ("0.999", "$1.00"),
+        ("999.995", "$1,000.00"),
+        ("1E+6", "$1,000,000.00"),
+        ("123456789012345678901234567890.123", "$123,456,789,012,345,678,901,234,567,890.12"),
+    ],
+)
+def test_usd(amount, text):
+    assert usd(amount and Decimal(amount)) == text
+
+
+def test_usd_of_a_known_nothing():
+    assert usd(0) == "$0.00"
+
+
+def test_usd_parts():
+    assert usd_parts(Decimal("1234.5")) == ("$1,234", ".50")
+    assert usd_parts(Decimal("-1234.5")) == ("−$1,234", ".50")
+    assert usd_parts(Decimal("0.0043")) == ("$0", ".0043")
+    assert usd_parts(Decimal("0.996")) == ("$1", ".00")
+    assert usd_parts(None) == ("—", "")
+
+
+@pytest.mark.parametrize("wrong", [1.5, "1.5", True])
+def test_what_is_no_exact_figure_is_refused(wrong):
+    for write in (usd, usd_parts, usd_exact, plain, whole, compact, percent):
+        with pytest.raises(TypeError):
+            write(wrong)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (None, "—"),
+        ("0", "$0.00"),
+        ("0.000000000000", "$0.00"),
+        ("12.5", "$12.50"),
+        ("1234.567800000000", "$1,234.5678"),
+        ("1E+3", "$1,000.00"),
+        ("1E-12", "$0.000000000001"),
+        ("-0.25", "−$0.25"),
+        (
+            "12345678901234567890123456789.000000000001",
+            "$12,345,678,901,234,567,890,123,456,789.000000000001",
+        ),
+    ],
+)
+def test_usd_exact(amount, text):
+    assert usd_exact(amount and Decimal(amount)) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (Decimal("0E-12"), "0"),
+        (Decimal("-0.0"), "0"),
+        (Decimal("12.340000000000"), "12.34"),
+        (Decimal("100"), "100"),
+        (Decimal("1E+3"), "1000"),
+        (Decimal("1E-12"), "0.000000000001"),
+        (Decimal("-5.10"), "-5.1"),
+        (7, "7"),
+    ],
+)
+def test_plain(number, text):
+    assert plain(number) == text
+
+
+@given(amounts)
+def test_plain_and_exact_keep_every_digit(amount):
+    assert Decimal(plain(amount)) == amount
+    assert Decimal(usd_exact(amount).replace("$", "").replace(",", "").replace("−", "-")) == amount
+
+
+@given(amounts)
+def test_an_amount_is_never_written_as_nothing(amount):
+    shown = Decimal(usd(amount).replace("$", "").replace(",", "").replace("−", "-"))
+    assert bool(shown) == bool(amount)
+    assert abs(shown - amount) <= Decimal("0.005")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (None, "—"),
+        (0, "0"),
+        (999, "999"),
+        (1234567, "1,234,567"),
+        (-1234, "−1,234"),
+        (Decimal("1234567"), "1,234,567"),
+        (2**63, "9,223,372,036,854,775,808"),
+    ],
+)
+def test_whole(number, text):
+    assert whole(number) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (None, "—"),
+        (0, "0"),
+        (9999, "9,999"),
+        (10000, "10.0K"),
+        (999949, "999.9K"),
+        (999950, "1.0M"),
+        (15000000, "15.0M"),
+        (Decimal("15000000"), "15.0M"),
+        (1_250_000_000, "1.3B"),
+        (999_999_999_999, "1.0T"),
+        (2**63, "9,223,372.0T"),
+        (-15000000, "−15.0M"),
+        (999_999_999_999_999, "1,000.0T"),
+    ],
+)
+def test_compact(number, text):
+    assert compact(number) == text
+
+
+@pytest.mark.parametrize(
+    ("fraction", "signed", "text"),
+    [
+        (None, False, "—"),
+        (None, True, "—"),
+        ("0", False, "0.0 %"),
+        ("0", True, "0.0 %"),
+        ("0.124", False, "12.4 %"),
+        ("0.124", True, "+12.4 %"),
+        ("-0.124", True, "−12.4 %"),
+        ("-0.124", False, "−12.4 %"),
+        ("1", False, "100.0 %"),
+        ("0.9999", False, "100.0 %"),
+        ("0.0004", False, "<0.1 %"),
+        ("-0.0004", True, "−<0.1 %"),
+        ("0.0005", False, "0.1 %"),
+        ("123.456", True, "+12,345.6 %"),
+        ("0.3333333333333333333333333333", False, "33.3 %"),
+    ],
+)
+def test_percent(fraction, signed, text):
+    assert percent(fraction and Decimal(fraction), signed) == text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def test_day():
+    assert day(date(2026, 6, 3)) == "3 Jun 2026"
+    assert day(date(2024, 2, 29)) == "29 Feb 2024"
+    assert day(None) == "—"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "text"),
+    [
+        (date(2026, 6, 3), date(2026, 6, 3), "3 Jun 2026"),
+        (date(2026, 6, 1), date(2026, 6, 30), "1–30 Jun 2026"),
+        (date(2026, 5, 30), date(2026, 6, 28), "30 May – 28 Jun 2026"),
+        (date(2025, 12, 30), date(2026, 1, 28), "30 Dec 2025 – 28 Jan 2026"),
+        (date(2025, 6, 1), date(2026, 6, 1), "1 Jun 2025 – 1 Jun 2026"),
+    ],
+)
+def test_period(first, last, text):
+    assert period(Period(first, last)) == days(first, last) == text
+
+
+def test_days_need_both_ends():
+    assert days(None, date(2026, 6, 3)) == days(date(2026, 6, 3), None) == "—"
+
+
+def test_moments_are_written_in_utc():
+    at = datetime(2026, 6, 3, 6, 0, 59, tzinfo=UTC)
+    assert moment(at) == "3 Jun 2026, 06:00 UTC"
+    assert iso(at) == "2026-06-03T06:00:59Z"
+    elsewhere = datetime(2026, 6, 3, 1, 30, tzinfo=timezone(timedelta(hours=2)))
+    assert moment(elsewhere) == "2 Jun 2026, 23:30 UTC"
+    assert iso(elsewhere) == "2026-06-02T23:30:00Z"
+    assert moment(None) == "—"
+
+
+def test_a_moment_without_a_zone_is_refused():
+    for write in (moment, iso):
+        with pytest.raises(TypeError):
+            write(datetime(2026, 6, 3, 6, 0))  # noqa: DTZ001
+
+
+def test_iso_of_a_day():
+    assert iso(date(2026, 6, 3)) == "2026-06-03"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (0.84, "0.8 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 0 s"),
+        (125, "2 min 5 s"),
+        (-3, "0.0 s"),
+    ],
+)
+def test_duration(seconds, text):
+    first = datetime(2026, 6, 3, 6, tzinfo=UTC)
+    assert duration(first, first + timedelta(seconds=seconds)).replace("\N{NO-BREAK SPACE}", " ") == text
+
+
+def test_a_duration_needs_both_ends():
+    first = datetime(2026, 6, 3, 6, tzinfo=UTC)
+    assert duration(first, None) == duration(None, first) == "—"
+
+
+def test_templates_have_every_filter():
+    app = Flask("test")
+    formats.register(app)
+    with app.app_context():
+        html = render_template_string(
+            "{{ n|usd }} {{ n|usd_parts|join }} {{ n|usd_exact }} {{ n|plain }} {{ n|whole }} "
+            "{{ n|compact }} {{ n|percent(signed=true) }}; {{ d|day }}; {{ p|period }}; {{ t|moment }}; "
+            "{{ t|iso }}; {{ t|duration(t) }}",
+            n=Decimal("2.5"),
+            d=date(2026, 6, 3),
+            p=Period(date(2026, 6, 1), date(2026, 6, 2)),
+            t=datetime(2026, 6, 3, 6, tzinfo=UTC),
+        )
+    assert html.replace("\N{NO-BREAK SPACE}", " ") == (
+        "$2.50 $2.50 $2.50 2.5 3 3 +250.0 %; 3 Jun 2026; 1–2 Jun 2026; 3 Jun 2026, 06:00 UTC; "
+        "2026-06-03T06:00:00Z; 0.0 s"
+    )

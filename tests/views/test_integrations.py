@@ -1,0 +1,241 @@
+"""The pages of integrations, with the sandbox behind them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, select
+
+from grafient import integrations, runs
+from grafient.extensions import db
+from grafient.models import Integration, utc_now
+from grafient.sandbox import Sandbox
+from tests.pages import Pages
+
+NEW = "/integrations/new"
+
+
+def run_due(app: Flask) -> None:
+    """What a worker would do now."""
+    with app.app_context():
+        while (claim := runs.claim(utc_now())) is not None:
+            db.session.commit()
+            integrations.sync(claim)
+
+
+def connected(app: Flask, pages: Pages, sandbox: Sandbox, name: str = "lively") -> None:
+    pages.connect(sandbox.key(name))
+    run_due(app)
+
+
+def test_the_test_of_a_good_key_is_a_green_check_and_stores_nothing(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    fields = {"provider": "openrouter", "label": "", "api_key": f"  {sandbox.key('lively')}\n"}
+    fragment = pages.post("/integrations/test", 200, NEW, htmx=True, **fields)
+    assert "<html" not in fragment.text
+    assert "Connection works" in fragment.text
+    assert fragment.headers["Vary"].count("HX-Request")
+    page = pages.post("/integrations/test", 200, NEW, **fields)
+    assert "Connection works" in page.text
+    assert "<html" in page.text
+    assert sandbox.key("lively") not in page.text
+    with app.app_context():
+        assert db.session.execute(select(func.count()).select_from(Integration)).scalar_one() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence", "link"),
+    [
+        ("inference", "This is a regular inference key. Grafient needs a Management key", True),
+        ("revoked", "OpenRouter does not know this key", True),
+        ("down", "OpenRouter could not be reached", False),
+        ("cloudflare", "OpenRouter could not be reached", False),
+        ("limited", "OpenRouter is busy", False),
+        ("null-data", "a shape that Grafient does not know", False),
+    ],
+)
+def test_a_bad_key_gets_one_clear_sentence(
+    pages: Pages, sandbox: Sandbox, name: str, sentence: str, link: bool
+) -> None:
+    for path, htmx in (("/integrations/test", True), ("/integrations/test", False), ("/integrations", False)):
+        answer = pages.post(path, 422, NEW, htmx=htmx, provider="openrouter", label="", api_key=sandbox.key(name))
+        assert sentence in answer.text
+        assert "User not found" not in answer.text
+        assert sandbox.key(name) not in answer.text
+        if htmx:
+            assert ("settings/management-keys" in answer.text) == link
+
+
+@pytest.mark.parametrize("bad", ["", "   ", "sk-or\nv1", "sk or v1", "sk-or-v1-ключ", "x" * 513, "a\tb", "a\x7fb"])
+def test_what_can_be_no_key_is_refused_before_anything_is_sent(pages: Pages, sandbox: Sandbox, bad: str) -> None:
+    for path in ("/integrations/test", "/integrations"):
+        answer = pages.post(path, 422, NEW, provider="openrouter", label="", api_key=bad)
+        assert 'aria-invalid="true"' in answer.text
+    assert sandbox.requests() == []
+
+
+@pytest.mark.parametrize("fields", [{"label": "x" * 101}, {"label": "a\nb"}, {"provider": "nobody"}])
+def test_other_fields_are_checked_too(pages: Pages, sandbox: Sandbox, fields: dict[str, str]) -> None:
+    data = {"provider": "openrouter", "label": "", "api_key": sandbox.key("lively"), **fields}
+    pages.post("/integrations", 422, NEW, **data)
+    pages.post("/integrations/test", 422, NEW, htmx=True, **data)
+    assert sandbox.requests() == []
+
+
+def test_adding_leads_to_the_cards_and_the_card_goes_from_backfilling_to_up_to_date(
+    app: Flask, pages: Pages, sandbox: Sandbox
+) -> None:
+    assert pages.connect(sandbox.key("lively"), "Production — OpenRouter").headers["Location"] == "/integrations"
+    page = pages.get("/integrations").text
+    assert "Production — OpenRouter" in page
+    assert "Backfilling" in page
+    assert "every 2s" in pages.get("/integrations/1/card").text
+    run_due(app)
+    card = pages.get("/integrations/1/card").text
+    assert "Up to date" in card
+    assert "every" not in card
+    assert "<html" not in card
+
+
+def test_htmx_is_sent_to_the_cards_by_a_header(pages: Pages, sandbox: Sandbox) -> None:
+    fields = {"provider": "openrouter", "label": "", "api_key": sandbox.key("lively")}
+    answer = pages.post("/integrations", 200, NEW, htmx=True, **fields)
+    assert answer.headers["HX-Redirect"] == "/integrations"
+
+
+def test_the_same_account_twice_is_refused_with_its_name_unless_insisted(pages: Pages, sandbox: Sandbox) -> None:
+    pages.connect(sandbox.key("lively"), "First one")
+    fields = {"provider": "openrouter", "label": "", "api_key": sandbox.key("lively-again")}
+    answer = pages.post("/integrations", 422, NEW, **fields)
+    assert "First one" in answer.text
+    assert 'name="twice"' in answer.text
+    pages.post("/integrations", 303, NEW, twice="y", **fields)
+
+
+def test_force_sync_is_the_card_and_only_one_run(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox)
+    card = pages.post("/integrations/1/sync", 200, "/integrations", htmx=True)
+    assert "Syncing" in card.text
+    assert pages.post("/integrations/1/sync", 303, "/integrations").headers["Location"] == "/integrations"
+    run_due(app)
+    assert len([r for r in sandbox.requests() if r.path.endswith("/activity")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "state"),
+    [
+        ("down", "Retrying"),
+        ("revoked", "Needs a new key"),
+        ("misshapen", "Provider changed its API"),
+    ],
+)
+def test_each_fault_has_its_state_and_says_what_to_do(
+    app: Flask, pages: Pages, sandbox: Sandbox, fault: str, state: str
+) -> None:
+    connected(app, pages, sandbox)
+    sandbox.fault("lively", fault)
+    pages.post("/integrations/1/sync", 303, "/integrations")
+    run_due(app)
+    for path in ("/integrations", "/integrations/1", "/integrations/1/card"):
+        assert state in pages.get(path).text
+    assert "User not found" not in pages.get("/integrations/1").text
+
+
+def test_no_usage_is_said_and_is_not_zero_dollars(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox, "empty")
+    assert "No usage yet" in pages.get("/integrations").text
+
+
+def test_pause_and_resume(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox)
+    pages.post("/integrations/1/pause", 303, "/integrations/1")
+    assert "Paused" in pages.get("/integrations").text
+    pages.post("/integrations/1/resume", 303, "/integrations/1")
+    run_due(app)
+    assert "Up to date" in pages.get("/integrations").text
+
+
+def test_the_raw_reply_of_an_unknown_shape_can_be_had(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox)
+    sandbox.fault("lively", "misshapen")
+    pages.post("/integrations/1/sync", 303, "/integrations")
+    run_due(app)
+    (link,) = re.findall(r'href="(/integrations/1/runs/\d+/reply)"', pages.get("/integrations/1").text)
+    reply = pages.get(link)
+    assert reply.text.startswith('{"data"')
+    assert reply.headers["Content-Disposition"].startswith("attachment")
+    pages.get("/integrations/1/runs/1/reply", 404)
+
+
+def test_a_new_key_in_place_of_a_rejected_one(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox)
+    page = "/integrations/1"
+    assert "another account" in pages.post(f"{page}/key", 422, page, api_key=sandbox.key("other")).text
+    assert "regular inference key" in pages.post(f"{page}/key", 422, page, api_key=sandbox.key("inference")).text
+    pages.post(f"{page}/key", 422, page, api_key="")
+    pages.post(f"{page}/key", 303, page, api_key=sandbox.key("lively-again"))
+    assert sandbox.key("lively-again")[-4:] in pages.get(page).text
+    assert sandbox.key("lively-again") not in pages.get(page).text
+
+
+@pytest.mark.parametrize(("history", "kept"), [("keep", True), ("delete", False)])
+def test_removing_lets_one_choose_what_becomes_of_the_history(
+    app: Flask, pages: Pages, sandbox: Sandbox, history: str, kept: bool
+) -> None:
+    connected(app, pages, sandbox)
+    pages.post("/integrations/1/delete", 422, "/integrations/1", history="perhaps")
+    pages.post("/integrations/1/delete", 303, "/integrations/1", history=history)
+    pages.get("/integrations/1", 404)
+    assert ("OpenRouter" in pages.get("/ledger.csv").text) == kept
+
+
+def test_a_restated_day_is_shown(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox)
+    with app.app_context():
+        day = next(d.day for d in _days(app) if d.usage_usd)
+    sandbox.restate("lively", day, 2)
+    pages.post("/integrations/1/sync", 303, "/integrations")
+    run_due(app)
+    page = pages.get("/integrations/1").text.lower()
+    assert "restated" in page
+    assert day.isoformat() in page
+
+
+def _days(app: Flask) -> list[object]:
+    from grafient.models import CostLine
+
+    return list(db.session.execute(select(CostLine.day, CostLine.usage_usd).order_by(CostLine.day.desc())))
+
+
+def test_nobody_sees_what_is_someone_elses(
+    app: Flask, settings: dict[str, str], pages: Pages, sandbox: Sandbox
+) -> None:
+    connected(app, pages, sandbox)
+    app.extensions["settings"].__dict__["registration"] = "open"
+    other = Pages(app)
+    other.register("other@example.com", "another fine password")
+    for path in ("", "/card", "/runs/1/reply"):
+        other.get(f"/integrations/1{path}", 404)
+    for path in ("/sync", "/key", "/delete", "/pause", "/resume"):
+        other.post(f"/integrations/1{path}", 404, NEW, api_key=sandbox.key("other"), history="delete")
+    other.get("/?integration=1", 404)
+    other.get("/ledger.csv?integration=1", 404)
+    assert "lively" not in other.get("/integrations").text
+    assert other.get("/ledger.csv").text.count("\n") == 1
+    pages.get("/integrations/1")
+
+
+def test_without_a_session_everything_leads_to_the_login(app: Flask) -> None:
+    anonymous = Pages(app)
+    for path in ("/", "/breakdown", "/ledger.csv", "/breakdown.csv", "/integrations", "/integrations/1", "/account"):
+        assert "/login" in anonymous.get(path, 302).headers["Location"]
+
+
+def test_a_form_without_its_token_changes_nothing(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox)
+    for path in ("", "/test", "/1/sync", "/1/key", "/1/delete", "/1/pause"):
+        answer = pages.client.post(f"/integrations{path}", data={"history": "delete"})
+        assert answer.status_code == 400
+        assert "expired" in answer.text
+    pages.get("/integrations/1")
