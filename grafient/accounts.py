@@ -27,9 +27,14 @@ class Datastore(SQLAlchemyUserDatastore):
         return user
 
 
+def first_is_wanted() -> bool:
+    """Whether nobody has an account yet."""
+    return not db.session.execute(select(exists(select(User.id)))).scalar()
+
+
 def registration_open(policy: str) -> bool:
     """Whether anyone may register now, under GRAFIENT_REGISTRATION."""
-    return policy == "open" or (policy == "first" and not db.session.execute(select(exists(select(User.id)))).scalar())
+    return policy == "open" or (policy == "first" and first_is_wanted())
 
 
 def one_at_a_time() -> None:

@@ -9,6 +9,7 @@ import secrets
 
 from flask import Flask
 from flask_security import current_user, hash_password, login_user
+from flask_security.utils import set_request_attr
 from sqlalchemy import select
 
 from grafient import create_app, integrations
@@ -27,6 +28,7 @@ def create_demo_app() -> Flask:
     def sign_in() -> None:
         if not current_user.is_authenticated:
             login_user(_user(), authn_via=["demo"])
+            set_request_attr("fs_authn_via", "session")
 
     return demo
 

@@ -83,7 +83,7 @@ def _redis() -> Redis:
 
 def queue() -> Queue:
     """The one queue."""
-    return Queue(QUEUE, connection=_redis(), job_class=GrafientJob, serializer=JSONSerializer)  # type: ignore[attr-defined]
+    return Queue(QUEUE, connection=_redis(), job_class=GrafientJob, serializer=JSONSerializer)
 
 
 def wake() -> None:

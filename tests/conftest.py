@@ -21,7 +21,7 @@ from grafient.sandbox import Sandbox
 from tests.pages import Pages
 
 ENCRYPTION_KEYS = "test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
-PASSWORD = "correct horse battery"  # noqa: S105 - of accounts that live for one test
+PASSWORD = "correct horse battery"
 
 
 @pytest.fixture(autouse=True)
@@ -168,5 +168,3 @@ def pages(app: Flask) -> Pages:
     pages = Pages(app)
     pages.register("someone@example.com", PASSWORD)
     return pages
-
-

@@ -19,7 +19,9 @@ class Pages:
         """Fetch and lint; the status has to be this one."""
         return self._checked(self.client.get(path, headers=_dashed(headers)), status)
 
-    def post(self, path: str, status: int = 303, page: str | None = None, htmx: bool = False, **data: Any) -> TestResponse:
+    def post(
+        self, path: str, status: int = 303, page: str | None = None, htmx: bool = False, **data: Any
+    ) -> TestResponse:
         """Send a form with the CSRF token of ``page`` (or of the form's own page)."""
         token = self.token(page or path)
         headers = {"HX-Request": "true"} if htmx else {}

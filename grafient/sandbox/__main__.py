@@ -41,12 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--port", type=int, default=0, help="default: any free one")
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
-    parser.add_argument(
-        "--today", type=date.fromisoformat, help="the UTC day it plays; default: the real one"
-    )
-    parser.add_argument(
-        "--crowd", type=int, default=0, help="so many further accounts, keys crowd-1, crowd-2 ..."
-    )
+    parser.add_argument("--today", type=date.fromisoformat, help="the UTC day it plays; default: the real one")
+    parser.add_argument("--crowd", type=int, default=0, help="so many further accounts, keys crowd-1, crowd-2 ...")
     return parser
 
 

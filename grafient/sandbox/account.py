@@ -312,9 +312,7 @@ def _endpoint(
             yield _usage(day, offer, host, spender.key, requests, draw)
 
 
-def _usage(
-    day: date, offer: Offer, host: Host, key: ApiKey, requests: int, draw: Callable[[], float]
-) -> Slice:
+def _usage(day: date, offer: Offer, host: Host, key: ApiKey, requests: int, draw: Callable[[], float]) -> Slice:
     family = offer.family
     prompt = max(1, int(requests * family.prompt_tokens * (0.8 + 0.4 * draw())))
     completion = int(requests * family.completion_tokens * (0.8 + 0.4 * draw()))
@@ -453,9 +451,7 @@ def _hostile(account: Account, day: date) -> Iterator[Slice]:
     yield _plain(day, key, "vendor/credit", "credit", "Refunds", Decimal("-0.25"))
     yield _plain(day, key, "vendor/all-digits", "digits", "Noise", Decimal("0.30000000000000004"))
     yield _plain(day, key, "vendor/tiny", "tiny", "Noise", Decimal("1E-7"))
-    yield replace(
-        _plain(day, key, "vendor/big", "big", "Bulk", Decimal("1234.5")), prompt_tokens=9_007_199_254_740_991
-    )
+    yield replace(_plain(day, key, "vendor/big", "big", "Bulk", Decimal("1234.5")), prompt_tokens=9_007_199_254_740_991)
     twice = _plain(day, key, "vendor/twice", "twice", "Echo", Decimal("0.01"))
     yield twice
     yield replace(twice, usage=Decimal("0.02"), repeat=1)

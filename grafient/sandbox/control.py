@@ -102,9 +102,7 @@ class Controls:
     def account(self, name: str) -> Account:
         return self.state.account(name)
 
-    def fault(
-        self, key_name: str, fault_name: str | None, times: int | None = None, path: str | None = None
-    ) -> None:
+    def fault(self, key_name: str, fault_name: str | None, times: int | None = None, path: str | None = None) -> None:
         """Answer the key's next `times` requests (None: all) in that manner, or only those to `path`.
 
         `path` is as in `/activity`; None as the name clears. A key bears one fault, the last one set.

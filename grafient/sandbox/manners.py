@@ -30,9 +30,7 @@ DEPTH = 100_000
 
 def _refuse(status: int, message: str, **headers: str) -> Manner:
     def manner(call: Call, answer: Answer) -> Payload:
-        raise ProviderError(
-            status, message, {name.replace("_", "-"): value for name, value in headers.items()}
-        )
+        raise ProviderError(status, message, {name.replace("_", "-"): value for name, value in headers.items()})
 
     return manner
 

@@ -218,9 +218,7 @@ class State:
             parts = self.slices(account, day)
             identities = list(dict.fromkeys(part.identity for part in parts))
             if not 0 <= index < len(identities):
-                raise ValueError(
-                    f"{account.name} has {len(identities)} rows on {day}, none is number {index}."
-                )
+                raise ValueError(f"{account.name} has {len(identities)} rows on {day}, none is number {index}.")
             kept = tuple(part for part in parts if part.identity != identities[index])
             self._edits[account.name, day] = kept
 

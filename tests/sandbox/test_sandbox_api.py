@@ -76,9 +76,7 @@ def test_one_day(sandbox: Sandbox, ask: Ask) -> None:
         assert total(rows_of(ask("/activity", date=str(day)))) == sandbox.truth("lively", day, day).usage
 
 
-@pytest.mark.parametrize(
-    "day", [TODAY, TODAY + timedelta(days=1), FIRST - timedelta(days=1), date(2025, 1, 1)]
-)
+@pytest.mark.parametrize("day", [TODAY, TODAY + timedelta(days=1), FIRST - timedelta(days=1), date(2025, 1, 1)])
 def test_a_day_out_of_the_window_is_refused(ask: Ask, day: date) -> None:
     response = ask("/activity", date=str(day))
     assert response.status_code == 400

@@ -56,9 +56,7 @@ def test_an_inference_keys_information(sdk: Sdk) -> None:
     assert sdk("inference").api_keys.get_current_key_metadata().data.is_management_key is False
 
 
-@pytest.mark.parametrize(
-    "name", ["lively", "other", "byok", "free", "empty", "today-only", "hostile", "new-field"]
-)
+@pytest.mark.parametrize("name", ["lively", "other", "byok", "free", "empty", "today-only", "hostile", "new-field"])
 def test_activity(sandbox: Sandbox, sdk: Sdk, name: str) -> None:
     rows = sdk(name).analytics.get_user_activity().data
     truth = sandbox.truth(name, TODAY - timedelta(days=30), TODAY - timedelta(days=1))

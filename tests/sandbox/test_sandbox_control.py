@@ -32,9 +32,7 @@ def control(sandbox: Sandbox, client: httpx.Client) -> Control:
 
 
 def rows(ask: Ask, name: str = "lively", day: date = DAY) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(
-        ask("/activity", name, date=str(day)).content, parse_float=Decimal
-    )["data"]
+    found: list[dict[str, Any]] = json.loads(ask("/activity", name, date=str(day)).content, parse_float=Decimal)["data"]
     return found
 
 
@@ -46,9 +44,7 @@ def test_restating_is_exact(sandbox: Sandbox, ask: Ask) -> None:
     assert after.byok_usage_inference == before.byok_usage_inference
     assert sum(Decimal(row["usage"]) for row in rows(ask)) == after.usage
     keys = {part.key.hash for part in sandbox.account("lively").slices(DAY)}
-    parts = [
-        json.loads(ask("/activity", date=str(DAY), api_key_hash=k).content, parse_float=Decimal) for k in keys
-    ]
+    parts = [json.loads(ask("/activity", date=str(DAY), api_key_hash=k).content, parse_float=Decimal) for k in keys]
     assert sum(Decimal(row["usage"]) for part in parts for row in part["data"]) == after.usage
     assert sandbox.truth("other", DAY, DAY) == sandbox.truth("other", DAY, DAY)
     assert rows(ask, "lively-again") == rows(ask)
@@ -115,9 +111,7 @@ def test_mistakes_are_told(sandbox: Sandbox) -> None:
 def test_the_log_knows_who_asked_what_but_no_key(sandbox: Sandbox, ask: Ask, client: httpx.Client) -> None:
     ask("/activity", date=str(DAY))
     leaky = {"Authorization": f"Bearer {key('lively')}", "X-Copy": key("lively")}
-    client.post(
-        f"{sandbox.base_url}/{key('other')}", params={"k": key("lively")}, json=[key("lively")], headers=leaky
-    )
+    client.post(f"{sandbox.base_url}/{key('other')}", params={"k": key("lively")}, json=[key("lively")], headers=leaky)
     first, second = sandbox.requests()
     assert (first.method, first.path, first.query) == ("GET", "/api/v1/activity", {"date": str(DAY)})
     assert first.key == "lively"

@@ -46,9 +46,7 @@ def test_an_inference_key_is_known_but_refused(ask: Ask) -> None:
     data = ask("/auth/key", "inference").json()["data"]
     assert data["is_management_key"] is data["is_provisioning_key"] is False
     assert data["usage"] > 0
-    assert [ask(path, "inference").status_code for path in ("/activity", "/keys", "/analytics/meta")] == [
-        403
-    ] * 3
+    assert [ask(path, "inference").status_code for path in ("/activity", "/keys", "/analytics/meta")] == [403] * 3
     assert ask("/credits", "inference").status_code == 200
 
 

@@ -1,0 +1,88 @@
+"""The commands, as an operator types them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from grafient.extensions import db
+from grafient.models import Workspace
+from grafient.vault import Vault
+from tests.pages import Pages
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def flask(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a flask command in a process of its own, with nothing set but this."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "wsgi", *command],
+        cwd=ROOT,
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_key_can_be_made_before_there_is_any_setting(tmp_path: Path) -> None:
+    made = flask("keys", "generate", GRAFIENT_DATA_DIR=str(tmp_path / "none"))
+    assert made.returncode == 0
+    assert len(Vault.parse(made.stdout.strip()).keys) == 1
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [({"PORT": "x"}, "PORT is 'x'"), ({"GRAFIENT_ENCRYPTION_KEYS": "x"}, "GRAFIENT_ENCRYPTION_KEYS can't be used")],
+)
+def test_a_wrong_setting_is_one_sentence(environment: dict[str, str], says: str) -> None:
+    ended = flask("keys", "generate", **environment)
+    assert ended.returncode != 0
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_release_phase_makes_the_schema_and_refuses_a_newer_one(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/grafient.db"
+    assert flask("upgrade", DATABASE_URL=url).returncode == 0
+    assert flask("upgrade", DATABASE_URL=url).returncode == 0
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "grafient.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    refused = flask("upgrade", DATABASE_URL=url)
+    assert refused.returncode != 0
+    assert "newer version of Grafient" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_the_operator_sets_plans(settings: dict[str, str], pages: Pages) -> None:
+    assert flask("plans", "set", "Someone@example.com", "free", **settings).returncode == 0
+    with pages.client.application.app_context():
+        assert db.session.query(Workspace).one().plan == "free"
+    assert "Free" in pages.get("/account").text
+    for wrong in (("nobody@example.com", "free"), ("someone@example.com", "gold")):
+        assert flask("plans", "set", *wrong, **settings).returncode != 0
+
+
+def test_in_production_a_missing_secret_stops_the_start() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:0", "wsgi:app"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode != 0
+    assert "SECRET_KEY is not set. Make one with" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,83 @@
+"""Settings: right ones are read, wrong ones stop the start with a sentence that mends them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from grafient import create_app
+from grafient.config import ConfigError, Settings
+from tests.conftest import environ
+
+GOOD = {"SECRET_KEY": "x" * 20, "GRAFIENT_ENCRYPTION_KEYS": "k:x", "REDIS_URL": "redis://localhost"}
+
+
+def test_what_is_not_set_has_its_default() -> None:
+    settings = Settings.from_environ({})
+    assert settings.database_url == f"sqlite:///{Path('var').absolute()}/grafient.db"
+    assert (settings.port, settings.registration, settings.default_plan) == (5000, "first", "ultimate")
+    assert settings.base_urls == {}
+    assert Settings.from_environ({"PORT": " ", "DATABASE_URL": ""}).port == 5000
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_any_postgres_address_means_psycopg_3(scheme: str) -> None:
+    url = Settings.from_environ({"DATABASE_URL": f"{scheme}://u:p%40ss@h:5432/d?sslmode=require"}).database_url
+    assert url == "postgresql+psycopg://u:p%40ss@h:5432/d?sslmode=require"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("DATABASE_URL", "nonsense", "not an address of a database"),
+        ("DATABASE_URL", "mysql://h/d", "begins with mysql"),
+        ("DATABASE_URL", "sqlite://", "a file"),
+        ("DATABASE_URL", "sqlite:///:memory:", "a file"),
+        ("REDIS_URL", "http://h", "redis://"),
+        ("SECRET_KEY", "short", "shorter than 16"),
+        ("PORT", "abc", "whole number from 1 to 65535"),
+        ("PORT", "0", "whole number"),
+        ("PORT", "65536", "whole number"),
+        ("PORT", "٣", "whole number"),
+        ("OPENROUTER_BASE_URL", "http://openrouter.ai/api/v1", "must begin with https://"),
+        ("OPENROUTER_BASE_URL", "http://127.0.0.1.evil.example/v1", "must begin with https://"),
+        ("OPENROUTER_BASE_URL", "https://user@openrouter.ai", "not an address"),
+        ("OPENROUTER_BASE_URL", "https://[", "not an address"),
+        ("OPENROUTER_BASE_URL", "ftp://127.0.0.1", "must begin with https://"),
+        ("GRAFIENT_REGISTRATION", "maybe", "first, open, closed"),
+        ("GRAFIENT_DEFAULT_PLAN", "gold", "free, pro, ultimate"),
+        ("GRAFIENT_TRUSTED_PROXIES", "-1", "whole number"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_mended(name: str, value: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=name) as caught:
+        Settings.from_environ({name: value})
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/api/v1", "http://[::1]:9", "http://localhost:9", "https://x.example"]
+)
+def test_plain_http_is_for_this_machine_only(url: str) -> None:
+    assert Settings.from_environ({"OPENROUTER_BASE_URL": url + "/"}).base_urls == {"openrouter": url}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_missing_secret_says_how_to_make_one(name: str) -> None:
+    Settings.from_environ(GOOD).require()
+    with pytest.raises(ConfigError, match=f"{name} is not set"):
+        Settings.from_environ({**GOOD, name: ""}).require()
+
+
+def test_a_key_ring_that_is_none_stops_the_start(tmp_path: Path) -> None:
+    settings = environ(f"sqlite:///{tmp_path}/x.db", "redis://127.0.0.1:1", "http://127.0.0.1:1", str(tmp_path))
+    with pytest.raises(ConfigError, match="GRAFIENT_ENCRYPTION_KEYS can't be used: key 1"):
+        create_app({**settings, "GRAFIENT_ENCRYPTION_KEYS": "nonsense"})
+
+
+def test_secrets_are_in_no_repr() -> None:
+    secrets = {"SECRET_KEY": "s" * 20, "GRAFIENT_ENCRYPTION_KEYS": "k:eeee", "DATABASE_URL": "postgresql://u:pass@h/d"}
+    text = repr(Settings.from_environ(secrets))
+    assert not [value for value in ("s" * 20, "eeee", "pass") if value in text]

@@ -1,0 +1,120 @@
+"""The ledger equals what the provider last said, whatever it said before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from flask import Flask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete, select
+
+from grafient import ledger
+from grafient.extensions import db
+from grafient.ledger import compare
+from grafient.models import CostLine, CoveredDay, Integration, Restatement, SyncRun, Workspace
+from grafient.money import usd_sum
+from grafient.providers import Activity
+from grafient.providers import CostLine as Line
+
+FIRST = date(2026, 6, 1)
+LAST = date(2026, 6, 6)
+NOW = datetime(2026, 6, 7, 6, 0, tzinfo=UTC)
+
+line = st.builds(
+    Line,
+    day=st.dates(FIRST, LAST),
+    permaslug=st.sampled_from(["a", "b"]),
+    endpoint_id=st.sampled_from(["", "1"]),
+    host=st.just("h"),
+    model=st.just("m"),
+    usage_usd=st.decimals("-5", "50", places=12),
+    byok_usd=st.none() | st.decimals("0", "5", places=12),
+    requests=st.none() | st.integers(0, 2**63 - 1),
+    cached_tokens=st.none() | st.integers(0, 9),
+)
+replies = st.lists(line, max_size=12, unique_by=lambda item: (item.day, item.permaslug, item.endpoint_id))
+
+
+@pytest.fixture
+def run(workspace: Workspace) -> SyncRun:
+    integration = Integration(workspace_id=workspace.id, provider="openrouter", label="one", key_hint="abcd")
+    db.session.add(integration)
+    db.session.flush()
+    run = SyncRun(integration_id=integration.id, trigger="manual")
+    db.session.add(run)
+    db.session.commit()
+    return run
+
+
+def stored(run: SyncRun) -> set[Line]:
+    return set(ledger._stored(run.integration_id, FIRST, LAST))
+
+
+def money(lines: set[Line] | list[Line]) -> dict[tuple[date, str, str], tuple[Decimal, Decimal | None]]:
+    return {(one.day, one.permaslug, one.endpoint_id): (one.usage_usd, one.byok_usd) for one in lines}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(history=st.lists(replies, min_size=1, max_size=5))
+def test_after_any_replies_the_ledger_is_the_last_that_said_something(run: SyncRun, history: list[list[Line]]) -> None:
+    for table in (CostLine, CoveredDay, Restatement):
+        db.session.execute(delete(table))
+    said: list[Line] = []
+    for reply in history:
+        if reply or not said:
+            said = reply
+        for _ in range(2):
+            ledger.record(run.integration_id, run.id, Activity(FIRST, LAST, reply), NOW)
+    have = money(stored(run))
+    want = money(said)
+    assert {key: usage for key, (usage, _) in have.items()} == {key: usage for key, (usage, _) in want.items()}
+    assert all(have[key][1] == byok for key, (_, byok) in want.items() if byok is not None)
+    _nothing_is_lost(run, history)
+
+
+def _nothing_is_lost(run: SyncRun, history: list[list[Line]]) -> None:
+    """The first reply's total, plus every restatement, is today's total."""
+    sums = select(usd_sum(Restatement.usage_before_usd), usd_sum(Restatement.usage_after_usd))
+    before, after = (amount or Decimal(0) for amount in db.session.execute(sums).one())
+    first = sum((one.usage_usd for one in history[0]), Decimal(0))
+    assert first - before + after == sum((one.usage_usd for one in stored(run)), Decimal(0))
+
+
+@settings(deadline=None)
+@given(reply=replies)
+def test_the_same_reply_again_changes_nothing(reply: list[Line]) -> None:
+    activity = Activity(FIRST, LAST, reply)
+    first = compare([], {}, activity, NOW)
+    assert {*first.added} == {*reply}
+    assert first.restated == []
+    second = compare(reply, first.states, activity, NOW)
+    assert (second.added, second.changed, second.removed, second.restated, second.states) == ([], [], [], [], {})
+
+
+def test_what_becomes_known_is_added_and_is_no_restatement() -> None:
+    old = Line(FIRST, "a", "", "h", "m", Decimal(1), requests=5)
+    new = replace(old, cached_tokens=7)
+    changes = compare([old], {FIRST: "final"}, Activity(FIRST, FIRST, [new]), NOW)
+    assert changes.changed == [(old, new)]
+    assert (changes.restated, changes.states) == ([], {})
+
+
+def test_what_is_no_longer_told_stays_known_unless_the_rest_changed() -> None:
+    old = Line(FIRST, "a", "", "h", "m", Decimal(1), requests=5, cached_tokens=7)
+    fewer = replace(old, cached_tokens=None)
+    assert compare([old], {FIRST: "final"}, Activity(FIRST, FIRST, [fewer]), NOW).changed == []
+    other = replace(fewer, usage_usd=Decimal(2))
+    assert compare([old], {FIRST: "final"}, Activity(FIRST, FIRST, [other]), NOW).changed == [(old, other)]
+
+
+def test_days_before_the_window_are_left_alone(run: SyncRun, context: Flask) -> None:
+    old = Line(FIRST - timedelta(days=60), "a", "", "h", "m", Decimal(9))
+    ledger.record(run.integration_id, run.id, Activity(old.day, old.day, [old]), NOW)
+    new = Line(LAST, "a", "", "h", "m", Decimal(1))
+    ledger.record(run.integration_id, run.id, Activity(FIRST, LAST, [new]), NOW)
+    total = db.session.execute(select(usd_sum(CostLine.usage_usd))).scalar_one()
+    assert total == Decimal(10)
