@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
+import socketserver
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,6 +18,10 @@ from pathlib import Path
 
 import pytest
 import redis as redis_py
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flask import Flask
 from rq import Queue
 from sqlalchemy import select, update
@@ -231,3 +240,63 @@ def test_jobs_carry_no_arguments_and_no_pickle(context: Flask, redis: redis_py.R
     assert redis.hget(job.key, "data")[:1] != b"\x80"  # where a pickle begins
     scheduler(redis).reconcile()
     assert SCHEDULE
+
+
+@pytest.fixture
+def rediss_port(redis_url: str, tmp_path: Path) -> Iterator[int]:
+    """The same Redis behind TLS with a self-signed certificate, as managed ones have it."""
+    certificate = _self_signed(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with (
+                contextlib.suppress(OSError),
+                socket.socket(socket.AF_UNIX) as inner,
+                tls.wrap_socket(self.request, server_side=True) as outer,
+            ):
+                inner.connect(redis_url.removeprefix("unix://"))
+                back = threading.Thread(target=_pour, args=(inner, outer), daemon=True)
+                back.start()
+                _pour(outer, inner)
+                back.join()
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def _pour(source: socket.socket, drain: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while chunk := source.recv(65536):
+            drain.sendall(chunk)
+        drain.shutdown(socket.SHUT_RDWR)
+
+
+def _self_signed(folder: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "somewhere.example")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(utc_now() - timedelta(days=1)).not_valid_after(utc_now() + timedelta(days=1))
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path = folder / "certificate.pem"
+    path.write_bytes(pem + builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    return path
+
+
+def test_a_rediss_address_with_a_self_signed_certificate_works_as_it_comes(rediss_port: int) -> None:
+    url = f"rediss://127.0.0.1:{rediss_port}"
+    client = jobs.connect(url)
+    assert client.ping()
+    client.close()
+    verified = jobs.connect(f"{url}?ssl_cert_reqs=required")
+    with pytest.raises(redis_py.ConnectionError, match="certificate verify failed"):
+        verified.ping()
+    verified.close()
