@@ -6,7 +6,7 @@ USD are Decimal, exact; days are UTC; a figure that is not known is None, never 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -137,6 +137,8 @@ class Breakdown:
     hosts: Sequence[str]
     coverage: Coverage
     total_usd: Decimal | None
+    totals: BreakdownRow | None
+    """All rows added up, those past the limit too; None where no day is known."""
     rows: Sequence[BreakdownRow]
     found: int
 
@@ -274,7 +276,7 @@ def _days(query: Query, states: Mapping[date, str], chart_models: Sequence[str])
 
 def _change(query: Query, covered: Coverage, total: Decimal | None) -> tuple[Decimal | None, Decimal | None]:
     """The total of the period before, and the change since; both None unless both periods are wholly covered."""
-    before = Query(query.workspace_id, query.period.before, query.integration_id)
+    before = replace(query, period=query.period.before)
     if total is None or not covered.complete or not coverage(before)[0].complete:
         return None, None
     statement = _lines(before, usd_sum(CostLine.usage_usd))
@@ -386,6 +388,7 @@ def breakdown(query: Query, sort: str, descending: bool, limit: int | None = BRE
         hosts=_hosts(query),
         coverage=covered,
         total_usd=total,
+        totals=None if total is None else _totals(ranked, total),
         rows=ranked[:limit],
         found=len(ranked),
     )
@@ -403,6 +406,19 @@ def _breakdown_row(row: Any, whole: Decimal) -> BreakdownRow:
     )
 
 
+def _totals(rows: list[BreakdownRow], total: Decimal) -> BreakdownRow:
+    names = ("byok_usd", *_BREAKDOWN_COUNTS)
+    added = {name: _added([getattr(row, name) for row in rows]) for name in names}
+    return BreakdownRow(model="", usage_usd=total, share=_share(total, total), days=0, **added)
+
+
+def _added(tallies: list[Tally]) -> Tally:
+    known = [tally.known for tally in tallies if tally.known is not None]
+    if tallies and not known:
+        return Tally(None, False)
+    return Tally(sum(known, Decimal(0)), all(tally.complete for tally in tallies))
+
+
 def _sorted(rows: list[BreakdownRow], sort: str, descending: bool) -> list[BreakdownRow]:
     def value(row: BreakdownRow) -> Any:
         found = getattr(row, sort)
@@ -415,7 +431,7 @@ def _sorted(rows: list[BreakdownRow], sort: str, descending: bool) -> list[Break
 
 def _hosts(query: Query) -> list[str]:
     """Who served models in the period, whatever host and model are filtered by; at most 200."""
-    everything = Query(query.workspace_id, query.period, query.integration_id)
+    everything = replace(query, host=None, model=None)
     statement = _lines(everything, CostLine.host).distinct().order_by(CostLine.host).limit(200)
     return list(db.session.execute(statement).scalars())
 

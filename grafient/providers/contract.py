@@ -113,6 +113,8 @@ class Provider(Protocol):
     """What the provider calls the kind of key that Grafient needs."""
     key_url: str
     """Where to make one."""
+    key_caution: str
+    """A sentence on what else such a key can do."""
 
     def check_key(self, key: str) -> KeyInfo:
         """Ask whether the key can read costs; answers within 10 seconds. Raises ProviderError."""

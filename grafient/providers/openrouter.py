@@ -96,6 +96,7 @@ class OpenRouter:
     name = "OpenRouter"
     key_name = "Management key"
     key_url = "https://openrouter.ai/settings/management-keys"
+    key_caution = "A Management key can also create and delete keys: OpenRouter has none that may only read."
     default_base_url = "https://openrouter.ai/api/v1"
 
     def __init__(self, base_url: str | None = None) -> None:
@@ -243,7 +244,7 @@ def parse_activity(body: bytes) -> list[CostLine]:
             identity = (line.day, line.permaslug, line.endpoint_id, line.host)
             merged[identity] = _added(merged[identity], line) if identity in merged else line
         except _Misfit as misfit:
-            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `$.data[{number}]`", body) from None
+            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `$.data[{number}]`.", body) from None
     return list(merged.values())
 
 
@@ -259,9 +260,9 @@ def _decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {error}", body) from None
+        raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {error}.", body) from None
     except RecursionError:
-        raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} nested too deeply", body) from None
+        raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} it is nested too deeply.", body) from None
     except msgspec.DecodeError:
         raise Unreachable("OpenRouter's reply was cut off or garbled on the way.") from None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response, render_template, request
+from pathlib import Path
+
+from flask import Flask, Response, current_app, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
@@ -62,16 +64,14 @@ _SENTENCES = {
     405: ("Not that way", "This address exists, but not for that kind of request."),
     413: ("Too much at once", "What was sent is larger than anything Grafient asks for."),
     429: ("Too many tries", "Wait a minute, then try again."),
-    500: (
-        "Something broke here",
-        "That is our fault, and nothing was lost. The log of the web process says why.",
-    ),
 }
 
 
 def _error_page(error: HTTPException) -> ResponseReturnValue:
     if error.response is not None or error.code is None or error.code < 400:
         return error
+    if error.code == 500:  # whatever broke may break a page too, such as a database that is away
+        return (Path(current_app.static_folder or "") / "500.html").read_text(), 500
     title, sentence = _SENTENCES.get(error.code, (error.name, error.description or ""))
     return _page(error.code, title, sentence)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from flask import Flask
+from sqlalchemy.exc import OperationalError
 
 from tests.conftest import PASSWORD
 from tests.pages import Pages
@@ -75,3 +76,17 @@ def test_pages_say_what_browsers_should_refuse(pages: Pages) -> None:
 @pytest.mark.parametrize("path", ["/nowhere", "/integrations/999", "/integrations/abc", "/?integration=9"])
 def test_an_address_that_leads_nowhere_has_a_page(pages: Pages, path: str) -> None:
     assert "Nothing here" in pages.get(path, 404).text
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_database_that_is_away_has_a_page_too(app: Flask, pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.testing = False
+
+    def away(*_: object, **__: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("the server went away"))
+
+    monkeypatch.setattr("sqlalchemy.orm.Session.execute", away)
+    monkeypatch.setattr("sqlalchemy.orm.Session.scalar", away)
+    answer = pages.get("/", 500)
+    assert "Something broke here" in answer.text
+    assert "went away" not in answer.text
