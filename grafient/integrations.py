@@ -89,11 +89,12 @@ def replace_key(integration: Integration, key: str) -> None:
             "This key belongs to another account. Its costs would mix with this integration's history: "
             "add it as an integration of its own."
         )
+    runs.cancel_open(integration_id)  # a sync under way would report on the old key
+    runs.request(integration_id, "manual")
     fresh = db.session.get_one(Integration, integration_id, populate_existing=True)
     fresh.account_ref = info.account_ref or account
     _seal(fresh, key)
     _clear_problem(fresh)
-    runs.request(integration_id, "manual")
     db.session.commit()
 
 
@@ -106,9 +107,9 @@ def force_sync(integration: Integration) -> None:
 
 def set_paused(integration: Integration, paused: bool) -> None:
     """Stop or resume the daily runs; what is open is cancelled. Commits."""
-    integration.paused_at = utc_now() if paused else None
     if paused:
         runs.cancel_open(integration.id)
+    integration.paused_at = utc_now() if paused else None
     db.session.commit()
 
 
@@ -135,12 +136,13 @@ def sync(claim: Claim) -> None:
     try:
         key = _open(run.integration)
         db.session.rollback()
+        asked_at = utc_now()
         activity = providers[provider].fetch(key)
     except (ProviderError, VaultError) as error:
         db.session.rollback()
         _record_failure(claim, error)
     else:
-        _record_success(claim, activity)
+        _record_success(claim, activity, asked_at)
 
 
 def fail(claim: Claim, reason: str) -> None:
@@ -148,10 +150,9 @@ def fail(claim: Claim, reason: str) -> None:
     _record_failure(claim, Unreachable(reason))
 
 
-def _record_success(claim: Claim, activity: Activity) -> None:
-    now = utc_now()
+def _record_success(claim: Claim, activity: Activity, asked_at: datetime) -> None:
     run = runs.hold(claim)
-    recorded = ledger.record(claim.integration_id, claim.run_id, activity, now)
+    recorded = ledger.record(claim.integration_id, claim.run_id, activity, asked_at)
     run.first_day, run.last_day = activity.first_day, activity.last_day
     run.lines_read = len(activity.lines)
     run.lines_added, run.lines_changed = recorded.lines_added, recorded.lines_changed
@@ -159,7 +160,7 @@ def _record_success(claim: Claim, activity: Activity) -> None:
     runs.finish(run, "done", _SILENT if recorded.silent else None)
     integration = run.integration
     _clear_problem(integration)
-    integration.last_success_at = now
+    integration.last_success_at = asked_at
     db.session.commit()
 
 

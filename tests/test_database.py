@@ -97,3 +97,8 @@ def test_many_writers_that_read_first_are_never_locked_out(sqlite: Flask) -> Non
         assert db.session.query(Workspace).count() == 120
         db.session.remove()
         db.engine.dispose()
+
+
+def test_a_page_that_reads_leaves_writers_as_they_were(sqlite: Flask) -> None:
+    sqlite.test_client().get("/login")
+    assert database.reading.get() is False

@@ -223,6 +223,22 @@ def test_a_rejected_key_waits_until_someone_acts(workspace: Workspace, sandbox: 
     assert (integration.problem, integration.key_hint) == (None, sandbox.key("lively-again")[-4:])
 
 
+def test_a_sync_under_way_with_the_old_key_does_not_speak_of_the_new_one(
+    workspace: Workspace, sandbox: Sandbox
+) -> None:
+    integration = synced(workspace, sandbox)
+    integrations.force_sync(integration)
+    claim = runs.claim(utc_now())
+    db.session.commit()
+    assert claim is not None
+    integrations.replace_key(integration, sandbox.key("lively-again"))
+    with pytest.raises(runs.LeaseLost):
+        integrations.sync(claim)
+    db.session.rollback()
+    assert run_due() == 1
+    assert (last_run(integration).status, integration.problem) == ("done", None)
+
+
 def test_a_key_of_another_account_does_not_replace(workspace: Workspace, sandbox: Sandbox) -> None:
     integration = synced(workspace, sandbox)
     with pytest.raises(Refused, match="another account"):

@@ -31,6 +31,7 @@ _CONTENT_SECURITY_POLICY = "; ".join(
 def register(app: Flask, settings: Settings) -> None:
     """Give the app its pages."""
     app.before_request(_read_or_write)
+    app.teardown_request(lambda _: database.reading.set(False))
     app.after_request(_headers)
     accounts.register(app, settings)
     for area in (costs, integrations, accounts, health):
