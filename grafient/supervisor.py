@@ -95,7 +95,8 @@ def run(environ: dict[str, str], *, demo: bool = False) -> int:
 def start_redis(folder: Path) -> tuple[Child, str]:
     """Start the embedded Redis on a socket that is its owner's alone; its data stay in the folder.
 
-    Returns the process and its address, once it answers. Raises CannotStart.
+    Returns the process and its address, once it answers. Raises CannotStart. The wheel's own class would start it in
+    our session, where Ctrl-C reaches it before the processes that still need it.
     """
     data = folder / "redis"
     data.mkdir(mode=0o700, exist_ok=True)

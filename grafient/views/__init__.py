@@ -31,7 +31,7 @@ _CONTENT_SECURITY_POLICY = "; ".join(
 def register(app: Flask, settings: Settings) -> None:
     """Give the app its pages."""
     app.before_request(_read_or_write)
-    app.teardown_request(lambda _: database.reading.set(False))
+    app.teardown_request(_may_write_again)
     app.after_request(_headers)
     accounts.register(app, settings)
     for area in (costs, integrations, accounts, health):
@@ -45,6 +45,10 @@ def register(app: Flask, settings: Settings) -> None:
 
 def _read_or_write() -> None:
     database.reading.set(request.method in ("GET", "HEAD", "OPTIONS"))
+
+
+def _may_write_again(_error: BaseException | None) -> None:
+    database.reading.set(False)
 
 
 def _headers(response: Response) -> Response:
