@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from flask import current_app
+import ipaddress
+
+from flask import current_app, request
 from flask_limiter import Limiter
-from flask_limiter.util import get_remote_address
 from flask_migrate import Migrate
 from flask_security import Security
 from flask_sqlalchemy import SQLAlchemy
@@ -31,11 +32,16 @@ class Base(DeclarativeBase):
     )
 
 
+def _network(address: str) -> str:
+    """Whom a limit counts: an IPv4 address, or the /64 that an IPv6 user has to choose from."""
+    return ":".join(ipaddress.ip_address(address).exploded.split(":")[:4]) if ":" in address else address
+
+
 db = SQLAlchemy(model_class=Base)
 migrate = Migrate()
 csrf = CSRFProtect()
 security = Security()
-limiter = Limiter(key_func=get_remote_address)
+limiter = Limiter(key_func=lambda: _network(request.remote_addr or ""))
 
 vault: Vault = LocalProxy(lambda: current_app.extensions["vault"])  # type: ignore[assignment]
 providers: dict[str, Provider] = LocalProxy(lambda: current_app.extensions["providers"])  # type: ignore[assignment]

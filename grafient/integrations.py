@@ -10,11 +10,11 @@ import gzip
 import logging
 from datetime import datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, exists, func, select
 
 from grafient import ledger, runs
 from grafient.extensions import db, providers, vault
-from grafient.models import Integration, SyncRun, utc_now
+from grafient.models import CoveredDay, Integration, SyncRun, Workspace, utc_now
 from grafient.providers import Activity, KeyInfo, KeyRejected, ProviderError, UnexpectedResponse, Unreachable
 from grafient.runs import Claim
 from grafient.vault import Sealed, VaultError
@@ -55,21 +55,21 @@ def check(provider: str, key: str) -> KeyInfo:
 def connect(workspace_id: int, provider: str, label: str, key: str, *, twice: bool = False) -> Integration:
     """Check the key, seal it, and want the backfill. Commits.
 
+    An account that was removed with its history kept goes on where it ended, so that no day counts twice.
     ``twice``: connect an account that is connected already. Raises ProviderError, AlreadyConnected or Refused.
     """
     info = check(provider, key)
-    if not twice:
-        _refuse_connected(workspace_id, provider, info)
+    db.session.execute(select(Workspace.id).where(Workspace.id == workspace_id).with_for_update())  # one at a time
     if _count(workspace_id) >= MAX_INTEGRATIONS:
         raise Refused(f"A workspace can have {MAX_INTEGRATIONS} integrations. Remove one to add another.")
-    integration = Integration(
-        workspace_id=workspace_id,
-        provider=provider,
-        label=label or _default_label(workspace_id, provider),
-        account_ref=info.account_ref,
-        key_hint="",
-    )
-    db.session.add(integration)
+    integration = None if twice else _known(workspace_id, provider, info)
+    if integration is None:
+        integration = Integration(workspace_id=workspace_id, provider=provider, label="", key_hint="")
+        db.session.add(integration)
+    integration.label = label or integration.label or _default_label(workspace_id, provider)
+    integration.account_ref = info.account_ref
+    integration.removed_at = integration.paused_at = None
+    _clear_problem(integration)
     db.session.flush()  # the seal is bound to the id
     _seal(integration, key)
     runs.request(integration.id, "backfill")
@@ -90,8 +90,11 @@ def replace_key(integration: Integration, key: str) -> None:
             "add it as an integration of its own."
         )
     runs.cancel_open(integration_id)  # a sync under way would report on the old key
+    query = select(Integration).where(Integration.id == integration_id, Integration.removed_at.is_(None))
+    fresh = db.session.execute(query.with_for_update().execution_options(populate_existing=True)).scalar_one_or_none()
+    if fresh is None:
+        raise Refused("The integration was removed meanwhile, so the key was not stored.")
     runs.request(integration_id, "manual")
-    fresh = db.session.get_one(Integration, integration_id, populate_existing=True)
     fresh.account_ref = info.account_ref or account
     _seal(fresh, key)
     _clear_problem(fresh)
@@ -114,9 +117,13 @@ def set_paused(integration: Integration, paused: bool) -> None:
 
 
 def remove(integration: Integration, *, keep_history: bool) -> None:
-    """Forget the key for good, and the costs too unless they are to be kept. Commits."""
+    """Forget the key for good, and the costs too unless they are to be kept. Commits.
+
+    Where no day was ever read there is nothing to keep.
+    """
     runs.cancel_open(integration.id)
-    if keep_history:
+    has_history = select(exists().where(CoveredDay.integration_id == integration.id))
+    if keep_history and db.session.execute(has_history).scalar():
         integration.key_ciphertext = integration.key_encryption_id = None
         integration.key_hint = ""
         integration.removed_at = utc_now()
@@ -171,14 +178,14 @@ def _record_failure(claim: Claim, error: ProviderError | VaultError) -> None:
     """The one place where a failure turns into a stored status."""
     run = runs.hold(claim)
     integration, message = run.integration, str(error)
-    if isinstance(error, Unreachable):
-        runs.retry_later(run, message, error.retry_after)
+    if isinstance(error, (Unreachable, VaultError)):
+        runs.retry_later(run, message, error.retry_after if isinstance(error, Unreachable) else None)
         _set_problem(integration, "fault", message, run.started_at)
     elif isinstance(error, UnexpectedResponse):
         run.raw_reply = gzip.compress(error.body[:_RAW_REPLY_BYTES])
         runs.finish(run, "failed", message)
         _set_problem(integration, "api_changed", message, run.started_at)
-    elif isinstance(error, (KeyRejected, VaultError)):
+    elif isinstance(error, KeyRejected):
         runs.finish(run, "failed", message)
         _set_problem(integration, "needs_key", message, run.started_at)
     else:
@@ -204,25 +211,27 @@ def _seal(integration: Integration, key: str) -> None:
 
 def _open(integration: Integration) -> str:
     if integration.key_ciphertext is None or integration.key_encryption_id is None:
-        raise VaultError("the integration has no key")
+        raise VaultError("The integration has no key.")
     sealed = Sealed(integration.key_encryption_id, integration.key_ciphertext)
     return vault.open(sealed, integration_id=integration.id, provider=integration.provider)
 
 
-def _refuse_connected(workspace_id: int, provider: str, info: KeyInfo) -> None:
+def _known(workspace_id: int, provider: str, info: KeyInfo) -> Integration | None:
+    """The removed integration of the same account, if there is one. Raises AlreadyConnected for one that is not."""
     if info.account_ref is None:
-        return
-    query = select(Integration.label).where(
+        return None
+    query = select(Integration).where(
         Integration.workspace_id == workspace_id,
         Integration.provider == provider,
         Integration.account_ref == info.account_ref,
-        Integration.removed_at.is_(None),
     )
-    label = db.session.execute(query.limit(1)).scalar()
-    if label is not None:
+    latest = query.order_by(Integration.removed_at.is_not(None), Integration.id.desc()).limit(1)
+    found = db.session.execute(latest).scalar_one_or_none()
+    if found is not None and found.removed_at is None:
         raise AlreadyConnected(
-            f"This account is connected already, as “{label}”. A second integration would count its costs twice."
+            f"This account is connected already, as “{found.label}”. A second integration would count its costs twice."
         )
+    return found
 
 
 def _count(workspace_id: int) -> int:

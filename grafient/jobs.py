@@ -70,6 +70,12 @@ class GrafientJob(Job):
         kwargs["serializer"] = kwargs.get("serializer") or JSONSerializer
         super().__init__(*args, **kwargs)
 
+    def restore(self, raw_data: Any) -> Any:
+        restored = super().restore(raw_data)
+        self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
+        self.webhooks = []
+        return restored
+
     def perform(self) -> Any:
         if self.func_name not in _ALLOWED:
             raise ValueError(f"{self.func_name} is no job of Grafient")

@@ -27,7 +27,7 @@ _exact = Context(prec=60, rounding=ROUND_HALF_EVEN)
 def usd(amount: Decimal | int | str) -> Decimal:
     """The amount at 12 decimals, half to even. Raises ValueError if it is no number or $100 million or more."""
     value = Decimal(amount)
-    if not value.is_finite() or abs(value) >= LIMIT_USD:
+    if not value.is_finite() or value.copy_abs() >= LIMIT_USD:
         raise ValueError(f"not an amount in USD that can be kept: {value:.6E}")
     return value.quantize(STEP_USD, context=_exact)
 

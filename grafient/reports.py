@@ -6,6 +6,7 @@ USD are Decimal, exact; days are UTC; a figure that is not known is None, never 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -15,6 +16,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, func, literal, select
 
 from grafient.extensions import db, providers
 from grafient.models import CostLine, CoveredDay, Integration
+from grafient.models.columns import count_sum
 from grafient.money import usd_sum
 from grafient.periods import Period
 
@@ -221,10 +223,11 @@ def choices(workspace_id: int) -> list[Choice]:
 def dashboard(query: Query) -> Dashboard:
     """The period's figures, chart, models and providers."""
     covered, states = coverage(query)
-    known_days = [day for day, state in states.items() if state != "missing"]
     models = _models(query)
-    total = sum((m.usage_usd for m in models), Decimal(0)) if known_days else None
+    known = any(state != "missing" for state in states.values())
+    total = sum((m.usage_usd for m in models), Decimal(0)) if known else None
     chart_models = [m.model for m in models if m.usage_usd][:CHART_MODELS]
+    days = _days(query, states, chart_models)
     previous, change = _change(query, covered, total)
     return Dashboard(
         period=query.period,
@@ -232,12 +235,12 @@ def dashboard(query: Query) -> Dashboard:
         coverage=covered,
         total_usd=total,
         byok_usd=_byok(query),
-        daily_average_usd=total / len(known_days) if total is not None else None,
+        daily_average_usd=_average(days),
         top_model=models[0] if models and models[0].usage_usd > 0 else None,
         previous_usd=previous,
         change=change,
         chart_models=[*chart_models, "Other models"],
-        days=_days(query, states, chart_models),
+        days=days,
         models=models[:20],
         providers=_providers(query),
     )
@@ -274,6 +277,12 @@ def _days(query: Query, states: Mapping[date, str], chart_models: Sequence[str])
     return days
 
 
+def _average(days: Sequence[Day]) -> Decimal | None:
+    """USD a day, over the days that are covered whole."""
+    whole = [day.total_usd for day in days if day.total_usd is not None and day.state != "partial"]
+    return sum(whole, Decimal(0)) / len(whole) if whole else None
+
+
 def _change(query: Query, covered: Coverage, total: Decimal | None) -> tuple[Decimal | None, Decimal | None]:
     """The total of the period before, and the change since; both None unless both periods are wholly covered."""
     before = replace(query, period=query.period.before)
@@ -292,15 +301,7 @@ def _byok(query: Query) -> Tally:
 
 def _tally(total: Any, known: int, rows: int) -> Tally:
     """From SQL's sum, its count of known values and of rows. No rows at all add up to a known nothing."""
-    if rows == 0:
-        return Tally(Decimal(0), True)
-    return Tally(total, known == rows)
-
-
-def _count(total: Any, known: int, rows: int) -> Tally:
-    """The same for whole numbers, whose sums PostgreSQL returns as Decimal."""
-    tally = _tally(total, known, rows)
-    return Tally(None if tally.known is None else int(tally.known), tally.complete)
+    return Tally(0 if rows == 0 else total, known == rows)
 
 
 def _providers(query: Query) -> list[ProviderTotal]:
@@ -311,7 +312,7 @@ def _providers(query: Query) -> list[ProviderTotal]:
             usd_sum(CostLine.usage_usd).label("usage_usd"),
             usd_sum(CostLine.byok_usd).label("byok_usd"),
             func.count(CostLine.byok_usd).label("byok_known"),
-            func.sum(CostLine.requests).label("requests"),
+            count_sum(CostLine.requests).label("requests"),
             func.count(CostLine.requests).label("requests_known"),
             func.count().label("lines"),
         ).group_by(CostLine.integration_id)
@@ -332,7 +333,7 @@ def _provider(period: Period, integration: Integration, row: Any, covered: tuple
         provider_name=providers[integration.provider].name,
         usage_usd=row.usage_usd if row else nothing,
         byok_usd=_tally(row.byok_usd, row.byok_known, row.lines) if row else Tally(nothing, True),
-        requests=_count(row.requests, row.requests_known, row.lines) if row else Tally(0 if days else None, True),
+        requests=_tally(row.requests, row.requests_known, row.lines) if row else Tally(0 if days else None, True),
         coverage=Coverage(period.days, days, provisional, restated),
         last_success_at=integration.last_success_at,
     )
@@ -362,7 +363,7 @@ def breakdown(query: Query, sort: str, descending: bool, limit: int | None = BRE
         column
         for name in _BREAKDOWN_COUNTS
         for column in (
-            func.sum(getattr(CostLine, name)).label(name),
+            count_sum(getattr(CostLine, name)).label(name),
             func.count(getattr(CostLine, name)).label(f"{name}_known"),
         )
     ]
@@ -395,7 +396,7 @@ def breakdown(query: Query, sort: str, descending: bool, limit: int | None = BRE
 
 
 def _breakdown_row(row: Any, whole: Decimal) -> BreakdownRow:
-    counts = {name: _count(getattr(row, name), getattr(row, f"{name}_known"), row.lines) for name in _BREAKDOWN_COUNTS}
+    counts = {name: _tally(getattr(row, name), getattr(row, f"{name}_known"), row.lines) for name in _BREAKDOWN_COUNTS}
     return BreakdownRow(
         model=row.model,
         usage_usd=row.usage_usd,
@@ -467,8 +468,9 @@ def ledger(query: Query) -> Iterator[tuple[Any, ...]]:
         .order_by(CostLine.day, CostLine.integration_id, CostLine.permaslug, CostLine.endpoint_id, CostLine.host)
         .execution_options(yield_per=2000)
     )
-    for row in db.session.execute(statement):
-        yield tuple(row)
+    with closing(db.session.execute(statement)) as result:  # whoever reads may stop in the middle
+        for row in result:
+            yield tuple(row)
 
 
 def _integrations(query: Query) -> list[Integration]:

@@ -24,6 +24,9 @@ DAILY_AT = time(6, 0, tzinfo=UTC)
 LEASE = timedelta(seconds=120)
 """Longer than a sync can take: the provider's 60 seconds and the writing."""
 
+LONGEST_LEASE = 8
+"""Leases double with each attempt up to so many times the first, so that a run that kills its workers rests."""
+
 FIRST_PAUSE = timedelta(minutes=1)
 LONGEST_PAUSE = timedelta(hours=1)
 LONGEST_ASKED = timedelta(hours=24)
@@ -100,29 +103,29 @@ def count_claimable(now: datetime) -> int:
 
 def claim(now: datetime) -> Claim | None:
     """Take one run that is due, or whose worker's lease has ended; those that a person waits for come first."""
-    run_id = db.session.execute(
-        select(SyncRun.id)
+    due = db.session.execute(
+        select(SyncRun.id, SyncRun.attempt)
         .where(_claimable(now))
         .order_by(case((SyncRun.trigger == "daily", 1), else_=0), SyncRun.next_attempt_at, SyncRun.id)
         .limit(1)
         .with_for_update(skip_locked=True)
-    ).scalar()
-    if run_id is None:
+    ).first()
+    if due is None:
         return None
     token = secrets.token_hex(16)
     row = db.session.execute(
         update(SyncRun)
-        .where(SyncRun.id == run_id, _claimable(now))
+        .where(SyncRun.id == due.id, _claimable(now))
         .values(
             status="running",
             token=token,
-            lease_until=now + LEASE,
+            lease_until=now + LEASE * min(2**due.attempt, LONGEST_LEASE),
             attempt=SyncRun.attempt + 1,
             started_at=func.coalesce(SyncRun.started_at, literal(now, SyncRun.started_at.type)),
         )
         .returning(SyncRun.integration_id, SyncRun.attempt)
     ).one_or_none()
-    return None if row is None else Claim(run_id, row.integration_id, token, row.attempt)
+    return None if row is None else Claim(due.id, row.integration_id, token, row.attempt)
 
 
 def hold(claim: Claim) -> SyncRun:

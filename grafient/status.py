@@ -151,12 +151,13 @@ def _status(
 ) -> tuple[str, str, str, datetime | None]:
     """State, tone, what happened and what to do, and since when."""
     detail, since = integration.problem_detail or "", integration.problem_since
-    if run is not None and run.status == "due" and run.attempt > 0:
-        return "Retrying", "warn", detail, since
     if run is not None:
+        wanted_at = run.lease_until if run.status == "running" else run.next_attempt_at
+        unattended = f" {_NO_WORKER}" if wanted_at and now - wanted_at > timedelta(minutes=2) else ""
+        if run.status == "due" and run.attempt > 0:
+            return "Retrying", "warn", detail + unattended, since
         state = "Syncing" if integration.last_success_at else "Backfilling"
-        waiting = run.status == "due" and now - run.next_attempt_at > timedelta(minutes=2)
-        return state, "busy", _NO_WORKER if waiting else "", run.started_at or run.created_at
+        return state, "busy", unattended.strip(), run.started_at or run.created_at
     if integration.problem == "needs_key":
         return (
             "Needs a new key",
@@ -170,13 +171,13 @@ def _status(
         return "Paused", "warn", "Nothing is read until you resume it.", integration.paused_at
     last = integration.last_success_at
     if last is None or now - last > OVERDUE_AFTER:
-        return "Overdue", "bad", f"No sync has come through. {_NO_WORKER}", last or integration.created_at
+        return "Overdue", "bad", f"No sync has come through for a day. {_NO_WORKER}", last or integration.created_at
     if days is None or days.days == days.empty:
         return "No usage yet", "good", "Today's usage appears tomorrow, after 06:00 UTC.", last
     return "Up to date", "good", "", last
 
 
-_NO_WORKER = "Is a worker running? The page /readyz says what is missing."
+_NO_WORKER = "It is overdue. Is a worker running? The page /readyz says what is missing."
 
 
 def integration_page(integration: Integration) -> IntegrationPage:

@@ -81,12 +81,13 @@ def run(environ: dict[str, str], *, demo: bool = False) -> int:
                 child, environ["REDIS_URL"] = start_redis(settings.data_dir)
                 children.append(child)
             _prepare(environ, demo)
-            bind = f"{environ.get('HOST', '').strip() or '127.0.0.1'}:{settings.port}"
-            web = ["gunicorn", "--bind", bind, "grafient.demo:app" if demo else "wsgi:app"]
+            host = environ.get("HOST", "").strip() or "127.0.0.1"
+            web = ["gunicorn", "--bind", f"{host}:{settings.port}", "grafient.demo:app" if demo else "wsgi:app"]
             children.append(_start("web", web, environ))
             children.append(_start("worker", ["flask", "--app", "wsgi", "worker"], environ))
-            _wait_for_web(settings.port, children)
-            print(f"Grafient is at http://localhost:{settings.port} (Ctrl-C ends it).", flush=True)
+            near = "localhost" if host in ("0.0.0.0", "127.0.0.1") else host  # noqa: S104 - a name, not a binding
+            _wait_for_web(near, settings.port, children)
+            print(f"Grafient is at http://{near}:{settings.port} (Ctrl-C ends it).", flush=True)
             return _watch(children)
         finally:
             _stop(children)
@@ -209,8 +210,10 @@ def _with_secrets(environ: dict[str, str], folder: Path) -> dict[str, str]:
             continue
         path = folder / name.lower()
         if not path.exists():
-            path.touch(mode=0o600)
-            path.write_text(make() + "\n")
+            draft = path.with_suffix(".new")
+            draft.touch(mode=0o600)
+            draft.write_text(make() + "\n")
+            draft.rename(path)
         made[name] = path.read_text().strip()
     return environ | made
 
@@ -244,9 +247,9 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
-def _wait_for_web(port: int, children: list[Child]) -> None:
+def _wait_for_web(host: str, port: int, children: list[Child]) -> None:
     while all(child.process.poll() is None for child in children):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
             return
         time.sleep(0.05)
 

@@ -66,12 +66,15 @@ class Vault:
         """Decrypt. Raises VaultError if the key is not in the ring, or the bytes are not of this row."""
         key = self.keys.get(sealed.key_id)
         if key is None:
-            raise VaultError(f"the encryption key {sealed.key_id!r} is not among GRAFIENT_ENCRYPTION_KEYS")
+            raise VaultError(
+                f"The stored key can't be opened: its encryption key {sealed.key_id!r} is not among "
+                "GRAFIENT_ENCRYPTION_KEYS. Whoever runs this Grafient has to put it back."
+            )
         nonce, body = sealed.ciphertext[:_NONCE_BYTES], sealed.ciphertext[_NONCE_BYTES:]
         try:
             return AESGCM(key).decrypt(nonce, body, _bound_to(integration_id, provider)).decode()
         except (InvalidTag, ValueError):
-            raise VaultError("the sealed key does not open: it was changed, or belongs to another row") from None
+            raise VaultError("The stored key does not open: it was changed, or belongs to another row.") from None
 
 
 def generate() -> str:

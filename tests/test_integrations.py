@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import threading
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from flask import Flask
 from sqlalchemy import func, select, update
 
-from grafient import integrations, runs
+from grafient import integrations, runs, vault
 from grafient.extensions import db
 from grafient.integrations import AlreadyConnected, Refused
 from grafient.models import CostLine, CoveredDay, Integration, Restatement, SyncRun, Workspace, utc_now
 from grafient.money import usd_sum
-from grafient.providers import KeyRejected, NotManagementKey, Unreachable
+from grafient.providers import KeyInfo, KeyRejected, NotManagementKey, Unreachable
 from grafient.sandbox import Sandbox
+from grafient.vault import Vault
 
 
 def connect(workspace: Workspace, sandbox: Sandbox, name: str = "lively", **options: bool) -> Integration:
@@ -304,6 +307,74 @@ def test_removing_with_the_history_deletes_all_of_it(workspace: Workspace, sandb
     integrations.remove(integration, keep_history=False)
     for table in (Integration, CostLine, CoveredDay, SyncRun):
         assert db.session.execute(select(func.count()).select_from(table)).scalar_one() == 0
+
+
+def test_an_account_that_comes_back_goes_on_where_it_ended(workspace: Workspace, sandbox: Sandbox) -> None:
+    integration = synced(workspace, sandbox)
+    integrations.remove(integration, keep_history=True)
+    back = connect(workspace, sandbox, "lively-again")
+    assert back.id == integration.id
+    assert run_due() == 1
+    assert total(back) == truth(sandbox)
+    assert integrations.find(workspace.id, back.id) is not None
+
+
+def test_there_is_nothing_to_keep_of_an_account_that_was_never_read(workspace: Workspace, sandbox: Sandbox) -> None:
+    integrations.remove(connect(workspace, sandbox), keep_history=True)
+    assert db.session.execute(select(func.count()).select_from(Integration)).scalar_one() == 0
+
+
+@pytest.mark.parametrize("keep_history", [True, False])
+def test_a_key_for_what_was_removed_meanwhile_is_not_stored(
+    workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, keep_history: bool
+) -> None:
+    integration = synced(workspace, sandbox)
+    check = integrations.check
+
+    def slow_check(provider: str, key: str) -> KeyInfo:
+        info = check(provider, key)
+        integrations.remove(db.session.get_one(Integration, 1), keep_history=keep_history)
+        return info
+
+    monkeypatch.setattr(integrations, "check", slow_check)
+    with pytest.raises(Refused, match="removed meanwhile"):
+        integrations.replace_key(integration, sandbox.key("lively-again"))
+    db.session.rollback()
+    assert db.session.execute(select(Integration.key_ciphertext)).scalar() is None
+
+
+def test_two_who_connect_one_account_at_once_get_one(context: Flask, workspace: Workspace, sandbox: Sandbox) -> None:
+    workspace_id, outcomes = workspace.id, []
+    db.session.rollback()
+
+    def add() -> None:
+        with context.app_context():
+            try:
+                outcomes.append(integrations.connect(workspace_id, "openrouter", "", sandbox.key("lively")).id)
+            except AlreadyConnected:
+                outcomes.append(None)
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 4
+    assert [found for found in outcomes if found] == [1]
+
+
+def test_a_wrong_encryption_key_is_the_operators_to_mend_and_heals(
+    context: Flask, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    integration = synced(workspace, sandbox)
+    with monkeypatch.context() as other:
+        other.setitem(context.extensions, "vault", Vault.parse(vault.generate()))
+        run = again(integration)
+        assert (run.status, integration.problem) == ("due", "fault")
+        assert "GRAFIENT_ENCRYPTION_KEYS" in (run.error or "")
+    integrations.force_sync(integration)
+    assert run_due() == 1
+    assert (last_run(integration).status, integration.problem) == ("done", None)
 
 
 def test_a_removed_integration_gets_nothing_from_a_sync_under_way(workspace: Workspace, sandbox: Sandbox) -> None:

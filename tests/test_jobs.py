@@ -233,6 +233,15 @@ def test_redis_can_not_make_a_worker_run_anything_else(context: Flask, redis: re
         foreign.perform()
 
 
+def test_redis_can_not_add_a_callback_to_a_job_either(context: Flask, redis: redis_py.Redis) -> None:
+    jobs.wake()
+    (job,) = jobs.queue().jobs
+    redis.hset(job.key, mapping={"success_callback_name": "os.getcwd", "failure_callback_name": "os.getcwd"})
+    redis.hset(job.key, "webhooks", '[{"url": "http://127.0.0.1:1/", "event": "success"}]')
+    job.refresh()
+    assert (job.success_callback, job.webhooks) == (None, [])
+
+
 def test_jobs_carry_no_arguments_and_no_pickle(context: Flask, redis: redis_py.Redis) -> None:
     jobs.wake()
     (job,) = jobs.queue().jobs

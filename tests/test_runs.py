@@ -99,6 +99,18 @@ def test_when_the_lease_ends_another_takes_over_and_the_first_can_not_commit(int
     assert runs.hold(second).status == "running"
 
 
+def test_a_run_that_kills_its_workers_rests_longer_each_time(integration: Integration) -> None:
+    runs.request(integration.id, "manual")
+    now = utc_now()
+    waited = []
+    for _ in range(6):
+        assert runs.claim(now) is not None
+        lease = db.session.execute(select(SyncRun.lease_until)).scalar_one()
+        waited.append((lease - now) / runs.LEASE)
+        now = lease + timedelta(seconds=1)
+    assert waited == [1, 2, 4, 8, 8, 8]
+
+
 def test_people_come_before_the_clock(workspace: Workspace, integration: Integration) -> None:
     runs.insert_daily(SIX)
     other = Integration(workspace_id=workspace.id, provider="openrouter", label="two", key_hint="abcd")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import DateTime, Dialect
+from sqlalchemy import DateTime, Dialect, String
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import TypeDecorator
 
 
@@ -31,3 +35,34 @@ class UtcDateTime(TypeDecorator[datetime]):
 def utc_now() -> datetime:
     """The present moment, aware, in UTC."""
     return datetime.now(UTC)
+
+
+class _Count(TypeDecorator[int]):
+    """A whole number without end, from PostgreSQL's numeric or from SQLite's halves."""
+
+    impl = String
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
+        if value is None:
+            return None
+        high, _, low = str(value).rpartition(":")
+        return (int(high or 0) << 32) + int(low)
+
+
+class count_sum(GenericFunction[int]):  # noqa: N801 - a SQL function, named as SQL names it
+    """Exact sum of 64-bit counts. SQLite's own ends at 64 bits with an error, so there the halves are summed."""
+
+    type = _Count()
+    inherit_cache = True
+
+
+@compiles(count_sum)
+def _sum(element: count_sum, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"sum({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(count_sum, "sqlite")
+def _sum_of_halves(element: count_sum, compiler: SQLCompiler, **kw: Any) -> str:
+    column = compiler.process(element.clauses, **kw)
+    return f"(sum({column} >> 32) || ':' || sum({column} & 4294967295))"

@@ -39,6 +39,7 @@ CHECK_SECONDS = 9.0
 FETCH_SECONDS = 60.0
 _NAME_BYTES = 2500  # PostgreSQL's index rows end at 2,704 bytes
 
+_ACCOUNT_REF = 255
 _MOST = 2**63 - 1
 _Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
 
@@ -115,8 +116,10 @@ class OpenRouter:
                 self._probe_activity(key)
             elif not (data.is_management_key or data.is_provisioning_key):
                 raise NotManagementKey(_INFERENCE_KEY)
-        account = data.organization_id or data.creator_user_id
-        return KeyInfo(None if account is None else str(account), data.label, data.expires_at)
+        account = _text(str(data.organization_id or data.creator_user_id or "")) or None
+        if account and len(account) > _ACCOUNT_REF:
+            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} the account's id is longer than {_ACCOUNT_REF}.", reply.body)
+        return KeyInfo(account, data.label, data.expires_at)
 
     def fetch(self, key: str) -> Activity:
         """The last 30 completed UTC days in one reply.
@@ -198,7 +201,7 @@ def _raise_for_status(reply: Reply) -> None:
 def _is_error(body: bytes) -> bool:
     try:
         _ERROR_REPLY.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
 
@@ -220,9 +223,9 @@ def _server_clock(reply: Reply) -> list[datetime]:
 def _http_date(value: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 _jitter = wait_random_exponential(multiplier=0.5, max=8)
@@ -263,7 +266,7 @@ def _decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
         raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {error}.", body) from None
     except RecursionError:
         raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} it is nested too deeply.", body) from None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise Unreachable("OpenRouter's reply was cut off or garbled on the way.") from None
 
 

@@ -35,10 +35,14 @@ def register(app: Flask, settings: Settings) -> None:
         SECURITY_LOGOUT_CSRF=True,
         SECURITY_MSG_UNAUTHENTICATED=("Log in to go on.", "info"),
         SECURITY_JOIN_USER_ROLES=False,
+        SECURITY_RETURN_GENERIC_RESPONSES=True,  # the login does not tell who has an account
+        REMEMBER_COOKIE_SAMESITE="Lax",
+        REMEMBER_COOKIE_SECURE=settings.trusted_proxies > 0,
     )
     datastore = Datastore()
     datastore.default_plan = settings.default_plan
     security.init_app(app, datastore)
+    security.principal.identity_loaders.clear()  # there are no roles, and a static file needs no database
     app.config.update(
         RATELIMIT_STORAGE_URI="memory://" if settings.redis_url is None else "redis://",
         RATELIMIT_STORAGE_OPTIONS={}
@@ -49,7 +53,7 @@ def register(app: Flask, settings: Settings) -> None:
     limiter.init_app(app)
     app.before_request(_only_if_open)
     security.login_context_processor(lambda: {"registration_open": _open()})
-    for endpoint in ("security.login", "security.register", "security.change_password"):
+    for endpoint in ("security.login", "security.register", "security.change_password", "security.verify"):
         limited: Any = limiter.limit(TRIES, methods=["POST"])(app.view_functions[endpoint])
         app.view_functions[endpoint] = limited
 

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, abort, render_template, request, stream_w
 from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user
 
-from grafient import periods, reports, status
+from grafient import database, periods, reports, status
 from grafient.periods import Period
 from grafient.reports import Query, Tally
 
@@ -52,17 +52,15 @@ def breakdown() -> ResponseReturnValue:
     )
 
 
-_BREAKDOWN_COLUMNS = reports.SORTS
-
-
 @blueprint.get("/breakdown.csv")
 @auth_required("session")
 def breakdown_csv() -> ResponseReturnValue:
     """The breakdown's rows, all of them. A figure of which a part is unknown is empty: it is not a total."""
     query = _query()
-    rows = reports.breakdown(query, *_sort(), limit=None).rows
-    cells = ([getattr(row, name) for name in _BREAKDOWN_COLUMNS] for row in rows)
-    return _csv("breakdown", query.period, _BREAKDOWN_COLUMNS, cells)
+    found = reports.breakdown(query, *_sort(), limit=None)
+    covered = [found.coverage.covered, found.coverage.asked]
+    cells = ([getattr(row, name) for name in reports.SORTS] + covered for row in found.rows)
+    return _csv("breakdown", query.period, (*reports.SORTS, "days_covered", "days_asked"), cells)
 
 
 @blueprint.get("/ledger.csv")
@@ -78,9 +76,17 @@ def _query() -> Query:
         workspace_id=current_user.workspace_id,
         period=Period.parse(request.args),
         integration_id=_integration(),
-        host=request.args.get("host") or None,
-        model=request.args.get("q", "").strip() or None,
+        host=_text("host") or None,
+        model=_text("q").strip() or None,
     )
+
+
+def _text(name: str) -> str:
+    """A filter as it stands in the address; 400 with a NUL in it, which no database has."""
+    value = request.args.get(name, "")
+    if "\0" in value:
+        abort(400)
+    return value
 
 
 def _integration() -> int | None:
@@ -118,6 +124,7 @@ def _csv(name: str, period: Period, columns: Iterable[str], rows: Iterable[Itera
 
 def _csv_lines(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
     """RFC 4180, in portions of about 64 KiB."""
+    database.reading.set(True)  # a stream goes on after its request, and must keep no writer out
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(columns)

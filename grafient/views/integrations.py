@@ -96,21 +96,21 @@ def create() -> ResponseReturnValue:
     return answer(None, url_for(".index"))
 
 
-@blueprint.get("/<int:integration_id>")
+@blueprint.get("/<int(max=2147483647):integration_id>")
 @owned
 def show(integration: Integration) -> ResponseReturnValue:
     """One integration."""
     return _page(integration, ReplaceKeyForm())
 
 
-@blueprint.get("/<int:integration_id>/card")
+@blueprint.get("/<int(max=2147483647):integration_id>/card")
 @owned
 def card(integration: Integration) -> ResponseReturnValue:
     """Its card."""
     return render_template("integrations/_card.html", card=status.card(integration))
 
 
-@blueprint.post("/<int:integration_id>/sync")
+@blueprint.post("/<int(max=2147483647):integration_id>/sync")
 @owned
 def sync(integration: Integration) -> ResponseReturnValue:
     """Force Sync."""
@@ -119,7 +119,7 @@ def sync(integration: Integration) -> ResponseReturnValue:
     return _card_or_list(integration)
 
 
-@blueprint.post("/<int:integration_id>/pause")
+@blueprint.post("/<int(max=2147483647):integration_id>/pause")
 @owned
 def pause(integration: Integration) -> ResponseReturnValue:
     """No daily runs until it is resumed."""
@@ -127,7 +127,7 @@ def pause(integration: Integration) -> ResponseReturnValue:
     return _card_or_list(integration)
 
 
-@blueprint.post("/<int:integration_id>/resume")
+@blueprint.post("/<int(max=2147483647):integration_id>/resume")
 @owned
 def resume(integration: Integration) -> ResponseReturnValue:
     """Daily runs again, and one now."""
@@ -136,7 +136,7 @@ def resume(integration: Integration) -> ResponseReturnValue:
     return _card_or_list(integration)
 
 
-@blueprint.post("/<int:integration_id>/key")
+@blueprint.post("/<int(max=2147483647):integration_id>/key")
 @limiter.limit(CHECKS)
 @owned
 def replace_key(integration: Integration) -> ResponseReturnValue:
@@ -155,7 +155,7 @@ def replace_key(integration: Integration) -> ResponseReturnValue:
     return redirect(url_for(".show", integration_id=integration_id), 303)
 
 
-@blueprint.post("/<int:integration_id>/delete")
+@blueprint.post("/<int(max=2147483647):integration_id>/delete")
 @owned
 def delete(integration: Integration) -> ResponseReturnValue:
     """Remove it, with or without its history."""
@@ -168,7 +168,7 @@ def delete(integration: Integration) -> ResponseReturnValue:
     return answer(None, url_for(".index"))
 
 
-@blueprint.get("/<int:integration_id>/runs/<int:run_id>/reply")
+@blueprint.get("/<int(max=2147483647):integration_id>/runs/<int(max=2147483647):run_id>/reply")
 @owned
 def reply(integration: Integration, run_id: int) -> ResponseReturnValue:
     """The raw reply that a run could not read, as a file."""

@@ -24,6 +24,7 @@ from grafient.providers import (
     ProviderError,
     UnexpectedResponse,
     Unreachable,
+    openrouter,
 )
 from grafient.providers.openrouter import OpenRouter, parse_activity
 from grafient.sandbox import Sandbox
@@ -102,7 +103,7 @@ class TestParsing:
         body = json.dumps({"data": [row(usage=5555)]}).replace("5555", number).encode()
         assert parse_activity(body)[0].usage_usd == Decimal(usd)
 
-    @pytest.mark.parametrize("number", ["1e400", "100000000", '"abc"', '"NaN"', "null", "true", "[]"])
+    @pytest.mark.parametrize("number", ["1e400", "1e9999999", "100000000", '"abc"', '"NaN"', "null", "true", "[]"])
     def test_what_is_no_amount_is_refused(self, number: str) -> None:
         body = json.dumps({"data": [row(usage=5555)]}).replace("5555", number).encode()
         with pytest.raises(UnexpectedResponse, match=r"\$\.data\[0\]"):
@@ -163,7 +164,7 @@ class TestParsing:
         with pytest.raises(UnexpectedResponse, match=r"Expected|missing"):
             parse_activity(body)
 
-    @pytest.mark.parametrize("body", [b"", b'{"data": [', b"\xff\xfe", b"<html>"])
+    @pytest.mark.parametrize("body", [b"", b'{"data": [', b"\xff\xfe", b"<html>", b'{"data": [{"date": "caf\xe9"}]}'])
     def test_what_is_cut_off_is_a_passing_fault(self, body: bytes) -> None:
         with pytest.raises(Unreachable):
             parse_activity(body)
@@ -172,6 +173,11 @@ class TestParsing:
     def test_any_bytes_are_lines_or_a_provider_error(self, body: bytes) -> None:
         with contextlib.suppress(ProviderError):
             parse_activity(body)
+
+
+@pytest.mark.parametrize("value", ["", "x", "Fri, 31 Dec 9999 23:59:59 -0100", "Mon, 00 Foo 2026", "0"])
+def test_a_wild_date_in_a_header_is_no_date(value: str) -> None:
+    assert openrouter._http_date(value) is None
 
 
 class TestCheckKey:

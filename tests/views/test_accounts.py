@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from flask import Flask
+from justhtml import JustHTML
 from sqlalchemy.exc import OperationalError
 
+from grafient import create_app
+from grafient.extensions import db
 from tests.conftest import PASSWORD
 from tests.pages import Pages
 
@@ -57,6 +62,35 @@ def test_a_new_password(app: Flask, pages: Pages) -> None:
     Pages(app).post("/login", 302, email="someone@example.com", password=new)
 
 
+def test_the_login_does_not_tell_who_has_an_account(app: Flask, pages: Pages) -> None:
+    stranger = Pages(app)
+    answers = {
+        re.sub(r'value="[^"]*"', "", stranger.post("/login", 200, email=email, password="wrong wrong").text)
+        for email in ("someone@example.com", "nobody@example.com")
+    }
+    assert len(answers) == 1
+
+
+def test_cookies_are_for_tls_where_a_proxy_has_it(settings: dict[str, str], pages: Pages) -> None:
+    settings["GRAFIENT_TRUSTED_PROXIES"] = "1"
+    proxied = Pages(create_app(settings))
+    headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.1"}
+    page = proxied.client.get("/login", headers=headers, base_url="https://localhost")
+    token = JustHTML(page.text, sanitize=False).query("input[name=csrf_token]")[0].attrs["value"]
+    data = {"csrf_token": token, "email": "someone@example.com", "password": PASSWORD, "remember": "y"}
+    headers["Referer"] = "https://localhost/login"
+    answer = proxied.client.post("/login", data=data, headers=headers, base_url="https://localhost")
+    cookies = answer.headers.getlist("Set-Cookie")
+    assert {cookie.split("=")[0] for cookie in cookies} == {"session", "remember_token"}
+    for cookie in cookies:
+        assert "Secure" in cookie
+        assert "HttpOnly" in cookie
+        assert "SameSite=Lax" in cookie
+    with proxied.client.application.app_context():
+        db.engine.dispose()
+    proxied.client.application.extensions["redis"].close()
+
+
 def test_guesses_are_limited_before_they_are_hashed(app: Flask, pages: Pages) -> None:
     guesser = Pages(app)
     token = guesser.token("/login")
@@ -73,7 +107,10 @@ def test_pages_say_what_browsers_should_refuse(pages: Pages) -> None:
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/integrations/999", "/integrations/abc", "/?integration=9"])
+@pytest.mark.parametrize(
+    "path",
+    ["/nowhere", "/integrations/999", f"/integrations/{2**31}", f"/integrations/{2**70}", "/?integration=9"],
+)
 def test_an_address_that_leads_nowhere_has_a_page(pages: Pages, path: str) -> None:
     assert "Nothing here" in pages.get(path, 404).text
 
@@ -87,6 +124,8 @@ def test_a_database_that_is_away_has_a_page_too(app: Flask, pages: Pages, monkey
 
     monkeypatch.setattr("sqlalchemy.orm.Session.execute", away)
     monkeypatch.setattr("sqlalchemy.orm.Session.scalar", away)
+    assert pages.get("/healthz").status_code == 200
+    pages.get("/static/app.css").close()
     answer = pages.get("/", 500)
     assert "Something broke here" in answer.text
     assert "went away" not in answer.text

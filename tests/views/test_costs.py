@@ -10,7 +10,10 @@ from decimal import Decimal
 
 import pytest
 from flask import Flask
+from sqlalchemy import update
 
+from grafient.extensions import db
+from grafient.models import CostLine, Workspace
 from grafient.money import usd
 from grafient.reports import LEDGER_COLUMNS, SORTS
 from grafient.sandbox import Sandbox
@@ -79,7 +82,8 @@ def test_the_ledger_has_every_line_to_the_last_digit(lively: Pages, sandbox: San
 
 def test_the_breakdown_and_its_file_agree(lively: Pages, sandbox: Sandbox) -> None:
     found = rows(lively, "/breakdown.csv")
-    assert tuple(found[0]) == SORTS
+    assert tuple(found[0]) == (*SORTS, "days_covered", "days_asked")
+    assert {(row["days_covered"], row["days_asked"]) for row in found} == {("30", "30")}
     assert sum(Decimal(row["usage_usd"]) for row in found) == truth(sandbox)
     page = text(lively.get("/breakdown").text)
     for row in found:
@@ -165,3 +169,30 @@ def test_a_year_and_ten_thousand_rows_are_bounded(app: Flask, pages: Pages, sand
     assert len(rows(pages, "/ledger.csv")) > 9_000
     page = pages.get("/breakdown").text
     assert page.count("<tr") <= 510
+
+
+@pytest.mark.parametrize(
+    "query", ["host=%00", "q=a%00b", "host=" + "x" * 3000, "q=%F0%9F%A6%99%25_%27", "days=30&days=7"]
+)
+def test_filters_of_any_kind_break_nothing(lively: Pages, query: str) -> None:
+    status = 400 if "%00" in query else 200
+    for path in ("/", "/breakdown", "/breakdown.csv", "/ledger.csv"):
+        lively.get(f"{path}?{query}", status)
+
+
+def test_a_download_that_stalls_keeps_no_writer_out(app: Flask, lively: Pages) -> None:
+    stalled = lively.client.get("/ledger.csv", buffered=False)
+    next(stalled.iter_encoded())
+    with app.app_context():
+        db.session.add(Workspace(plan="free"))
+        db.session.commit()
+    stalled.close()
+
+
+def test_counts_beyond_64_bits_are_added_up(app: Flask, lively: Pages) -> None:
+    most = 2**63 - 1
+    with app.app_context():
+        db.session.execute(update(CostLine).values(prompt_tokens=most))
+        db.session.commit()
+    found = rows(lively, "/breakdown.csv")
+    assert sum(int(row["prompt_tokens"]) for row in found) == most * len(rows(lively, "/ledger.csv"))
