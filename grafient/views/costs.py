@@ -14,8 +14,9 @@ from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user
 
 from grafient import database, periods, reports, status
+from grafient.coverage import Query, choices
 from grafient.periods import Period
-from grafient.reports import Query, Tally
+from grafient.reports import Tally
 
 blueprint = Blueprint("costs", __name__)
 
@@ -94,7 +95,7 @@ def _integration() -> int | None:
     text = request.args.get("integration", "")
     if not text:
         return None
-    own = {str(choice.id): choice.id for choice in reports.choices(current_user.workspace_id)}
+    own = {str(choice.id): choice.id for choice in choices(current_user.workspace_id)}
     if text not in own:
         abort(404)
     return own[text]

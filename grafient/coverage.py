@@ -1,0 +1,122 @@
+"""Of the days asked for, which are known: the query that every page and export is about, and its coverage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from sqlalchemy import case, func, select
+
+from grafient.extensions import db
+from grafient.models import CoveredDay, Integration
+from grafient.periods import Period
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a page or an export is about: a workspace's period, perhaps one integration, host, or part of a name."""
+
+    workspace_id: int
+    period: Period
+    integration_id: int | None = None
+    host: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Of ``asked`` days, how many the figures cover whole, and how many are provisional or were restated."""
+
+    asked: int
+    covered: int
+    provisional: int
+    restated: int
+
+    @property
+    def complete(self) -> bool:
+        return self.asked == self.covered
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An integration to filter by."""
+
+    id: int
+    label: str
+    removed: bool
+
+
+def coverage(query: Query) -> tuple[Coverage, dict[date, str]]:
+    """How much of the period is known, over all integrations asked for, and the state of each day.
+
+    A day is covered when each integration that it could have had usage of is; one that covers fewer days because it
+    was removed is not asked for the days after.
+    """
+    asked = integrations_of(query)
+    if not asked:
+        return Coverage(query.period.days, 0, 0, 0), dict.fromkeys(query.period, "missing")
+    rows = db.session.execute(
+        select(
+            CoveredDay.day,
+            func.count().label("covered"),
+            func.sum(case((CoveredDay.state == "provisional", 1), else_=0)).label("provisional"),
+            func.sum(case((CoveredDay.state == "restated", 1), else_=0)).label("restated"),
+            func.sum(case((CoveredDay.state == "no_usage", 1), else_=0)).label("no_usage"),
+        )
+        .where(CoveredDay.integration_id.in_([i.id for i in asked]), query.period.holds(CoveredDay.day))
+        .group_by(CoveredDay.day)
+    )
+    by_day = {row.day: row for row in rows}
+    states = {}
+    for day in query.period:
+        expected = sum(1 for i in asked if i.removed_at is None or day < i.removed_at.date()) or len(asked)
+        states[day] = _day_state(by_day.get(day), expected)
+    count = list(states.values()).count
+    covered = query.period.days - count("missing") - count("partial")
+    return Coverage(query.period.days, covered, count("provisional"), count("restated")), states
+
+
+def _day_state(row: Any, expected: int) -> str:
+    if row is None:
+        return "missing"
+    if row.covered < expected:
+        return "partial"
+    if row.provisional:
+        return "provisional"
+    if row.restated:
+        return "restated"
+    return "no_usage" if row.no_usage == row.covered else "final"
+
+
+def choices(workspace_id: int) -> list[Choice]:
+    """The integrations that pages can filter by, removed ones with history last."""
+    query = select(Integration.id, Integration.label, Integration.removed_at).where(
+        Integration.workspace_id == workspace_id
+    )
+    rows = db.session.execute(query.order_by(Integration.removed_at.is_not(None), Integration.label, Integration.id))
+    return [Choice(row.id, row.label, row.removed_at is not None) for row in rows]
+
+
+def covered_days(integration_ids: Sequence[int], period: Period) -> dict[int, tuple[int, int, int]]:
+    """For each integration, its covered, provisional and restated days of the period."""
+    rows = db.session.execute(
+        select(
+            CoveredDay.integration_id,
+            func.count(),
+            func.sum(case((CoveredDay.state == "provisional", 1), else_=0)),
+            func.sum(case((CoveredDay.state == "restated", 1), else_=0)),
+        )
+        .where(CoveredDay.integration_id.in_(integration_ids), period.holds(CoveredDay.day))
+        .group_by(CoveredDay.integration_id)
+    )
+    return {row[0]: (row[1], row[2], row[3]) for row in rows}
+
+
+def integrations_of(query: Query) -> list[Integration]:
+    """Those that the query is about, removed ones included: their history counts."""
+    statement = select(Integration).where(Integration.workspace_id == query.workspace_id)
+    if query.integration_id is not None:
+        statement = statement.where(Integration.id == query.integration_id)
+    return list(db.session.execute(statement.order_by(Integration.id)).scalars())
