@@ -18,10 +18,6 @@ from pathlib import Path
 
 import pytest
 import redis as redis_py
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flask import Flask
 from rq import Queue
 from sqlalchemy import select, update
@@ -32,6 +28,7 @@ from grafient.jobs import SCHEDULE, Entry, GrafientScheduler
 from grafient.models import CostLine, Integration, SyncRun, Workspace, utc_now
 from grafient.money import usd_sum
 from grafient.sandbox import Sandbox
+from tests.certificates import self_signed
 
 ROOT = Path(__file__).resolve().parent.parent
 StartWorker = Callable[[], subprocess.Popen[bytes]]
@@ -158,6 +155,30 @@ def test_two_workers_and_many_wishes_are_one_sync(
     assert len([r for r in sandbox.requests() if r.path.endswith("/activity")]) == 1
 
 
+@pytest.fixture
+def crowd(settings: dict[str, str]) -> Iterator[Sandbox]:
+    """A provider with many accounts, in place of the usual one."""
+    with Sandbox(crowd=24) as crowd:
+        settings["OPENROUTER_BASE_URL"] = crowd.base_url
+        yield crowd
+
+
+def test_many_integrations_are_synced_at_a_time(
+    crowd: Sandbox, workspace: Workspace, start_worker: StartWorker
+) -> None:
+    names = [f"crowd-{number}" for number in range(1, 25)]
+    for name in names:
+        integrations.connect(workspace.id, "openrouter", name, crowd.key(name))
+    start_worker()
+    unfinished = select(SyncRun.id).where(SyncRun.status != "done")
+    until(lambda: db.session.execute(unfinished).first() is None)
+    sums = select(Integration.label, usd_sum(CostLine.usage_usd)).join_from(CostLine, Integration)
+    last = crowd.today - timedelta(days=1)
+    truth = {name: crowd.truth(name, last - timedelta(days=29), last).usage for name in names}
+    found = db.session.execute(sums.group_by(Integration.label)).all()
+    assert dict(found) == truth
+
+
 def test_a_worker_told_to_stop_stops_with_its_scheduler(start_worker: StartWorker) -> None:
     worker = start_worker()
     until(lambda: not jobs.health())
@@ -254,7 +275,7 @@ def test_jobs_carry_no_arguments_and_no_pickle(context: Flask, redis: redis_py.R
 @pytest.fixture
 def rediss_port(redis_url: str, tmp_path: Path) -> Iterator[int]:
     """The same Redis behind TLS with a self-signed certificate, as managed ones have it."""
-    certificate = _self_signed(tmp_path)
+    certificate = self_signed(tmp_path)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate)
 
@@ -287,17 +308,6 @@ def _pour(source: socket.socket, drain: socket.socket) -> None:
         while chunk := source.recv(65536):
             drain.sendall(chunk)
         drain.shutdown(socket.SHUT_RDWR)
-
-
-def _self_signed(folder: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "somewhere.example")])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(utc_now() - timedelta(days=1)).not_valid_after(utc_now() + timedelta(days=1))
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path = folder / "certificate.pem"
-    path.write_bytes(pem + builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
-    return path
 
 
 def test_a_rediss_address_with_a_self_signed_certificate_works_as_it_comes(rediss_port: int) -> None:

@@ -87,7 +87,7 @@ class _Transport(httpx.HTTPTransport):
     def __init__(self) -> None:
         super().__init__()
         self._pool = httpcore.ConnectionPool(
-            ssl_context=ssl.create_default_context(),
+            ssl_context=httpx.create_ssl_context(),
             max_connections=64,
             max_keepalive_connections=32,
             keepalive_expiry=15.0,

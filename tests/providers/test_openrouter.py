@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import socketserver
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +31,7 @@ from grafient.providers import (
 )
 from grafient.providers.openrouter import OpenRouter, parse_activity
 from grafient.sandbox import Sandbox
+from tests.certificates import self_signed
 
 
 @pytest.fixture
@@ -297,6 +301,26 @@ def test_a_body_that_does_not_end_is_cut(
     monkeypatch.setattr("grafient.providers.http.MAX_BODY_BYTES", 100_000)
     with pytest.raises(UnexpectedResponse, match="did not end"):
         provider.fetch(sandbox.key("endless"))
+
+
+def test_a_certificate_that_can_not_be_verified_gets_no_key(tmp_path: Path) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(self_signed(tmp_path))
+    heard: list[bytes] = []
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError), tls.wrap_socket(self.request, server_side=True) as outer:
+                heard.append(outer.recv(65536))
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        provider = OpenRouter(f"https://127.0.0.1:{server.server_address[1]}")
+        with pytest.raises(Unreachable):
+            provider.check_key("sk-or-v1-x")
+        server.shutdown()
+        provider.close()
+    assert heard == []
 
 
 @pytest.mark.parametrize("name", ["revoked", "inference", "down", "null-data", "cloudflare"])
