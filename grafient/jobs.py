@@ -7,9 +7,11 @@ what is due is asked of the run ledger each time.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -177,6 +179,16 @@ class GrafientScheduler(Scheduler):  # type: ignore[misc]
         self.reconcile()
         return super().enqueue_jobs()
 
+    def register_death(self) -> None:
+        """A Redis that is away must not swallow the order to end, in whose handler this runs."""
+        with contextlib.suppress(RedisError):
+            super().register_death()
+
+    def remove_lock(self) -> None:
+        """The same."""
+        with contextlib.suppress(RedisError):
+            super().remove_lock()
+
     worker_pid: int | None = None
     """The parent to end with, if there is one."""
 
@@ -214,8 +226,19 @@ class GrafientWorker(HerokuWorker):
     job_class = GrafientJob
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
+        end_with_parent(signal.SIGKILL)  # what it was at is done again when the lease ends
         db.engine.dispose(close=False)  # connections of the parent are not the child's
         super().main_work_horse(job, queue)
+
+    def request_force_stop_sigrtmin(self, signum: int, frame: Any) -> None:
+        """End at once: an exception would wait for the threads, which wait for a provider."""
+        os._exit(1)
+
+
+def end_with_parent(order: signal.Signals = signal.SIGTERM) -> None:
+    """Have Linux send this process a signal when its parent dies, however that dies; elsewhere do nothing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, order)  # PR_SET_PDEATHSIG, see prctl(2)
 
 
 def run_worker() -> None:
@@ -256,7 +279,7 @@ def run_scheduler(worker_pid: int | None = None) -> None:
     if time.tzname[0] != "UTC":
         raise SystemExit("The scheduler has to run with TZ=UTC: rq-scheduler reads cron lines in local time.")
     warnings.simplefilter("ignore", FutureWarning)  # crontab: its choice of UTC or local time is going to change
-    while True:
+    while worker_pid in (None, os.getppid()):
         try:
             scheduler = GrafientScheduler(QUEUE, connection=_redis(), interval=5)
             scheduler.worker_pid = worker_pid

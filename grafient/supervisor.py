@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import fcntl
 import os
 import secrets
@@ -54,6 +53,7 @@ def main() -> None:
     parser.add_argument("--demo", action="store_true", help="a lively account at the built-in sandbox, signed in")
     demo = parser.parse_args().demo
     os.umask(0o077)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are made to ignore it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(run(dict(os.environ), demo=demo))
@@ -238,13 +238,7 @@ def _python(command: list[str]) -> list[str]:
 
 def _popen(command: list[str], environ: dict[str, str]) -> subprocess.Popen[bytes]:
     """In a session of its own, so that Ctrl-C reaches the supervisor alone, which then ends the others in order."""
-    return subprocess.Popen(command, env=environ, cwd=ROOT, start_new_session=True, preexec_fn=_die_with_parent)
-
-
-def _die_with_parent() -> None:
-    """Linux: be told to end if the supervisor is killed. Elsewhere it has to end its children itself."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    return subprocess.Popen(command, env=environ, cwd=ROOT, start_new_session=True, preexec_fn=jobs.end_with_parent)
 
 
 def _wait_for_web(host: str, port: int, children: list[Child]) -> None:

@@ -42,7 +42,8 @@ def main() -> int:
 
 
 def _can_install() -> bool:
-    return hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get") is not None
+    named = os.environ.get("CHROMIUM", "").strip()
+    return not named and hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
 def _install() -> None:

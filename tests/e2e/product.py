@@ -22,7 +22,7 @@ _OURS = ("GRAFIENT_", "DATABASE_URL", "REDIS_URL", "SECRET_KEY", "OPENROUTER_", 
 
 @dataclass(frozen=True)
 class Process:
-    """A process by number and start, which no later one shares."""
+    """A process, known by its number and its start: no later one shares both."""
 
     pid: int
     started: int
@@ -61,6 +61,7 @@ class Product:
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._read_from = 0
+        self._seen: set[Process] = set()
 
     @property
     def url(self) -> str:
@@ -104,17 +105,16 @@ class Product:
         nothing_left(processes)
 
     def end(self) -> None:
-        """Stop it if it runs; by force if it does not listen, so that no test leaves it behind."""
-        if not self.running:
-            return
-        processes = self.processes()
+        """Stop it if it runs. What a failed test or a fault of the product left behind is ended by force."""
         try:
-            self.stop()
+            if self.running:
+                self.stop()
         finally:
-            for process in processes:
+            for process in self._seen:
                 if process.alive:
                     os.kill(process.pid, signal.SIGKILL)
-            self.wait()
+            if self._process is not None:
+                self.wait()
 
     def signal(self, number: signal.Signals) -> None:
         """Send the supervisor, and it alone, a signal."""
@@ -133,7 +133,9 @@ class Product:
         parents = [self._process.pid]
         for parent in parents:
             parents += [pid for pid, above in found if above == parent]
-        return [process for (pid, _), process in found.items() if pid in parents]
+        processes = [process for (pid, _), process in found.items() if pid in parents]
+        self._seen.update(processes)
+        return processes
 
     def child(self, words: str) -> Process:
         """The child of the supervisor whose command has these words."""

@@ -1,0 +1,72 @@
+"""The whole product, a real browser, and an eye on what goes wrong in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from grafient.sandbox import Sandbox
+from tests import browser_setup
+from tests.e2e.product import Product, until
+from tests.e2e.tab import Tab
+
+expect.set_options(timeout=15_000)
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+LONGEST_TEST = timedelta(minutes=2)
+
+
+@pytest.fixture(autouse=True)
+def _one_utc_day() -> None:
+    """Let midnight pass first if it is near: the figures on the pages are of the days before today."""
+    tomorrow = (datetime.now(UTC) + LONGEST_TEST).date()
+    if tomorrow != datetime.now(UTC).date():
+        until(lambda: datetime.now(UTC).date() == tomorrow, "midnight", 2 * LONGEST_TEST.total_seconds())
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Chromium. Without one the tests are skipped, and where CI=true they fail."""
+    path = browser_setup.find()
+    if path is None and browser_setup.is_required():
+        pytest.fail(browser_setup.MISSING)
+    if path is None:
+        pytest.skip(browser_setup.MISSING)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """A running product for several tests, each with an account of its own."""
+    with Sandbox() as sandbox:
+        product = Product(tmp_path_factory.mktemp("product"), sandbox, GRAFIENT_REGISTRATION="open")
+        product.start()
+        yield product
+        product.end()
+
+
+@pytest.fixture
+def tab(browser: Browser, product: Product) -> Iterator[Tab]:
+    """A tab of a browser that was never here before, and that has to have nothing to complain about."""
+    with Tab.of(browser, product.url) as tab:
+        yield tab
+
+
+@pytest.fixture
+def page(tab: Tab) -> Page:
+    """What the tab shows."""
+    return tab.page

@@ -1,0 +1,91 @@
+"""What people do on the pages, and what they then see; by the words on them, not by their making."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import ROUND_HALF_UP, Decimal
+
+from playwright.sync_api import Locator, Page, expect
+
+from grafient.sandbox import Sandbox, Truth
+from tests.e2e.product import until
+
+PASSWORD = "correct horse battery"
+INFERENCE_KEY = "This is a regular inference key. Grafient needs a Management key"
+KEY_PAGE = "https://openrouter.ai/settings/management-keys"
+
+
+def register(page: Page, email: str) -> None:
+    """Make an account, and be on the empty dashboard."""
+    page.goto("/register")
+    page.get_by_label("Email").fill(email)
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    page.get_by_label("Password again").fill(PASSWORD)
+    page.get_by_role("button", name="Create account").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Dashboard")
+
+
+def add(page: Page, key: str, label: str = "") -> None:
+    """Add Integration, and be on the list of them."""
+    page.goto("/integrations/new")
+    fill_in(page, key, label)
+    page.get_by_role("button", name="Add Integration").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Integrations")
+
+
+def fill_in(page: Page, key: str, label: str = "") -> None:
+    """The form of Add Integration."""
+    page.get_by_label("Label").fill(label)
+    page.get_by_label("API key").fill(key)
+
+
+def tested(page: Page) -> Locator:
+    """Test Connection; where the answer is going to be."""
+    page.get_by_role("button", name="Test Connection").click()
+    return page.locator("#test-result")
+
+
+def card(page: Page, label: str) -> Locator:
+    """The card of an integration."""
+    return page.get_by_role("article", name=label, exact=True)
+
+
+def expect_state(card: Locator, state: str) -> None:
+    """Wait until the card says so."""
+    expect(card.locator(".badge")).to_have_text(state)
+
+
+def look_again_until(page: Page, card: Locator, state: str) -> None:
+    """Load the page until the card says so, where its own pace or scripts are not what matters."""
+
+    def seen() -> bool:
+        page.reload()
+        return card.locator(".badge").text_content() == state
+
+    until(seen, f"a card that says {state}")
+
+
+def force_sync(page: Page, card: Locator) -> None:
+    """Press Force Sync, and wait until it was received."""
+    with page.expect_response("**/sync"):
+        card.get_by_role("button", name="Force Sync").click()
+
+
+def total(page: Page) -> Locator:
+    """The dashboard's total."""
+    return page.locator(".figure").filter(has=page.get_by_text("Total", exact=True)).locator("data")
+
+
+def expect_amount(figure: Locator, amount: Decimal) -> None:
+    """The figure is this one: to the cent where people read it, exact where machines do."""
+    exact = f"{amount.normalize():f}"
+    dollars, _, cents = exact.partition(".")
+    expect(figure).to_have_attribute("value", exact)
+    expect(figure).to_have_attribute("title", f"${int(dollars):,}.{cents:0<2}")
+    expect(figure).to_have_text(f"${amount.quantize(Decimal('0.01'), ROUND_HALF_UP):,f}")
+
+
+def truth(sandbox: Sandbox, account: str, days: int = 30) -> Truth:
+    """What the provider really billed an account for the last days."""
+    last = sandbox.today - timedelta(days=1)
+    return sandbox.truth(account, last - timedelta(days=days - 1), last)
