@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,14 @@ def test_foreign_keys_are_held(workspace: Workspace) -> None:
 
 
 @pytest.fixture
-def sqlite(tmp_path: Path, sqlite_template: Path) -> Flask:
+def sqlite(tmp_path: Path, sqlite_template: Path) -> Iterator[Flask]:
     path = tmp_path / "one.db"
     path.write_bytes(sqlite_template.read_bytes())
-    return create_app(environ(f"sqlite:///{path}", "redis://127.0.0.1:1", "http://127.0.0.1:1", str(tmp_path)))
+    app = create_app(environ(f"sqlite:///{path}", "redis://127.0.0.1:1", "http://127.0.0.1:1", str(tmp_path)))
+    yield app
+    with app.app_context():
+        db.session.remove()
+        db.engine.dispose()
 
 
 def test_sqlite_has_its_pragmas(sqlite: Flask) -> None:
@@ -70,8 +75,6 @@ def test_sqlite_has_its_pragmas(sqlite: Flask) -> None:
             for name in ("journal_mode", "foreign_keys", "busy_timeout")
         }
         assert values == {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 15000}
-    with sqlite.app_context():
-        db.engine.dispose()
 
 
 def test_many_writers_that_read_first_are_never_locked_out(sqlite: Flask) -> None:
@@ -95,8 +98,6 @@ def test_many_writers_that_read_first_are_never_locked_out(sqlite: Flask) -> Non
     with sqlite.app_context():
         assert errors == []
         assert db.session.query(Workspace).count() == 120
-        db.session.remove()
-        db.engine.dispose()
 
 
 def test_a_page_that_reads_leaves_writers_as_they_were(sqlite: Flask) -> None:

@@ -39,14 +39,16 @@ def test_keys_can_be_tested_added_synced_and_removed(product: Product, tab: Tab)
     expect(steps.tested(page).locator(".result-good")).to_have_text("Connection works")
 
     page.get_by_label("API key").fill(sandbox.key("lively"))
-    page.get_by_role("button", name="Add Integration").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Add Integration").click()
     card = steps.card(page, "Everything")
     steps.look_again_until(page, card, "Up to date")
     _costs_are(page, product)
 
     page.goto("/integrations")
     requests = len(sandbox.requests())
-    card.get_by_role("button", name="Force Sync").click()
+    with page.expect_navigation():
+        card.get_by_role("button", name="Force Sync").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Integrations")
     until(lambda: len(sandbox.requests()) > requests, "a request to the provider")
     steps.look_again_until(page, card, "Up to date")
