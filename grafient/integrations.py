@@ -164,9 +164,11 @@ def _record_success(claim: Claim, activity: Activity, asked_at: datetime) -> Non
     run.lines_read = len(activity.lines)
     run.lines_added, run.lines_changed = recorded.lines_added, recorded.lines_changed
     run.lines_removed, run.days_restated = recorded.lines_removed, recorded.days_restated
-    runs.finish(run, "done", _SILENT if recorded.silent else None)
+    note = _SILENT if recorded.silent else None
+    runs.finish(run, "done", note)
     integration = run.integration
     _clear_problem(integration)
+    integration.problem_detail = note
     integration.last_success_at = asked_at
     db.session.commit()
 

@@ -174,7 +174,7 @@ def _status(
         return "Overdue", "bad", f"No sync has come through for a day. {_NO_WORKER}", last or integration.created_at
     if days is None or days.days == days.empty:
         return "No usage yet", "good", "Today's usage appears tomorrow, after 06:00 UTC.", last
-    return "Up to date", "good", "", last
+    return "Up to date", "good", detail, last
 
 
 _NO_WORKER = "It is overdue. Is a worker running? The page /readyz says what is missing."

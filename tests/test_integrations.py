@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import func, select, update
 
-from grafient import integrations, runs, vault
+from grafient import integrations, runs, status, vault
 from grafient.extensions import db
 from grafient.integrations import AlreadyConnected, Refused
 from grafient.models import CostLine, CoveredDay, Integration, Restatement, SyncRun, Workspace, utc_now
@@ -160,6 +160,7 @@ def test_an_empty_reply_erases_nothing(workspace: Workspace, sandbox: Sandbox) -
     assert lines() == before
     assert run.status == "done"
     assert "left as it is" in (run.error or "")
+    assert "left as it is" in status.card(integration).detail
 
 
 def test_an_account_without_usage_is_covered_and_empty(workspace: Workspace, sandbox: Sandbox) -> None:

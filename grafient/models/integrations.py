@@ -15,8 +15,8 @@ class Integration(Base):
     """One account at a provider.
 
     ``problem`` is what the last run ended with: None (nothing wrong), ``needs_key``, ``api_changed`` or ``fault``;
-    with ``problem_detail``, a sentence, and ``problem_since``. A removed integration whose history is kept has
-    ``removed_at`` and no key. Ids are never used twice: sealed keys are bound to them.
+    with ``problem_detail``, a sentence (a success can have one too), and ``problem_since``. A removed integration
+    whose history is kept has ``removed_at`` and no key. Ids are never used twice: sealed keys are bound to them.
     """
 
     __tablename__ = "integration"
