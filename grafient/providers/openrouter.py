@@ -132,10 +132,7 @@ class OpenRouter:
             reply = self._get("/activity", key, attempts=4)
         clocks = [before, datetime.now(UTC), *_server_clock(reply)]
         newest, oldest = max(clocks).date(), min(clocks).date()
-        try:
-            lines = [line for line in parse_activity(reply.body) if line.day < newest]
-        except UnexpectedResponse as error:
-            raise UnexpectedResponse(str(error), reply.body) from None
+        lines = [line for line in parse_activity(reply.body) if line.day < newest]
         return Activity(newest - timedelta(days=WINDOW_DAYS), oldest - timedelta(days=1), lines)
 
     def close(self) -> None:
