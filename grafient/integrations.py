@@ -102,17 +102,16 @@ def replace_key(integration: Integration, key: str) -> None:
 
 
 def force_sync(integration: Integration) -> None:
-    """Want a sync now, if none is under way. Commits."""
+    """Want a sync now, if none is under way; a paused integration resumes. Commits."""
     runs.request(integration.id, "manual")
     integration.paused_at = None
     db.session.commit()
 
 
-def set_paused(integration: Integration, paused: bool) -> None:
-    """Stop or resume the daily runs; what is open is cancelled. Commits."""
-    if paused:
-        runs.cancel_open(integration.id)
-    integration.paused_at = utc_now() if paused else None
+def pause(integration: Integration) -> None:
+    """Stop the daily runs until a sync is forced; what is open is cancelled. Commits."""
+    runs.cancel_open(integration.id)
+    integration.paused_at = utc_now()
     db.session.commit()
 
 

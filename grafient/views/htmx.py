@@ -10,14 +10,14 @@ def is_htmx() -> bool:
     return request.headers.get("HX-Request") == "true"
 
 
-def answer(fragment: str | None, location: str, status: int = 200) -> Response:
+def answer(fragment: str | None, location: str) -> Response:
     """For htmx the fragment, or, without one, the order to go to ``location``; for others 303 to it."""
     if not is_htmx():
         response = redirect(location, 303)
     elif fragment is None:
-        response = make_response("", status, {"HX-Redirect": location})
+        response = make_response("", 200, {"HX-Redirect": location})
     else:
-        response = make_response(fragment, status)
+        response = make_response(fragment)
     assert isinstance(response, Response)
     response.vary.add("HX-Request")
     return response

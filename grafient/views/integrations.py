@@ -123,7 +123,7 @@ def sync(integration: Integration) -> ResponseReturnValue:
 @owned
 def pause(integration: Integration) -> ResponseReturnValue:
     """No daily runs until it is resumed."""
-    integrations.set_paused(integration, True)
+    integrations.pause(integration)
     return _card_or_list(integration)
 
 
