@@ -38,6 +38,8 @@ class Settings:
     registration: str
     default_plan: str
     trusted_proxies: int
+    raw_reply_days: int
+    """How long the providers' raw replies are kept."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -59,6 +61,7 @@ class Settings:
             registration=_one_of("GRAFIENT_REGISTRATION", env.get("GRAFIENT_REGISTRATION", "first"), REGISTRATION),
             default_plan=_one_of("GRAFIENT_DEFAULT_PLAN", env.get("GRAFIENT_DEFAULT_PLAN", "ultimate"), tuple(PLANS)),
             trusted_proxies=_whole_number("GRAFIENT_TRUSTED_PROXIES", env.get("GRAFIENT_TRUSTED_PROXIES", "0"), 0, 10),
+            raw_reply_days=_whole_number("GRAFIENT_RAW_REPLY_DAYS", env.get("GRAFIENT_RAW_REPLY_DAYS", "90"), 0, 36500),
         )
 
     def require(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -16,18 +16,25 @@ from grafient.periods import Period
 
 @dataclass(frozen=True)
 class Query:
-    """What a page or an export is about: a workspace's period, perhaps one integration, host, or part of a name."""
+    """What a page or an export is about: a workspace's period, perhaps one integration, host, key, or part of a name.
+
+    ``key``: an API key's hash, or ``UNATTRIBUTED`` for what no key explains. ``byok``: amounts are with the estimate
+    of what the user's own provider keys were charged.
+    """
 
     workspace_id: int
     period: Period
     integration_id: int | None = None
     host: str | None = None
     model: str | None = None
+    key: str | None = None
+    byok: bool = False
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Of ``asked`` days, how many the figures cover whole, and how many are provisional or were restated."""
+    """Of ``asked`` days, how many are settled, so that the figures cover them whole; how many of these were restated;
+    and how many are provisional, which no total counts."""
 
     asked: int
     covered: int
@@ -48,15 +55,27 @@ class Choice:
     removed: bool
 
 
-def coverage(query: Query) -> tuple[Coverage, dict[date, str]]:
-    """How much of the period is known, over all integrations asked for, and the state of each day.
+def coverage(query: Query) -> Coverage:
+    """How much of the period is known, over all integrations asked for."""
+    return counted(day_states(query))
+
+
+def counted(states: Mapping[date, str]) -> Coverage:
+    """The coverage that the states of days come to."""
+    count = list(states.values()).count
+    settled = len(states) - count("missing") - count("partial") - count("provisional")
+    return Coverage(len(states), settled, count("provisional"), count("restated"))
+
+
+def day_states(query: Query) -> dict[date, str]:
+    """The state of each day of the period, over all integrations asked for.
 
     A day is covered when each integration that it could have had usage of is; one that covers fewer days because it
     was removed is not asked for the days after.
     """
     asked = integrations_of(query)
     if not asked:
-        return Coverage(query.period.days, 0, 0, 0), dict.fromkeys(query.period, "missing")
+        return dict.fromkeys(query.period, "missing")
     rows = db.session.execute(
         select(
             CoveredDay.day,
@@ -73,9 +92,7 @@ def coverage(query: Query) -> tuple[Coverage, dict[date, str]]:
     for day in query.period:
         expected = sum(1 for i in asked if i.removed_at is None or day < i.removed_at.date()) or len(asked)
         states[day] = _day_state(by_day.get(day), expected)
-    count = list(states.values()).count
-    covered = query.period.days - count("missing") - count("partial")
-    return Coverage(query.period.days, covered, count("provisional"), count("restated")), states
+    return states
 
 
 def _day_state(row: Any, expected: int) -> str:
@@ -100,11 +117,11 @@ def choices(workspace_id: int) -> list[Choice]:
 
 
 def covered_days(integration_ids: Sequence[int], period: Period) -> dict[int, tuple[int, int, int]]:
-    """For each integration, its covered, provisional and restated days of the period."""
+    """For each integration, its settled, provisional and restated days of the period."""
     rows = db.session.execute(
         select(
             CoveredDay.integration_id,
-            func.count(),
+            func.sum(case((CoveredDay.state == "provisional", 0), else_=1)),
             func.sum(case((CoveredDay.state == "provisional", 1), else_=0)),
             func.sum(case((CoveredDay.state == "restated", 1), else_=0)),
         )

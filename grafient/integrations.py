@@ -1,31 +1,22 @@
-"""The write side: connect an account, replace its key, sync it, remove it.
+"""The write side: connect an account, replace its key, want a sync, pause, remove.
 
-A provider's key is in the clear only inside ``check``, ``connect``, ``replace_key`` and ``sync``. No transaction is
-open while a provider is asked.
+A provider's key is in the clear only inside ``check``, ``connect`` and ``replace_key`` here, and in ``sync``. No
+transaction is open while a provider is asked.
 """
 
 from __future__ import annotations
 
-import gzip
-import logging
-from datetime import datetime
-
 from sqlalchemy import delete, exists, func, select
 
-from grafient import ledger, runs
+from grafient import runs
 from grafient.extensions import db, providers, vault
-from grafient.models import CoveredDay, Integration, SyncRun, Workspace, utc_now
-from grafient.providers import Activity, KeyInfo, KeyRejected, ProviderError, UnexpectedResponse, Unreachable
-from grafient.runs import Claim
-from grafient.vault import Sealed, VaultError
-
-log = logging.getLogger(__name__)
+from grafient.models import CoveredDay, Integration, Workspace, utc_now
+from grafient.providers import KeyInfo
 
 MAX_INTEGRATIONS = 100
 """In one workspace. Pages list them all."""
 
 MAX_LABEL = 100
-_RAW_REPLY_BYTES = 1024 * 1024
 
 
 class Refused(Exception):
@@ -69,7 +60,7 @@ def connect(workspace_id: int, provider: str, label: str, key: str, *, twice: bo
     integration.label = label or integration.label or _default_label(workspace_id, provider)
     integration.account_ref = info.account_ref
     integration.removed_at = integration.paused_at = None
-    _clear_problem(integration)
+    integration.clear_problem()
     db.session.flush()  # the seal is bound to the id
     _seal(integration, key)
     runs.request(integration.id, "backfill")
@@ -97,7 +88,7 @@ def replace_key(integration: Integration, key: str) -> None:
     runs.request(integration_id, "manual")
     fresh.account_ref = info.account_ref or account
     _seal(fresh, key)
-    _clear_problem(fresh)
+    fresh.clear_problem()
     db.session.commit()
 
 
@@ -131,90 +122,10 @@ def remove(integration: Integration, *, keep_history: bool) -> None:
     db.session.commit()
 
 
-def sync(claim: Claim) -> None:
-    """Do a claimed run: read everything the provider tells, and commit it together with the run's end.
-
-    A provider's failure becomes the run's and the integration's status. Raises LeaseLost, having written nothing,
-    if the claim no longer holds.
-    """
-    run = runs.hold(claim)
-    provider = run.integration.provider
-    try:
-        key = _open(run.integration)
-        db.session.rollback()
-        asked_at = utc_now()
-        activity = providers[provider].fetch(key)
-    except (ProviderError, VaultError) as error:
-        db.session.rollback()
-        _record_failure(claim, error)
-    else:
-        _record_success(claim, activity, asked_at)
-
-
-def fail(claim: Claim, reason: str) -> None:
-    """Note a fault of our own for a claimed run, to be tried again later. Commits; raises LeaseLost."""
-    _record_failure(claim, Unreachable(reason))
-
-
-def _record_success(claim: Claim, activity: Activity, asked_at: datetime) -> None:
-    run = runs.hold(claim)
-    recorded = ledger.record(claim.integration_id, claim.run_id, activity, asked_at)
-    run.first_day, run.last_day = activity.first_day, activity.last_day
-    run.lines_read = len(activity.lines)
-    run.lines_added, run.lines_changed = recorded.lines_added, recorded.lines_changed
-    run.lines_removed, run.days_restated = recorded.lines_removed, recorded.days_restated
-    note = _SILENT if recorded.silent else None
-    runs.finish(run, "done", note)
-    integration = run.integration
-    _clear_problem(integration)
-    integration.problem_detail = note
-    integration.last_success_at = asked_at
-    db.session.commit()
-
-
-_SILENT = "The reply was empty although usage of its days is stored. What is stored is left as it is."
-
-
-def _record_failure(claim: Claim, error: ProviderError | VaultError) -> None:
-    """The one place where a failure turns into a stored status."""
-    run = runs.hold(claim)
-    integration, message = run.integration, str(error)
-    if isinstance(error, (Unreachable, VaultError)):
-        runs.retry_later(run, message, error.retry_after if isinstance(error, Unreachable) else None)
-        _set_problem(integration, "fault", message, run.started_at)
-    elif isinstance(error, UnexpectedResponse):
-        run.raw_reply = gzip.compress(error.body[:_RAW_REPLY_BYTES])
-        runs.finish(run, "failed", message)
-        _set_problem(integration, "api_changed", message, run.started_at)
-    elif isinstance(error, KeyRejected):
-        runs.finish(run, "failed", message)
-        _set_problem(integration, "needs_key", message, run.started_at)
-    else:
-        raise error
-    db.session.commit()
-
-
-def _set_problem(integration: Integration, problem: str, detail: str, since: datetime | None) -> None:
-    if integration.problem != problem:
-        integration.problem_since = since
-    integration.problem, integration.problem_detail = problem, detail
-
-
-def _clear_problem(integration: Integration) -> None:
-    integration.problem = integration.problem_detail = integration.problem_since = None
-
-
 def _seal(integration: Integration, key: str) -> None:
     sealed = vault.seal(key, integration_id=integration.id, provider=integration.provider)
     integration.key_ciphertext, integration.key_encryption_id = sealed.ciphertext, sealed.key_id
     integration.key_hint = key[-4:]
-
-
-def _open(integration: Integration) -> str:
-    if integration.key_ciphertext is None or integration.key_encryption_id is None:
-        raise VaultError("The integration has no key.")
-    sealed = Sealed(integration.key_encryption_id, integration.key_ciphertext)
-    return vault.open(sealed, integration_id=integration.id, provider=integration.provider)
 
 
 def _known(workspace_id: int, provider: str, info: KeyInfo) -> Integration | None:
@@ -247,9 +158,3 @@ def _default_label(workspace_id: int, provider: str) -> str:
     taken = set(db.session.execute(query).scalars())
     numbered = (f"{name} {number}" for number in range(2, len(taken) + 3))
     return name if name not in taken else next(label for label in numbered if label not in taken)
-
-
-def raw_reply(integration: Integration, run_id: int) -> bytes | None:
-    """The reply that a run could not read, gzip-compressed, if that run is the integration's and has one."""
-    query = select(SyncRun.raw_reply).where(SyncRun.id == run_id, SyncRun.integration_id == integration.id)
-    return db.session.execute(query).scalar()

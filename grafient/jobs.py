@@ -18,7 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -30,11 +30,12 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.worker import HerokuWorker
 from rq_scheduler import Scheduler
+from sqlalchemy.exc import SQLAlchemyError
 
-from grafient import database, integrations, runs
+from grafient import database, evidence, runs, sync
 from grafient.extensions import db
 from grafient.models import utc_now
-from grafient.runs import LeaseLost
+from grafient.runs import Claim, LeaseLost
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +43,18 @@ QUEUE = "grafient"
 TICK_SECONDS = 30
 THREADS = 16
 CLAIM_SECONDS = 60.0
-"""How long one job goes on claiming runs before it makes way for another."""
+"""How long one job goes on claiming runs before it makes way for another; longer while a long run is under way."""
+
+MOST_CLAIM_SECONDS = 20 * 60.0
+LOOK_SECONDS = 0.5
+"""How often a job with a long run under way looks for others that are due."""
 
 RUNS_PER_JOB = 200
 MOST_JOBS = 8
 """A job does as many runs as it has time for; many that are due wake more workers, if there are more."""
 
-JOB_TIMEOUT = 300
+JOB_TIMEOUT = 3600
+"""Longer than claiming and the longest sync together."""
 WORKER_TTL = 90
 _TICKED_KEY = "grafient:ticked_at"
 _SEEN_SECONDS = 180
@@ -106,6 +112,7 @@ def tick() -> None:
     """Write what the clock owes, and have workers look. Stateless: any number of ticks does what one does."""
     now = utc_now()
     runs.insert_daily(now)
+    evidence.sweep(now, current_app.extensions["settings"].raw_reply_days)
     due = runs.count_claimable(now)
     db.session.commit()
     _redis().set(_TICKED_KEY, now.isoformat())
@@ -114,39 +121,48 @@ def tick() -> None:
 
 
 def sync_due() -> None:
-    """Claim and do runs on threads, until none is due or the time is up; then another job goes on."""
+    """Claim and do runs on threads, until none is due or the time is up; then another job goes on.
+
+    A run can take minutes, for an account with hundreds of API keys. Others that become due meanwhile are not kept
+    waiting for it: as long as it goes on, so does the claiming.
+    """
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    stop_at = time.monotonic() + CLAIM_SECONDS
+    started, under_way = time.monotonic(), set[Future[None]]()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="sync") as pool:
-        for future in [pool.submit(_sync_until, app, stop_at) for _ in range(THREADS)]:
-            future.result()
+        while time.monotonic() < started + (MOST_CLAIM_SECONDS if under_way else CLAIM_SECONDS):
+            while len(under_way) < THREADS and (claim := _claim()) is not None:
+                under_way.add(pool.submit(_sync, app, claim))
+            if not under_way:
+                break
+            done, under_way = wait(under_way, LOOK_SECONDS, FIRST_COMPLETED)
+            for future in done:
+                future.result()
     if runs.count_claimable(utc_now()):
         wake()
 
 
-def _sync_until(app: Flask, stop_at: float) -> None:
-    while time.monotonic() < stop_at:
-        with app.app_context():
-            if not _sync_one():
-                return
-
-
-def _sync_one() -> bool:
-    """Claim one run and do it; False if none is due."""
+def _claim() -> Claim | None:
     claim = runs.claim(utc_now())
     db.session.commit()
-    if claim is None:
-        return False
-    try:
-        integrations.sync(claim)
-    except LeaseLost as lost:
-        log.warning("%s", lost)
-    except Exception:
-        log.exception("run %d failed", claim.run_id)
-        db.session.rollback()
-        with contextlib.suppress(LeaseLost):
-            integrations.fail(claim, "Grafient itself failed; the worker's log says why.")
-    return True
+    return claim
+
+
+def _sync(app: Flask, claim: Claim) -> None:
+    """Do a claimed run; whatever fails is said in the ledger, or at least in the log."""
+    with app.app_context():
+        try:
+            sync.perform(claim)
+        except LeaseLost as lost:
+            log.warning("%s", lost)
+        except Exception:
+            log.exception("run %d failed", claim.run_id)
+            db.session.rollback()
+            try:
+                sync.fail(claim, "Grafient itself failed; the worker's log says why.")
+            except LeaseLost:
+                pass
+            except SQLAlchemyError:
+                log.exception("run %d is left to the end of its lease", claim.run_id)
 
 
 _ALLOWED = {f"{function.__module__}.{function.__qualname__}" for function in (tick, sync_due)}

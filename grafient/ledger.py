@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
+from grafient import attribution, lines
 from grafient.extensions import db
+from grafient.lines import IDENTITY, MEASURES, Identity, identity
 from grafient.models import CostLine, CoveredDay, Restatement
 from grafient.providers import Activity
 from grafient.providers import CostLine as Line
 
 SETTLES_AFTER = timedelta(minutes=30)
 """After midnight UTC, until a day's figures are complete at the provider."""
-
-Identity = tuple[str, str, str]
-
-_IDENTITY = ("day", "permaslug", "endpoint_id", "host")
-_FIELDS = tuple(f.name for f in fields(Line))
-_MEASURES = tuple(name for name in _FIELDS if name not in _IDENTITY)
-_COLUMNS = [getattr(CostLine, name) for name in _FIELDS]
 
 
 @dataclass
@@ -41,6 +36,16 @@ class Changes:
     restated: list[tuple[Line | None, Line | None]] = field(default_factory=list)
     states: dict[date, str] = field(default_factory=dict)
     """The new state of each day that has one: ``final``, ``no_usage``, ``provisional`` or ``restated``."""
+
+    @property
+    def changed_closed(self) -> int:
+        """How many lines of settled days are told differently."""
+        return sum(1 for before, after in self.restated if before and after)
+
+    @property
+    def removed_closed(self) -> int:
+        """How many lines of settled days are told no more."""
+        return sum(1 for _, after in self.restated if after is None)
 
 
 @dataclass(frozen=True)
@@ -55,41 +60,78 @@ class Recorded:
     """The reply was empty although usage is stored for its days, so nothing was touched."""
 
 
-def record(integration_id: int, run_id: int, activity: Activity, now: datetime) -> Recorded:
-    """Write a whole reply into the ledger, in the caller's transaction."""
-    days = {line.day for line in activity.lines} | {activity.first_day, activity.last_day}
-    stored = _stored(integration_id, min(days), max(days))
+def record(integration_id: int, run_id: int, activity: Activity, now: datetime, source: str = "activity") -> Recorded:
+    """Write a whole reply into the ledger, in the caller's transaction.
+
+    ``source``: ``activity``, the provider's own record, or ``analytics``, which only speaks of days that are not
+    settled yet: where a day has both, activity is the one that counts.
+    """
+    days = _spoken_of(activity)
+    stored = lines.stored(CostLine, integration_id, CostLine.day.between(min(days), max(days)))
     covered = _covered(integration_id, min(days), max(days))
-    silent = not activity.lines and any(activity.first_day <= line.day <= activity.last_day for line in stored)
-    changes = Changes() if silent else compare(stored, covered, activity, now)
-    _write(integration_id, run_id, changes, covered, now)
-    restated_days = {(one or other).day for one, other in changes.restated if one or other}  # type: ignore[union-attr]
-    return Recorded(len(changes.added), len(changes.changed), len(changes.removed), len(restated_days), silent)
+    if source == "analytics":
+        days = {day for day in days if is_open(covered.get(day))}
+    silent = not activity.lines and any(line.day in days for line in stored)
+    changes = Changes() if silent else compare(stored, covered, activity, now, days)
+    _write(integration_id, run_id, changes, covered, now, source)
+    restated = {line.day for pair in changes.restated for line in pair if line}
+    return Recorded(len(changes.added), changes.changed_closed, changes.removed_closed, len(restated), silent)
 
 
-def compare(stored: Iterable[Line], covered: Mapping[date, str], activity: Activity, now: datetime) -> Changes:
+def is_open(state: str | None) -> bool:
+    """Whether a day in that state is still to be settled: missing or provisional."""
+    return state in (None, "provisional")
+
+
+def model_names(integration_id: int) -> dict[str, str]:
+    """What the provider calls each permaslug, from the lines that have both; the plainest name of several."""
+    query = select(CostLine.permaslug, CostLine.model).distinct()
+    names: dict[str, str] = {}
+    for permaslug, model in db.session.execute(query.where(CostLine.integration_id == integration_id)):
+        if model != permaslug:
+            names[permaslug] = min(names.get(permaslug, model), model, key=lambda name: (":" in name, len(name), name))
+    return names
+
+
+def renamed(activity: Activity, names: Mapping[str, str]) -> Activity:
+    """The same with its models called by what their permaslugs are known as."""
+    found = [replace(line, model=names.get(line.permaslug, line.model)) for line in activity.lines]
+    return replace(activity, lines=found)
+
+
+def compare(
+    stored: Iterable[Line],
+    covered: Mapping[date, str],
+    activity: Activity,
+    now: datetime,
+    days: Collection[date] | None = None,
+) -> Changes:
     """What a reply changes in what is stored. Pure.
 
     ``covered`` has the state of each day known so far. The reply speaks of the days it has lines for, and of every
-    day from its first to its last.
+    day from its first to its last; of these, only ``days`` are compared, if given.
     """
     before, after = _by_day(stored), _by_day(activity.lines)
-    silence = {activity.first_day + timedelta(days=n) for n in range((activity.last_day - activity.first_day).days + 1)}
     changes = Changes()
-    for day in sorted(silence | after.keys()):
+    for day in sorted(_spoken_of(activity) if days is None else days):
         was = covered.get(day)
-        restated = _compare_day(before.get(day, {}), after.get(day, {}), changes, was in (None, "provisional"))
+        restated = _compare_day(before.get(day, {}), after.get(day, {}), changes, is_open(was))
         state = _state(day, was, restated, bool(after.get(day)), now)
-        if state != was:
+        if state != was or state == "provisional":
             changes.states[day] = state
     return changes
+
+
+def _spoken_of(activity: Activity) -> set[date]:
+    length = (activity.last_day - activity.first_day).days + 1
+    return {activity.first_day + timedelta(days=n) for n in range(length)} | {line.day for line in activity.lines}
 
 
 def _compare_day(old: dict[Identity, Line], new: dict[Identity, Line], changes: Changes, open_day: bool) -> bool:
     """Add one day's differences to ``changes``; whether a closed day was restated."""
     restated: list[tuple[Line | None, Line | None]] = []
-    for identity in old.keys() | new.keys():
-        one, other = old.get(identity), new.get(identity)
+    for name in sorted(old.keys() | new.keys()):
+        one, other = old.get(name), new.get(name)
         if one is None:
             assert other is not None
             changes.added.append(other)
@@ -113,7 +155,7 @@ def _compare_day(old: dict[Identity, Line], new: dict[Identity, Line], changes: 
 def _completed(old: Line, new: Line) -> Line | None:
     """One line from two that agree, knowing what either knows; None if they contradict each other."""
     known: dict[str, Any] = {}
-    for name in _MEASURES:
+    for name in MEASURES:
         one, other = getattr(old, name), getattr(new, name)
         if one is not None and other is not None and one != other:
             return None
@@ -132,20 +174,11 @@ def _state(day: date, was: str | None, restated: bool, has_lines: bool, now: dat
     return "final" if has_lines else "no_usage"
 
 
-def _by_day(lines: Iterable[Line]) -> dict[date, dict[Identity, Line]]:
+def _by_day(found: Iterable[Line]) -> dict[date, dict[Identity, Line]]:
     days: dict[date, dict[Identity, Line]] = defaultdict(dict)
-    for line in lines:
-        days[line.day][line.permaslug, line.endpoint_id, line.host] = line
+    for line in found:
+        days[line.day][identity(line)] = line
     return days
-
-
-def _stored(integration_id: int, first: date, last: date) -> list[Line]:
-    query = select(*_COLUMNS).where(CostLine.integration_id == integration_id, CostLine.day.between(first, last))
-    return [_line(row) for row in db.session.execute(query)]
-
-
-def _line(row: Row[Any]) -> Line:
-    return Line(**row._mapping)
 
 
 def _covered(integration_id: int, first: date, last: date) -> dict[date, str]:
@@ -155,53 +188,25 @@ def _covered(integration_id: int, first: date, last: date) -> dict[date, str]:
     return {row.day: row.state for row in db.session.execute(query)}
 
 
-def _write(integration_id: int, run_id: int, changes: Changes, covered: Mapping[date, str], now: datetime) -> None:
+def _write(
+    integration_id: int, run_id: int, changes: Changes, covered: Mapping[date, str], now: datetime, source: str
+) -> None:
     gone = [*changes.removed, *(old for old, _ in changes.changed)]
     here = [*changes.added, *(new for _, new in changes.changed)]
-    _many(
-        _DELETE_LINE,
-        [{f"b_{name}": getattr(line, name) for name in _IDENTITY} for line in gone],
-        integration_id,
-    )
-    _many(insert(CostLine), [asdict(line) | {"integration_id": integration_id} for line in here])
-    _many(insert(Restatement), [_restatement(integration_id, run_id, pair, now) for pair in changes.restated])
-    states = changes.states.items()
-    _many(
-        insert(CoveredDay),
-        [
-            {
-                "integration_id": integration_id,
-                "day": day,
-                "state": state,
-                "first_run_id": run_id,
-                "changed_at": now,
-            }
-            for day, state in states
-            if day not in covered
-        ],
-    )
-    _many(
-        _UPDATE_DAY,
-        [{"b_day": day, "state": state, "changed_at": now} for day, state in states if day in covered],
-        integration_id,
-    )
+    lines.replace(CostLine, integration_id, gone, here)
+    lines.many(insert(Restatement), [_restatement(integration_id, run_id, pair, now) for pair in changes.restated])
+    own = {"integration_id": integration_id, "first_run_id": run_id, "changed_at": now, "source": source}
+    new = [own | {"day": day, "state": state} for day, state in changes.states.items() if day not in covered]
+    lines.many(insert(CoveredDay), new)
+    told = {"b_integration_id": integration_id, "changed_at": now, "source": source}
+    known = [told | {"b_day": day, "state": state} for day, state in changes.states.items() if day in covered]
+    lines.many(_UPDATE_DAY, known)
+    attribution.settle(integration_id, {line.day for line in (*gone, *here)})
 
 
-_DELETE_LINE = delete(CostLine.__table__).where(  # type: ignore[arg-type]
-    CostLine.integration_id == bindparam("b_integration_id"),
-    *(getattr(CostLine, name) == bindparam(f"b_{name}") for name in _IDENTITY),
-)
 _UPDATE_DAY = update(CoveredDay.__table__).where(  # type: ignore[arg-type]
     CoveredDay.integration_id == bindparam("b_integration_id"), CoveredDay.day == bindparam("b_day")
 )
-
-
-def _many(statement: Any, rows: Sequence[dict[str, Any]], integration_id: int | None = None) -> None:
-    if not rows:
-        return
-    if integration_id is not None:
-        rows = [row | {"b_integration_id": integration_id} for row in rows]
-    db.session.connection().execute(statement, list(rows))
 
 
 def _restatement(
@@ -214,7 +219,7 @@ def _restatement(
         "integration_id": integration_id,
         "run_id": run_id,
         "changed_at": now,
-        **{name: getattr(line, name) for name in _IDENTITY},
+        **{name: getattr(line, name) for name in IDENTITY},
         "usage_before_usd": before and before.usage_usd,
         "usage_after_usd": after and after.usage_usd,
         "before": before and _as_json(before),
@@ -223,4 +228,4 @@ def _restatement(
 
 
 def _as_json(line: Line) -> str:
-    return json.dumps({name: getattr(line, name) for name in _MEASURES}, default=str)
+    return json.dumps({name: getattr(line, name) for name in MEASURES}, default=str)

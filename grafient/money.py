@@ -58,14 +58,15 @@ class Usd(TypeDecorator[Decimal]):
 
 
 class usd_sum(ReturnTypeFromArgs[Any]):  # noqa: N801 - a SQL function, named as SQL names it
-    """Exact sum of a Usd column. NULL for no rows, as SQL's own; NULLs in the column are left out."""
+    """Exact sum of one or more Usd columns. NULL for no rows, as SQL's own; NULLs in the columns are left out."""
 
     inherit_cache = True
 
 
 @compiles(usd_sum)
 def _sum(element: usd_sum, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"sum({compiler.process(element.clauses, **kw)})"
+    amounts = [compiler.process(column, **kw) for column in element.clauses]
+    return f"sum({amounts[0]})" if len(amounts) == 1 else f"sum({' + '.join(f'coalesce({a}, 0)' for a in amounts)})"
 
 
 @compiles(usd_sum, "sqlite")
@@ -79,9 +80,10 @@ class _Sum:
     def __init__(self) -> None:
         self.total: int | None = None
 
-    def step(self, value: str | None) -> None:
-        if value is not None:
-            self.total = (self.total or 0) + int(value.replace(".", "", 1))
+    def step(self, *values: str | None) -> None:
+        for value in values:
+            if value is not None:
+                self.total = (self.total or 0) + int(value.replace(".", "", 1))
 
     def finalize(self) -> str | None:
         return None if self.total is None else f"{Decimal(self.total).scaleb(-PLACES, _exact):f}"
@@ -89,4 +91,4 @@ class _Sum:
 
 def register(connection: Connection) -> None:
     """Give a SQLite connection the aggregate that ``usd_sum`` compiles to."""
-    connection.create_aggregate("usd_sum", 1, _Sum)  # type: ignore[arg-type]
+    connection.create_aggregate("usd_sum", -1, _Sum)  # type: ignore[arg-type]

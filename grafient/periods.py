@@ -40,6 +40,9 @@ class Period:
         condition: ColumnElement[bool] = column.between(self.first, self.last)
         return condition
 
+    def __contains__(self, day: date) -> bool:
+        return self.first <= day <= self.last
+
     def __iter__(self) -> Iterator[date]:
         return (self.first + timedelta(days=n) for n in range(self.days))
 
@@ -48,6 +51,19 @@ class Period:
         """The last completed days; today is not known before tomorrow."""
         today = utc_now().date()
         return cls(today - timedelta(days=days), today - timedelta(days=1))
+
+    @classmethod
+    def month(cls, text: str) -> Period:
+        """All days of a month such as ``2026-06``. Raises BadPeriod."""
+        try:
+            if len(text) != 7:
+                raise ValueError
+            first = date.fromisoformat(f"{text}-01")
+        except ValueError:
+            raise BadPeriod("month has to be one such as 2026-06.") from None
+        if not 2000 <= first.year <= 2200:
+            raise BadPeriod("month has to be between the years 2000 and 2200.")
+        return cls(first, (first + timedelta(days=31)).replace(day=1) - timedelta(days=1))
 
     @classmethod
     def parse(cls, args: Mapping[str, str]) -> Period:

@@ -22,7 +22,7 @@ DAILY_AT = time(6, 0, tzinfo=UTC)
 """OpenRouter settles a day about 30 minutes after midnight UTC."""
 
 LEASE = timedelta(seconds=120)
-"""Longer than a sync can take: the provider's 60 seconds and the writing."""
+"""Longer than any one call to a provider, its 60 seconds and the writing; each part of a sync begins another."""
 
 LONGEST_LEASE = 8
 """Leases double with each attempt up to so many times the first, so that a run that kills its workers rests."""
@@ -144,16 +144,22 @@ def hold(claim: Claim) -> SyncRun:
     return run
 
 
+def progress(run: SyncRun, stage: str, done: int | None = None, asked: int | None = None) -> None:
+    """Say how far a held run is, and hold it for another lease's length."""
+    run.stage, run.steps_done, run.steps_asked = stage, done, asked
+    run.lease_until = max(run.lease_until or utc_now(), utc_now() + LEASE)
+
+
 def finish(run: SyncRun, status: str, error: str | None = None) -> None:
     """End a held run: ``done``, ``failed`` or ``cancelled``."""
     run.status, run.error, run.finished_at = status, error, utc_now()
-    run.token = run.lease_until = None
+    run.token = run.lease_until = run.stage = None
 
 
 def retry_later(run: SyncRun, error: str, retry_after: float | None) -> None:
     """Put a held run back: due again after a pause that grows, and is never shorter than what was asked for."""
     run.status, run.error = "due", error
-    run.token = run.lease_until = None
+    run.token = run.lease_until = run.stage = None
     run.next_attempt_at = utc_now() + pause(run.attempt, retry_after)
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import and_, case, func, select
 
+from grafient import evidence, reconciliation, reports
 from grafient.extensions import db, providers
-from grafient.models import CoveredDay, Integration, Restatement, SyncRun, utc_now
+from grafient.models import ApiKey, CoveredDay, Integration, Restatement, RestatementSeen, SyncRun, utc_now
 from grafient.money import usd_sum
 from grafient.periods import Period
+from grafient.reconciliation import Verdict
+from grafient.reports import RestatedDay
 
 HISTORY_ROWS = 50
-CALENDAR_DAYS = 91
+CALENDAR_DAYS = 366
+WINDOW_DAYS = 30
+ALARM_DAYS = 7
 OVERDUE_AFTER = timedelta(hours=26)
 
 
@@ -44,20 +49,15 @@ class Card:
     first_day: date | None
     last_day: date | None
     days_covered: int
+    stage: str | None
+    steps_done: int | None
+    steps_asked: int | None
+    """How far the sync under way is: its stage (see SyncRun), and days or keys done of those asked for."""
+    alarm: str | None
+    """A sentence on days that are about to fall out of what the provider tells while they are missing."""
+    no_history: str | None
     busy: bool
     paused: bool
-
-
-@dataclass(frozen=True)
-class RestatedDay:
-    """A UTC day that a sync changed: its USD before and after, over the lines that changed."""
-
-    day: date
-    changed_at: datetime
-    run_id: int
-    lines: int
-    before_usd: Decimal
-    after_usd: Decimal
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,24 @@ class IntegrationPage:
     card: Card
     calendar: Sequence[tuple[date, str]]
     runs: Sequence[SyncRun]
+    replies: Mapping[int, int]
+    """How many raw replies are kept of a run, by its id."""
     restatements: Sequence[RestatedDay]
+    verdict: Verdict
+    """What the last 30 completed days are worth."""
+    keys: int
+    no_keys: str | None
+    no_credits: str | None
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Days of an integration that changed since a user last looked, and by how much in USD, all together."""
+
+    integration_id: int
+    label: str
+    days: int
+    change_usd: Decimal
 
 
 def cards(workspace_id: int) -> list[Card]:
@@ -104,6 +121,7 @@ def _cards(integrations: list[Integration]) -> list[Card]:
             select(SyncRun).where(SyncRun.integration_id.in_(ids), SyncRun.status.in_(("due", "running")))
         ).scalars()
     }
+    missing = _missing_soon(ids)
     days = {
         row.integration_id: row
         for row in db.session.execute(
@@ -114,14 +132,40 @@ def _cards(integrations: list[Integration]) -> list[Card]:
                 func.min(CoveredDay.day).label("first"),
                 func.max(CoveredDay.day).label("last"),
             )
-            .where(CoveredDay.integration_id.in_(ids))
+            .where(CoveredDay.integration_id.in_(ids), CoveredDay.state != "provisional")
             .group_by(CoveredDay.integration_id)
         )
     }
-    return [_card(i, open_runs.get(i.id), days.get(i.id)) for i in integrations]
+    return [_card(i, open_runs.get(i.id), days.get(i.id), missing.get(i.id, [])) for i in integrations]
 
 
-def _card(integration: Integration, run: SyncRun | None, days: Any) -> Card:
+def _missing_soon(ids: Sequence[int]) -> dict[int, list[date]]:
+    """By integration, the days in the window's last week that are not settled, the first to go first."""
+    soon = _soon()
+    query = select(CoveredDay.integration_id, CoveredDay.day).where(
+        CoveredDay.integration_id.in_(ids), soon.holds(CoveredDay.day), CoveredDay.state != "provisional"
+    )
+    settled = {(row[0], row[1]) for row in db.session.execute(query)}
+    return {i: [day for day in soon if (i, day) not in settled] for i in ids}
+
+
+def _soon() -> Period:
+    """The days that OpenRouter's window, the shortest there is, loses within a week."""
+    today = utc_now().date()
+    return Period(today - timedelta(days=WINDOW_DAYS), today - timedelta(days=WINDOW_DAYS - ALARM_DAYS + 1))
+
+
+def _alarm(integration: Integration, missing: Sequence[date], run: SyncRun | None) -> str | None:
+    if not missing or (run is not None and run.attempt == 0) or integration.removed_at is not None:
+        return None
+    name = providers[integration.provider].name
+    last = missing[0] + timedelta(days=providers[integration.provider].window_days)
+    days = f"{len(missing)} days are" if len(missing) > 1 else "A day is"
+    later = "After that it can't be had at all." if integration.no_history else "After that only per model."
+    return f"{days} missing, {missing[0]} the first. {name} tells of it until {last}. {later}"
+
+
+def _card(integration: Integration, run: SyncRun | None, days: Any, missing: Sequence[date]) -> Card:
     provider = providers[integration.provider]
     state, tone, detail, since = _status(integration, run, days, utc_now())
     waits = run is not None and run.status == "due" and run.attempt > 0
@@ -141,6 +185,11 @@ def _card(integration: Integration, run: SyncRun | None, days: Any) -> Card:
         first_day=days.first if days else None,
         last_day=days.last if days else None,
         days_covered=days.days if days else 0,
+        stage=run.stage if run is not None and run.status == "running" else None,
+        steps_done=run.steps_done if run is not None else None,
+        steps_asked=run.steps_asked if run is not None else None,
+        alarm=_alarm(integration, missing, run),
+        no_history=integration.no_history,
         busy=run is not None,
         paused=integration.paused_at is not None,
     )
@@ -156,7 +205,7 @@ def _status(
         unattended = f" {_NO_WORKER}" if wanted_at and now - wanted_at > timedelta(minutes=2) else ""
         if run.status == "due" and run.attempt > 0:
             return "Retrying", "warn", detail + unattended, since
-        state = "Syncing" if integration.last_success_at else "Backfilling"
+        state = "Backfilling" if run.trigger == "backfill" or integration.last_success_at is None else "Syncing"
         return state, "busy", unattended.strip(), run.started_at or run.created_at
     if integration.problem == "needs_key":
         return (
@@ -182,37 +231,59 @@ _NO_WORKER = "It is overdue. Is a worker running? The page /readyz says what is 
 
 def integration_page(integration: Integration) -> IntegrationPage:
     """One integration's card, calendar, syncs and restatements, the latest of each."""
-    period = Period.latest(CALENDAR_DAYS)
+    today = utc_now().date()
+    period = Period(today - timedelta(days=CALENDAR_DAYS - 1), today)
     covered = select(CoveredDay.day, CoveredDay.state).where(
         CoveredDay.integration_id == integration.id, period.holds(CoveredDay.day)
     )
     states = {row.day: row.state for row in db.session.execute(covered)}
     history = select(SyncRun).where(SyncRun.integration_id == integration.id).order_by(SyncRun.id.desc())
+    runs = list(db.session.execute(history.limit(HISTORY_ROWS)).scalars())
     return IntegrationPage(
         card=card(integration),
         calendar=[(day, states.get(day, "missing")) for day in period],
-        runs=list(db.session.execute(history.limit(HISTORY_ROWS)).scalars()),
-        restatements=_restated_days(integration.id),
+        runs=runs,
+        replies=evidence.counts([run.id for run in runs]),
+        restatements=reports.restated_days([integration.id], HISTORY_ROWS),
+        verdict=reconciliation.verdict([integration], Period.latest(WINDOW_DAYS)),
+        keys=db.session.execute(
+            select(func.count()).select_from(ApiKey).where(ApiKey.integration_id == integration.id)
+        ).scalar_one(),
+        no_keys=integration.no_keys,
+        no_credits=integration.no_credits,
     )
 
 
-def _restated_days(integration_id: int) -> list[RestatedDay]:
-    rows = db.session.execute(
+def unseen(user_id: int, workspace_id: int) -> list[Unseen]:
+    """The integrations with days that changed since the user last looked at their pages."""
+    seen = func.coalesce(RestatementSeen.restatement_id, 0)
+    query = (
         select(
-            Restatement.day,
-            Restatement.run_id,
-            func.max(Restatement.changed_at, type_=Restatement.changed_at.type).label("changed_at"),
-            func.count().label("lines"),
-            usd_sum(Restatement.usage_before_usd).label("before"),
-            usd_sum(Restatement.usage_after_usd).label("after"),
+            Integration.id,
+            Integration.label,
+            func.count(Restatement.day.distinct()),
+            usd_sum(Restatement.usage_before_usd),
+            usd_sum(Restatement.usage_after_usd),
         )
-        .where(Restatement.integration_id == integration_id)
-        .group_by(Restatement.day, Restatement.run_id)
-        .order_by(Restatement.run_id.desc(), Restatement.day.desc())
-        .limit(HISTORY_ROWS)
+        .join(Restatement, Restatement.integration_id == Integration.id)
+        .outerjoin(
+            RestatementSeen,
+            and_(RestatementSeen.integration_id == Integration.id, RestatementSeen.user_id == user_id),
+        )
+        .where(Integration.workspace_id == workspace_id, Integration.removed_at.is_(None), Restatement.id > seen)
+        .group_by(Integration.id, Integration.label)
+        .order_by(Integration.id)
     )
     nothing = Decimal(0)
-    return [
-        RestatedDay(row.day, row.changed_at, row.run_id, row.lines, row.before or nothing, row.after or nothing)
-        for row in rows
-    ]
+    rows = db.session.execute(query)
+    return [Unseen(row[0], row[1], row[2], (row[4] or nothing) - (row[3] or nothing)) for row in rows]
+
+
+def look(user_id: int, integration_id: int) -> None:
+    """The user has looked at what changed in an integration so far. Commits, in a transaction of its own."""
+    db.session.rollback()
+    query = select(func.max(Restatement.id)).where(Restatement.integration_id == integration_id)
+    latest = db.session.execute(query).scalar()
+    if latest is not None:
+        db.session.merge(RestatementSeen(user_id=user_id, integration_id=integration_id, restatement_id=latest))
+    db.session.commit()

@@ -119,6 +119,7 @@ def environ(database_url: str, redis_url: str, provider_url: str, data_dir: str)
         "SECRET_KEY": "a secret for the length of a test",
         "GRAFIENT_ENCRYPTION_KEYS": ENCRYPTION_KEYS,
         "OPENROUTER_BASE_URL": provider_url,
+        "GRAFIENT_DEFAULT_PLAN": "free",  # the window alone; tests of the year before it ask for more
     }
 
 
@@ -156,7 +157,7 @@ def context(app: Flask) -> Iterator[Flask]:
 @pytest.fixture
 def workspace(context: Flask) -> Workspace:
     """A workspace to connect integrations in."""
-    workspace = Workspace(plan="ultimate")
+    workspace = Workspace(plan="free")
     db.session.add(workspace)
     db.session.commit()
     return workspace

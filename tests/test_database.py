@@ -46,7 +46,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(context: Flask)
                 ask(db.engine)
         assert db.session.execute(text("SELECT version_num FROM alembic_version")).scalar() == "9999"
     finally:
-        db.session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+        db.session.execute(text("UPDATE alembic_version SET version_num = '0002'"))
         db.session.commit()
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import threading
+import zipfile
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import func, select, update
 
-from grafient import integrations, runs, status, vault
+from grafient import evidence, integrations, runs, status, sync, vault
 from grafient.extensions import db
 from grafient.integrations import AlreadyConnected, Refused
 from grafient.models import CostLine, CoveredDay, Integration, Restatement, SyncRun, Workspace, utc_now
@@ -30,7 +30,7 @@ def run_due() -> int:
     done = 0
     while (claim := runs.claim(utc_now())) is not None:
         db.session.commit()
-        integrations.sync(claim)
+        sync.perform(claim)
         done += 1
     db.session.rollback()
     db.session.expire_all()
@@ -205,9 +205,10 @@ def test_an_unknown_shape_is_said_kept_and_stores_nothing(workspace: Workspace, 
     assert run.status == "failed"
     assert integration.problem == "api_changed"
     assert lines() == before
-    reply = integrations.raw_reply(integration, run.id)
-    assert reply is not None
-    assert b"data" in gzip.decompress(reply)
+    file = evidence.archive(integration.id, run.id)
+    assert file is not None
+    with zipfile.ZipFile(file) as replies:
+        assert b"data" in replies.read("0001.json")
 
 
 @pytest.mark.parametrize("fault", ["revoked", "expired", "inference"])
@@ -237,7 +238,7 @@ def test_a_sync_under_way_with_the_old_key_does_not_speak_of_the_new_one(
     assert claim is not None
     integrations.replace_key(integration, sandbox.key("lively-again"))
     with pytest.raises(runs.LeaseLost):
-        integrations.sync(claim)
+        sync.perform(claim)
     db.session.rollback()
     assert run_due() == 1
     assert (last_run(integration).status, integration.problem) == ("done", None)
@@ -385,7 +386,7 @@ def test_a_removed_integration_gets_nothing_from_a_sync_under_way(workspace: Wor
     assert claim is not None
     integrations.remove(integration, keep_history=True)
     with pytest.raises(runs.LeaseLost):
-        integrations.sync(claim)
+        sync.perform(claim)
     db.session.rollback()
     assert lines() == []
 

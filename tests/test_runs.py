@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import func, select
 
-from grafient import integrations, runs
+from grafient import integrations, runs, sync
 from grafient.extensions import db
 from grafient.models import Integration, SyncRun, Workspace, utc_now
 from grafient.sandbox import Sandbox
@@ -142,6 +142,6 @@ def test_a_dead_worker_leaves_no_half_and_is_replaced(context: Flask, workspace:
     claim = runs.claim(later)
     db.session.commit()
     assert claim is not None
-    integrations.sync(claim)
+    sync.perform(claim)
     run = db.session.execute(select(SyncRun)).scalar_one()
     assert (run.status, run.attempt) == ("done", 2)

@@ -2,14 +2,32 @@
 
 from grafient.models.accounts import User, Workspace
 from grafient.models.columns import utc_now
-from grafient.models.costs import CostLine, CoveredDay, Restatement
+from grafient.models.costs import (
+    UNATTRIBUTED,
+    ApiKey,
+    CostLine,
+    CoveredDay,
+    CreditReading,
+    DayCheck,
+    KeyLine,
+    RawReply,
+    Restatement,
+    RestatementSeen,
+)
 from grafient.models.integrations import Integration, SyncRun
 
 __all__ = [
+    "UNATTRIBUTED",
+    "ApiKey",
     "CostLine",
     "CoveredDay",
+    "CreditReading",
+    "DayCheck",
     "Integration",
+    "KeyLine",
+    "RawReply",
     "Restatement",
+    "RestatementSeen",
     "SyncRun",
     "User",
     "Workspace",

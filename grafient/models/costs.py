@@ -1,11 +1,21 @@
-"""What was billed: cost lines, the days that are covered, and what restated days were before."""
+"""What was billed: cost lines and which key spent them, the days that are covered, what restated days were before,
+and what else the provider said that the figures can be held against."""
 
 from __future__ import annotations
 
 from datetime import date, datetime
 from decimal import Decimal
 
-from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, String, Text
+from sqlalchemy import (
+    BigInteger,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    String,
+    Text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from grafient.extensions import Base
@@ -13,20 +23,14 @@ from grafient.models.columns import UtcDateTime
 from grafient.money import Usd
 
 
-class CostLine(Base):
-    """USD, requests and tokens of one (integration, UTC day, permaslug, endpoint, host). NULL is unknown."""
+class _Line:
+    """What a line of costs holds, whoever spent it. NULL is unknown."""
 
-    __tablename__ = "cost_line"
-    __table_args__ = (
-        Index("ix_cost_line_day_model", "integration_id", "day", "model", "usage_usd"),
-        {"sqlite_with_rowid": False},
-    )
-
-    integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"), primary_key=True)
-    day: Mapped[date] = mapped_column(primary_key=True)
-    permaslug: Mapped[str] = mapped_column(Text, primary_key=True)
-    endpoint_id: Mapped[str] = mapped_column(Text, primary_key=True)
-    host: Mapped[str] = mapped_column(Text, primary_key=True)
+    integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"))
+    day: Mapped[date]
+    permaslug: Mapped[str] = mapped_column(Text)
+    endpoint_id: Mapped[str] = mapped_column(Text)
+    host: Mapped[str] = mapped_column(Text)
 
     model: Mapped[str] = mapped_column(Text)
     usage_usd: Mapped[Decimal] = mapped_column(Usd)
@@ -39,10 +43,59 @@ class CostLine(Base):
     cached_tokens: Mapped[int | None] = mapped_column(BigInteger)
 
 
+class CostLine(_Line, Base):
+    """USD, requests and tokens of one (integration, UTC day, permaslug, endpoint, host)."""
+
+    __tablename__ = "cost_line"
+    __table_args__ = (
+        PrimaryKeyConstraint("integration_id", "day", "permaslug", "endpoint_id", "host"),
+        Index("ix_cost_line_day_model", "integration_id", "day", "model", "usage_usd"),
+        {"sqlite_with_rowid": False},
+    )
+
+
+class KeyLine(_Line, Base):
+    """The part of a cost line that one API key spent; under the hash ``UNATTRIBUTED``, what no key explains.
+
+    For each cost line the parts of all hashes add up to the whole, at the end of every transaction.
+    """
+
+    __tablename__ = "key_line"
+    __table_args__ = (
+        PrimaryKeyConstraint("integration_id", "day", "permaslug", "endpoint_id", "host", "key_hash"),
+        Index("ix_key_line_integration_id_key_hash_day", "integration_id", "key_hash", "day"),
+        {"sqlite_with_rowid": False},
+    )
+
+    key_hash: Mapped[str] = mapped_column(String(128))
+
+
+UNATTRIBUTED = ""
+
+
+class ApiKey(Base):
+    """An API key of the account, kept when it no longer exists there.
+
+    ``gone_at``: since when it is no longer listed. ``read_at``: when its costs were last read.
+    """
+
+    __tablename__ = "api_key"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"), primary_key=True)
+    key_hash: Mapped[str] = mapped_column(String(128), primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    disabled: Mapped[bool] = mapped_column(default=False)
+    gone_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    read_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
 class CoveredDay(Base):
     """A UTC day of which a whole reply spoke: with lines, or known to be without usage.
 
-    ``state``: ``final``, ``no_usage`` or ``restated``. A day without a row is missing: unknown, not zero.
+    ``state``: ``final``, ``no_usage``, ``restated`` or ``provisional``, which may still grow and is in no total.
+    A day without a row is missing: unknown, not zero. ``source``: ``activity``, the provider's record per endpoint
+    and host, or ``analytics``, per model and rounded to 6 decimals.
     """
 
     __tablename__ = "covered_day"
@@ -51,6 +104,7 @@ class CoveredDay(Base):
     integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"), primary_key=True)
     day: Mapped[date] = mapped_column(primary_key=True)
     state: Mapped[str] = mapped_column(String(16))
+    source: Mapped[str] = mapped_column(String(16), server_default="activity")
     first_run_id: Mapped[int]
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -79,3 +133,58 @@ class Restatement(Base):
     usage_after_usd: Mapped[Decimal | None] = mapped_column(Usd)
     before: Mapped[str | None] = mapped_column(Text)
     after: Mapped[str | None] = mapped_column(Text)
+
+
+class DayCheck(Base):
+    """What analytics said was charged to credits on a UTC day, rounded to 6 decimals, when it was last asked."""
+
+    __tablename__ = "day_check"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"), primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    analytics_usd: Mapped[Decimal] = mapped_column(Usd)
+    checked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class CreditReading(Base):
+    """All that was ever charged to the account's credits, as the provider said at a moment.
+
+    ``today_usd``: how much of it was on the UTC day of the moment, where analytics said so.
+    """
+
+    __tablename__ = "credit_reading"
+    __table_args__ = (Index("ix_credit_reading_integration_id_read_at", "integration_id", "read_at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"))
+    read_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    lifetime_usd: Mapped[Decimal] = mapped_column(Usd)
+    today_usd: Mapped[Decimal | None] = mapped_column(Usd)
+
+
+class RestatementSeen(Base):
+    """The last restatement of an integration that a user has looked at."""
+
+    __tablename__ = "restatement_seen"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    user_id: Mapped[int] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)
+    integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"), primary_key=True)
+    restatement_id: Mapped[int]
+
+
+class RawReply(Base):
+    """What the provider answered, gzip-compressed, without any secret; kept for a time as evidence."""
+
+    __tablename__ = "raw_reply"
+    __table_args__ = (
+        Index("ix_raw_reply_run_id", "run_id"),
+        Index("ix_raw_reply_received_at", "received_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("sync_run.id", ondelete="CASCADE"))
+    request: Mapped[str] = mapped_column(Text)
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    body: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, String, Text, text
-from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from grafient.extensions import Base
 from grafient.models.columns import UtcDateTime, utc_now
@@ -17,6 +17,8 @@ class Integration(Base):
     ``problem`` is what the last run ended with: None (nothing wrong), ``needs_key``, ``api_changed`` or ``fault``;
     with ``problem_detail``, a sentence (a success can have one too), and ``problem_since``. A removed integration
     whose history is kept has ``removed_at`` and no key. Ids are never used twice: sealed keys are bound to them.
+    ``no_history``, ``no_keys``, ``no_credits``: why the provider does not tell of days before its window (nor of
+    today), of API keys, or of credits; None where it does.
     """
 
     __tablename__ = "integration"
@@ -39,9 +41,22 @@ class Integration(Base):
     problem_detail: Mapped[str | None] = mapped_column(Text)
     problem_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_success_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    no_history: Mapped[str | None] = mapped_column(Text)
+    no_keys: Mapped[str | None] = mapped_column(Text)
+    no_credits: Mapped[str | None] = mapped_column(Text)
     paused_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    def set_problem(self, problem: str, detail: str, since: datetime | None) -> None:
+        """What the last run ended with; the moment it began is kept while it stays the same."""
+        if self.problem != problem:
+            self.problem_since = since
+        self.problem, self.problem_detail = problem, detail
+
+    def clear_problem(self, detail: str | None = None) -> None:
+        """Nothing is wrong; ``detail`` may still have something to say."""
+        self.problem, self.problem_detail, self.problem_since = None, detail, None
 
 
 _OPEN = text("status IN ('due', 'running')")
@@ -81,9 +96,11 @@ class SyncRun(Base):
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     error: Mapped[str | None] = mapped_column(Text)
-    raw_reply: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
-    """The reply that could not be read, gzip-compressed and cut to 1 MiB before."""
-    has_reply: Mapped[bool] = column_property(raw_reply.is_not(None))
+    stage: Mapped[str | None] = mapped_column(String(16))
+    """What is being read: ``costs``, ``checks``, ``history`` or ``keys``, of which ``steps_done`` of ``steps_asked``
+    (days or keys) are."""
+    steps_done: Mapped[int | None]
+    steps_asked: Mapped[int | None]
 
     first_day: Mapped[date | None]
     last_day: Mapped[date | None]

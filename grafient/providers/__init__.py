@@ -6,12 +6,16 @@ from collections.abc import Mapping
 
 from grafient.providers.contract import (
     Activity,
+    ApiKey,
     CostLine,
     KeyInfo,
     KeyRejected,
     NotManagementKey,
+    NotOffered,
     Provider,
     ProviderError,
+    RawReply,
+    Reader,
     UnexpectedResponse,
     Unreachable,
 )
@@ -22,12 +26,16 @@ PROVIDERS: Mapping[str, type[OpenRouter]] = {OpenRouter.slug: OpenRouter}
 __all__ = [
     "PROVIDERS",
     "Activity",
+    "ApiKey",
     "CostLine",
     "KeyInfo",
     "KeyRejected",
     "NotManagementKey",
+    "NotOffered",
     "Provider",
     "ProviderError",
+    "RawReply",
+    "Reader",
     "UnexpectedResponse",
     "Unreachable",
 ]

@@ -5,9 +5,9 @@ A provider knows HTTP and one API. It knows no database, no Flask, and never kee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Protocol
 
@@ -31,7 +31,8 @@ class CostLine:
 
     USD at 12 decimals. ``byok_usd`` is the provider's *estimate* of what the user's own key was charged, disjoint
     from ``usage_usd``. None is unknown, never zero. Reasoning tokens are part of the completion tokens and cached
-    tokens of the prompt tokens; in real replies either can exceed its whole. Empty strings are values.
+    tokens of the prompt tokens; in real replies either can exceed its whole. Empty strings are values; where the
+    source tells of no endpoint and no host, both are empty.
     """
 
     day: date
@@ -69,6 +70,24 @@ class Activity:
     lines: Sequence[CostLine]
 
 
+@dataclass(frozen=True)
+class ApiKey:
+    """One of the account's keys for requests to models. ``key_hash`` names it for good; it is no secret."""
+
+    key_hash: str
+    name: str
+    disabled: bool
+
+
+@dataclass(frozen=True)
+class RawReply:
+    """The evidence behind figures: what was asked (method, path and query; never a header), when, and the body."""
+
+    request: str
+    received_at: datetime
+    body: bytes
+
+
 class ProviderError(Exception):
     """A call to a provider failed. The message is a sentence for the user and holds no key.
 
@@ -104,6 +123,45 @@ class UnexpectedResponse(ProviderError):
         self.body = body
 
 
+class NotOffered(ProviderError):
+    """The provider does not tell this account so much. What else it tells still holds."""
+
+
+class Reader(Protocol):
+    """One account, read with one key for the length of a sync, by one thread. Every call raises ProviderError.
+
+    Only ``activity`` has to be offered; the others may raise NotOffered.
+    """
+
+    def activity(self) -> Activity:
+        """The provider's own record of the recent days, all that it still tells, per endpoint and host."""
+
+    def history(self, first: date, last: date) -> Activity:
+        """Per model from first to last (UTC days, both included), from the provider's analytics.
+
+        It may begin later than asked where there is more than one reply holds: ask again for what is left.
+        Today is told of as far as it goes.
+        """
+
+    def day_totals(self, first: date, last: date) -> Mapping[date, Decimal]:
+        """What analytics says was charged to credits per day, in USD, rounded to 6 decimals. No row: no entry."""
+
+    def lifetime_usd(self) -> Decimal:
+        """All that was ever charged to credits, in USD; can be a minute old."""
+
+    def api_keys(self) -> Sequence[ApiKey]:
+        """The keys for requests that exist now, disabled ones too."""
+
+    def key_activity(self, key_hash: str) -> Activity:
+        """The part of ``activity`` that one API key spent."""
+
+    def take_replies(self) -> Sequence[RawReply]:
+        """The replies since the last time, whether they could be read or not; without any secret."""
+
+    def take_notes(self) -> Sequence[str]:
+        """Sentences on what was odd in the replies since the last time, such as fields never seen before."""
+
+
 class Provider(Protocol):
     """One provider of bills, at one base address. Safe to share between threads."""
 
@@ -115,12 +173,16 @@ class Provider(Protocol):
     """Where to make one."""
     key_caution: str
     """A sentence on what else such a key can do."""
+    window_days: int
+    """How many completed UTC days ``Reader.activity`` reaches back."""
+    history_days: int
+    """How many days back ``Reader.history`` reaches."""
 
     def check_key(self, key: str) -> KeyInfo:
         """Ask whether the key can read costs; answers within 10 seconds. Raises ProviderError."""
 
-    def fetch(self, key: str) -> Activity:
-        """Everything that the provider still tells of past days. Raises ProviderError."""
+    def reader(self, key: str) -> Reader:
+        """Read the account of this key; nothing is sent yet."""
 
     def close(self) -> None:
         """Close the connections that are kept open between calls."""

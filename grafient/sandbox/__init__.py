@@ -12,7 +12,8 @@ made-up accounts whose usage follows from the calendar alone. It imports nothing
 The name of a key says whose account it opens and how it is answered.
 
 Accounts: `lively` (the demo's), `lively-again` (a second key of it), `other`, `organization`, `empty`,
-`today-only`, `byok`, `free`, `large` (some 10,000 rows in 30 days), `hostile`, and `crowd-1` ... on request.
+`today-only`, `byok`, `free`, `large` (some 10,000 rows in 30 days), `many-keys` (500 of them, each with a
+little usage), `hostile`, and `crowd-1` ... on request.
 Every manner in `grafient.sandbox.manners.MANNERS` is a key too, on an account of its own with lively's rows:
 `inference`, `revoked`, `limited`, `drip-body`, `misshapen` and so on. The same names are the faults to put on
 any key.

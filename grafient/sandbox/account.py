@@ -21,7 +21,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from grafient.sandbox.catalog import FAMILIES, Family, Host, Offer, lineup
 
-Kind = Literal["standard", "byok", "free", "empty", "today-only", "large", "hostile"]
+Kind = Literal["standard", "byok", "free", "empty", "today-only", "large", "many-keys", "hostile"]
 
 CACHED_TOKENS_SINCE = date(2026, 10, 1)  # earlier rows don't carry the field at all
 EVENT_EVERY_DAYS = 24  # plus up to six days of jitter: never more than 30 days apart
@@ -29,6 +29,8 @@ TRIAL_EVERY_DAYS = 28
 TRIAL_SPENDS_DAYS = 18
 TRIAL_LIVES_DAYS = 19
 LARGE_ROWS_A_DAY = 335
+MANY_KEYS_ROWS_A_DAY = 40
+KEYS_OF_KIND: dict[Kind, int] = {"large": 250, "many-keys": 500}
 ZERO = Decimal(0)
 
 
@@ -174,8 +176,8 @@ class Account:
 
     @cached_property
     def _lasting_keys(self) -> tuple[ApiKey, ...]:
-        if self.kind == "large":
-            return tuple(self._key(f"service-{number:03}") for number in range(250))
+        if self.kind in KEYS_OF_KIND:
+            return tuple(self._key(f"service-{number:03}") for number in range(KEYS_OF_KIND[self.kind]))
         if self.kind == "hostile":
             return tuple(self._key(name) for name in HOSTILE_NAMES)
         return (
@@ -188,7 +190,7 @@ class Account:
 
     def keys(self, day: date) -> tuple[ApiKey, ...]:
         """The inference keys that exist on `day`, disabled ones too."""
-        if self.kind == "large":
+        if self.kind in KEYS_OF_KIND:
             return self._lasting_keys
         trial = self._trial(day)
         return self._lasting_keys + ((trial,) if trial.deleted is None or day < trial.deleted else ())
@@ -409,6 +411,16 @@ def _large(account: Account, day: date) -> Iterator[Slice]:
         yield _usage(day, offer, host, key, 1 + int(60 * draw()), draw)
 
 
+def _many_keys(account: Account, day: date) -> Iterator[Slice]:
+    """Few rows, each by another key; the next day goes on with the next keys, so that all spend in 30 days."""
+    draw = _dice(account, day)
+    for number in range(MANY_KEYS_ROWS_A_DAY):
+        offer, host = _large_offer(number)
+        turn = day.toordinal() * MANY_KEYS_ROWS_A_DAY + number
+        key = account._lasting_keys[turn % len(account._lasting_keys)]
+        yield _usage(day, offer, host, key, 1 + int(60 * draw()), draw)
+
+
 @lru_cache(maxsize=LARGE_ROWS_A_DAY)
 def _large_offer(number: int) -> tuple[Offer, Host]:
     family = FAMILIES[number % 7]
@@ -469,6 +481,7 @@ _KINDS: dict[Kind, Callable[[Account, date], Iterator[Slice]]] = {
     "empty": _empty,
     "today-only": _standard,
     "large": _large,
+    "many-keys": _many_keys,
     "hostile": _hostile,
 }
 

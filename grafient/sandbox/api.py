@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import ROUND_CEILING, Decimal
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from werkzeug.wrappers import Request
 
 from grafient.sandbox import analytics
-from grafient.sandbox.account import ZERO, Account, ActivityRow, ApiKey, Slice, activity_rows
+from grafient.sandbox.account import ZERO, Account, ActivityRow, ApiKey, Slice, Workspace, activity_rows
 from grafient.sandbox.catalog import Offer, lineup
 from grafient.sandbox.state import State, days
 from grafient.sandbox.wire import ProviderError, money
 
 WINDOW_DAYS = 30
 KEYS_PER_PAGE = 100
+WORKSPACES_PER_PAGE = 50
+MOST_WORKSPACES_PER_PAGE = 100
 OUT_OF_WINDOW = "Date must be within the last 30 (completed) UTC days"
 INVALID = "Invalid request parameters"
 
@@ -152,6 +154,14 @@ def _choice(value: str | None, *choices: str) -> bool:
     return value is not None
 
 
+def _number(value: str | None, default: int, least: int = 0, most: int = 999_999_999) -> int:
+    if not value:
+        return default
+    if not re.fullmatch(r"\d{1,9}", value) or not least <= int(value) <= most:
+        raise ProviderError(400, INVALID)
+    return int(value)
+
+
 def credits_(call: Call) -> Payload:
     """Bought and used over the account's life, in top-ups of $50; today's part is in it, BYOK is not."""
     used = sum((part.usage for part in call.state.lifetime(call.account)), ZERO)
@@ -170,16 +180,14 @@ def keys(call: Call) -> Payload:
     """One page of inference keys of one workspace; deleted ones are gone, disabled ones only on request."""
     query, state, account = call.request.args, call.state, call.account
     workspace = _own_workspace(account, query.get("workspace_id") or account.workspaces[0].id)
-    offset = query.get("offset") or "0"
-    if not re.fullmatch(r"\d{1,9}", offset):
-        raise ProviderError(400, INVALID)
+    offset = _number(query.get("offset"), 0)
     with_disabled = query.get("include_disabled", "").lower() in ("true", "1")
     found = [
         key
         for key in account.keys(state.today)
         if key.workspace.id == workspace and (with_disabled or not key.disabled)
     ]
-    page = found[int(offset) : int(offset) + KEYS_PER_PAGE]
+    page = found[offset : offset + KEYS_PER_PAGE]
     usage = _usage_by_key(call)
     return {"data": [_key_json(key, usage.get(key.hash, _no_usage())) for key in page]}
 
@@ -228,6 +236,37 @@ def _usage_by_key(call: Call) -> dict[str, dict[str, Decimal]]:
                 own[f"usage{period}"] += part.usage
                 own[f"byok_usage{period}"] += part.byok_usage_inference
     return totals
+
+
+def workspaces(call: Call) -> Payload:
+    """One page of the account's workspaces, the default one first, and how many there are in all."""
+    query, found = call.request.args, call.account.workspaces
+    offset = _number(query.get("offset"), 0)
+    limit = _number(query.get("limit"), WORKSPACES_PER_PAGE, 1, MOST_WORKSPACES_PER_PAGE)
+    data = [_workspace_json(workspace, call.account) for workspace in found[offset : offset + limit]]
+    return {"data": data, "total_count": len(found)}
+
+
+def _workspace_json(workspace: Workspace, account: Account) -> Payload:
+    return {
+        "id": workspace.id,
+        "name": workspace.name,
+        "slug": workspace.name.lower().replace(" ", "-"),
+        "description": None,
+        "default_guardrail_id": str(uuid5(NAMESPACE_URL, f"{workspace.id}/guardrail")),
+        "default_text_model": None,
+        "default_image_model": None,
+        "default_provider_sort": None,
+        "include_byok_in_budgets": False,
+        "io_logging_api_key_ids": None,
+        "io_logging_sampling_rate": 1,
+        "is_data_discount_logging_enabled": True,
+        "is_observability_broadcast_enabled": False,
+        "is_observability_io_logging_enabled": False,
+        "created_by": account.id,
+        "created_at": f"{account.opened}T09:00:00Z",
+        "updated_at": None,
+    }
 
 
 def inference_key_info(call: Call) -> Payload:
@@ -305,6 +344,7 @@ ENDPOINTS: dict[str, tuple[str, Endpoint]] = {
     "/activity": ("GET", activity),
     "/credits": ("GET", credits_),
     "/keys": ("GET", keys),
+    "/workspaces": ("GET", workspaces),
     "/analytics/meta": ("GET", analytics_meta),
     "/analytics/query": ("POST", analytics_query),
 }

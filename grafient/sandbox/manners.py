@@ -3,7 +3,8 @@
 Every manner is the default of the key of the same name and can be put on any other key as a fault. There are
 four sorts: what a key may do (`inference`, `revoked` ...), passing faults of the server (`down`, `limited`
 ...), transports that misbehave (`drip-body`, `cut` ...), and replies of another shape (`misshapen` ...).
-Those that change rows leave other paths than `/activity` alone.
+Those that change rows leave other paths than `/activity` alone, and those called after an endpoint
+(`no-keys`, `analytics-down` ...) all paths but its own.
 """
 
 from __future__ import annotations
@@ -11,21 +12,25 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from datetime import date
+from decimal import Decimal
 
+import msgspec
 from werkzeug.wrappers import Response
 
 from grafient.sandbox.account import Account
 from grafient.sandbox.api import Call, Payload, inference_key_info
 from grafient.sandbox.state import Part
-from grafient.sandbox.wire import ProviderError, html, reply
+from grafient.sandbox.wire import ProviderError, html, reply, rounded_money
 
 Answer = Callable[[Call], Payload]
 Manner = Callable[[Call, Answer], Payload | Response]
 
 KEY_PATHS = ("/auth/key", "/key")
+ANALYTICS_PATHS = ("/analytics/meta", "/analytics/query")
 MANAGEMENT_ONLY = "Only management keys can perform this operation"
 ENDLESS_CHUNK = b'{"date":"2026-01-01 00:00:00","model":"endless","usage":0.000001},' * 1_000
 DEPTH = 100_000
+USAGE_METRICS = ("credits_usage", "byok_usage", "total_usage")
 
 
 def _refuse(status: int, message: str, **headers: str) -> Manner:
@@ -37,6 +42,11 @@ def _refuse(status: int, message: str, **headers: str) -> Manner:
 
 def _page(status: int, title: str) -> Manner:
     return lambda call, answer: html(status, title)
+
+
+def _at(paths: tuple[str, ...], manner: Manner) -> Manner:
+    """That manner on these paths alone."""
+    return lambda call, answer: manner(call, answer) if call.path in paths else answer(call)
 
 
 # what a key may do
@@ -78,15 +88,6 @@ def _only_key(call: Call, answer: Answer) -> Payload:
     if call.path == "/auth/key":
         raise ProviderError(404, "Not Found")
     return answer(call)
-
-
-def _analytics_refused(status: int, message: str) -> Manner:
-    def manner(call: Call, answer: Answer) -> Payload:
-        if call.path.startswith("/analytics/"):
-            raise ProviderError(status, message)
-        return answer(call)
-
-    return manner
 
 
 # transports that misbehave
@@ -186,6 +187,29 @@ def _new_field(call: Call, answer: Answer) -> Payload:
     return {**payload, "data": _with_new_fields(data)} if isinstance(data, dict) else payload
 
 
+def _analytics_silent(call: Call, answer: Answer) -> Payload:
+    data = answer(call)["data"]
+    assert isinstance(data, dict)
+    metadata = {**data["metadata"], "row_count": 0, "truncated": False}
+    return {"data": {**data, "data": [], "metadata": metadata}}
+
+
+def _analytics_off(call: Call, answer: Answer) -> Payload:
+    """All money that is known times 1.5: more than the books say."""
+    data = answer(call)["data"]
+    assert isinstance(data, dict)
+    rows = [
+        row | {name: _times_1_5(row[name]) for name in USAGE_METRICS if row.get(name) is not None}
+        for row in data["data"]
+    ]
+    return {"data": {**data, "data": rows}}
+
+
+def _times_1_5(amount: object) -> msgspec.Raw | int:
+    text = bytes(amount).decode() if isinstance(amount, msgspec.Raw) else str(amount)
+    return rounded_money(Decimal(text) * Decimal("1.5"))
+
+
 MANNERS: dict[str, Manner] = {
     "old-flag": _old_flag,
     "no-flag": _no_flag,
@@ -195,14 +219,19 @@ MANNERS: dict[str, Manner] = {
     "revoked": _refuse(401, "User not found."),
     "expired": _refuse(401, "API key expired"),
     "disabled": _refuse(401, "API key disabled"),
-    "no-analytics": _analytics_refused(404, "Not Found"),
-    "analytics-forbidden": _analytics_refused(403, MANAGEMENT_ONLY),
+    "no-analytics": _at(ANALYTICS_PATHS, _refuse(404, "Not Found")),
+    "analytics-forbidden": _at(ANALYTICS_PATHS, _refuse(403, MANAGEMENT_ONLY)),
+    "no-workspaces": _at(("/workspaces",), _refuse(404, "Not Found")),
+    "no-keys": _at(("/keys", "/workspaces"), _refuse(403, MANAGEMENT_ONLY)),
+    "no-credits": _at(("/credits",), _refuse(403, MANAGEMENT_ONLY)),
     "down": _refuse(500, "Internal Server Error"),
     "timed-out": _refuse(408, "Operation timed out. Please try again later."),
     "limited": _refuse(429, "Rate limit exceeded", Retry_After="120"),
     "bad-gateway": _page(502, "502 Bad Gateway"),
     "cloudflare": _page(403, "Attention Required! | Cloudflare"),
     "not-json": _page(200, "We'll be right back"),
+    "analytics-down": _at(ANALYTICS_PATHS, _page(503, "503 Service Temporarily Unavailable")),
+    "keys-down": _at(("/keys",), _page(503, "503 Service Temporarily Unavailable")),
     "busy-once": _busy_once,
     "slow": _slow,
     "drip-headers": _drip_headers,
@@ -216,6 +245,8 @@ MANNERS: dict[str, Manner] = {
     "wrong-types": _activity_rows(lambda row: {**row, "usage": "abc"}),
     "bad-date": _activity_rows(lambda row: {**row, "date": "31/02/2026"}),
     "nul-name": _activity_rows(lambda row: {**row, "model": "vendor/\x00model"}, first_only=True),
+    "analytics-silent": _at(("/analytics/query",), _analytics_silent),
+    "analytics-off": _at(("/analytics/query",), _analytics_off),
     "new-field": _new_field,
     "fewer-fields": _activity_rows(_with_fewer_fields),
 }
@@ -229,6 +260,7 @@ ACCOUNTS: tuple[Account, ...] = (
     Account("byok", "byok", "byok"),
     Account("free", "free", "free"),
     Account("large", "large", "large", opened=date(2026, 9, 1)),
+    Account("many-keys", "many-keys", "many-keys"),
     Account("hostile", "hostile", "hostile", overdrawn=True),
 )
 

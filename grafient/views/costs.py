@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator
-from datetime import date
+from dataclasses import replace
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -15,12 +16,15 @@ from flask_security import auth_required, current_user
 
 from grafient import database, periods, reports, status
 from grafient.coverage import Query, choices
+from grafient.models import UNATTRIBUTED, utc_now
 from grafient.periods import Period
 from grafient.reports import Tally
 
 blueprint = Blueprint("costs", __name__)
 
-_FILTERS = ("days", "from", "to", "integration", "host", "q")
+_FILTERS = ("days", "from", "to", "integration", "host", "key", "q", "group", "byok")
+NO_KEY = "unattributed"
+"""In the address, for what no key explains."""
 
 
 @blueprint.get("/")
@@ -30,8 +34,9 @@ def dashboard() -> ResponseReturnValue:
     query = _query()
     return render_template(
         "dashboard/index.html",
-        dashboard=reports.dashboard(query),
+        dashboard=reports.dashboard(query, _group()),
         backfilling=status.backfilling(query.workspace_id),
+        unseen=status.unseen(current_user.id, query.workspace_id),
         query=_args(),
         periods=periods.PERIODS,
     )
@@ -40,11 +45,12 @@ def dashboard() -> ResponseReturnValue:
 @blueprint.get("/breakdown")
 @auth_required("session")
 def breakdown() -> ResponseReturnValue:
-    """The same per model, sorted and filtered."""
-    sort, descending = _sort()
+    """The same per model, host or key, sorted and filtered."""
+    group = _group()
+    sort, descending = _sort(group)
     return render_template(
         "dashboard/breakdown.html",
-        breakdown=reports.breakdown(_query(), sort, descending),
+        breakdown=reports.breakdown(_query(), group, sort, descending),
         query=_args(),
         periods=periods.PERIODS,
         sort=sort,
@@ -57,11 +63,15 @@ def breakdown() -> ResponseReturnValue:
 @auth_required("session")
 def breakdown_csv() -> ResponseReturnValue:
     """The breakdown's rows, all of them. A figure of which a part is unknown is empty: it is not a total."""
-    query = _query()
-    found = reports.breakdown(query, *_sort(), limit=None)
+    query, group = _query(), _group()
+    found = reports.breakdown(query, group, *_sort(group), limit=None)
+    columns = (*((group, "key_hash") if group == "key" else (group,)), *reports.FIGURES, "days_covered", "days_asked")
     covered = [found.coverage.covered, found.coverage.asked]
-    cells = ([getattr(row, name) for name in reports.SORTS] + covered for row in found.rows)
-    return _csv("breakdown", query.period, (*reports.SORTS, "days_covered", "days_asked"), cells)
+    cells = (
+        [row.name, *([row.id] if group == "key" else []), *(getattr(row, name) for name in reports.FIGURES), *covered]
+        for row in found.rows
+    )
+    return _csv("breakdown", query.period, columns, cells)
 
 
 @blueprint.get("/ledger.csv")
@@ -72,6 +82,18 @@ def ledger_csv() -> ResponseReturnValue:
     return _csv("ledger", query.period, reports.LEDGER_COLUMNS, reports.ledger(query))
 
 
+@blueprint.get("/statement")
+@auth_required("session")
+def statement() -> ResponseReturnValue:
+    """A month, to be printed: by default the last one that is over."""
+    today = utc_now().date()
+    month = request.args.get("month") or f"{today.replace(day=1) - timedelta(days=1):%Y-%m}"
+    query = replace(_query(), period=Period.month(month), host=None, model=None, key=None)
+    return render_template(
+        "dashboard/statement.html", statement=reports.statement(query), month=month, query=_args(), printed_at=utc_now()
+    )
+
+
 def _query() -> Query:
     return Query(
         workspace_id=current_user.workspace_id,
@@ -79,7 +101,22 @@ def _query() -> Query:
         integration_id=_integration(),
         host=_text("host") or None,
         model=_text("q").strip() or None,
+        key=_key(),
+        byok=request.args.get("byok") == "1",
     )
+
+
+def _key() -> str | None:
+    """An API key's hash, what no key explains, or None for all. One that nobody has simply has no costs."""
+    text = _text("key")
+    return UNATTRIBUTED if text == NO_KEY else text or None
+
+
+def _group() -> str:
+    group = request.args.get("group") or "model"
+    if group not in reports.GROUPS:
+        abort(400)
+    return group
 
 
 def _text(name: str) -> str:
@@ -106,10 +143,10 @@ def _args() -> dict[str, str]:
     return {name: request.args[name] for name in _FILTERS if request.args.get(name)}
 
 
-def _sort() -> tuple[str, bool]:
+def _sort(group: str) -> tuple[str, bool]:
     sort = request.args.get("sort") or "usage_usd"
-    direction = request.args.get("dir") or ("asc" if sort == "model" else "desc")
-    if sort not in reports.SORTS or direction not in ("asc", "desc"):
+    direction = request.args.get("dir") or ("asc" if sort == group else "desc")
+    if sort not in (group, *reports.FIGURES) or direction not in ("asc", "desc"):
         abort(400)
     return sort, direction == "desc"
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 from functools import wraps
 from typing import Any
 
-from flask import Blueprint, Response, abort, flash, make_response, redirect, render_template, url_for
+from flask import Blueprint, abort, flash, make_response, redirect, render_template, send_file, url_for
 from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user
 
-from grafient import integrations, jobs, status
+from grafient import database, evidence, integrations, jobs, reports, status
 from grafient.extensions import limiter, providers
 from grafient.forms import IntegrationForm, RemoveForm, ReplaceKeyForm
 from grafient.integrations import AlreadyConnected, Refused
 from grafient.models import Integration
+from grafient.periods import Period
 from grafient.providers import KeyInfo, KeyRejected, ProviderError
 from grafient.views.htmx import answer, is_htmx
 
@@ -99,8 +99,19 @@ def create() -> ResponseReturnValue:
 @blueprint.get("/<int(max=2147483647):integration_id>")
 @owned
 def show(integration: Integration) -> ResponseReturnValue:
-    """One integration."""
-    return _page(integration, ReplaceKeyForm())
+    """One integration. Who sees it has looked at what changed."""
+    page = _page(integration, ReplaceKeyForm())
+    database.reading.set(False)
+    status.look(current_user.id, integration.id)
+    return page
+
+
+@blueprint.get("/<int(max=2147483647):integration_id>/days/<day>")
+@owned
+def day(integration: Integration, day: str) -> ResponseReturnValue:
+    """One of its days, line by line."""
+    found = Period.parse({"from": day, "to": day}).first
+    return render_template("integrations/day.html", integration=integration, page=reports.day_page(integration, found))
 
 
 @blueprint.get("/<int(max=2147483647):integration_id>/card")
@@ -168,19 +179,14 @@ def delete(integration: Integration) -> ResponseReturnValue:
     return answer(None, url_for(".index"))
 
 
-@blueprint.get("/<int(max=2147483647):integration_id>/runs/<int(max=2147483647):run_id>/reply")
+@blueprint.get("/<int(max=2147483647):integration_id>/runs/<int(max=2147483647):run_id>/replies.zip")
 @owned
-def reply(integration: Integration, run_id: int) -> ResponseReturnValue:
-    """The raw reply that a run could not read, as a file."""
-    raw = integrations.raw_reply(integration, run_id)
-    if raw is None:
+def replies(integration: Integration, run_id: int) -> ResponseReturnValue:
+    """What the provider answered in a run, as it came."""
+    file = evidence.archive(integration.id, run_id)
+    if file is None:
         abort(404)
-    name = f"grafient-run-{run_id}-reply.txt"
-    return Response(
-        gzip.decompress(raw),
-        mimetype="text/plain",
-        headers={"Content-Disposition": f"attachment; filename={name}"},
-    )
+    return send_file(file, "application/zip", as_attachment=True, download_name=f"grafient-sync-{run_id}-replies.zip")
 
 
 def _page(integration: Integration, key_form: ReplaceKeyForm, code: int = 200) -> ResponseReturnValue:

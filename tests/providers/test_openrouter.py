@@ -27,9 +27,10 @@ from grafient.providers import (
     ProviderError,
     UnexpectedResponse,
     Unreachable,
-    openrouter,
 )
-from grafient.providers.openrouter import OpenRouter, parse_activity
+from grafient.providers.openrouter import OpenRouter
+from grafient.providers.openrouter.calls import http_date
+from grafient.providers.openrouter.replies import parse_activity
 from grafient.sandbox import Sandbox
 from tests.certificates import self_signed
 
@@ -181,7 +182,7 @@ class TestParsing:
 
 @pytest.mark.parametrize("value", ["", "x", "Fri, 31 Dec 9999 23:59:59 -0100", "Mon, 00 Foo 2026", "0"])
 def test_a_wild_date_in_a_header_is_no_date(value: str) -> None:
-    assert openrouter._http_date(value) is None
+    assert http_date(value) is None
 
 
 class TestCheckKey:
@@ -243,7 +244,7 @@ class TestCheckKey:
 
 class TestFetch:
     def test_the_whole_window_in_one_reply(self, provider: OpenRouter, sandbox: Sandbox) -> None:
-        activity = provider.fetch(sandbox.key("lively"))
+        activity = provider.reader(sandbox.key("lively")).activity()
         today = sandbox.today
         assert (activity.first_day, activity.last_day) == (today - timedelta(days=30), today - timedelta(days=1))
         truth = sandbox.truth("lively", activity.first_day, activity.last_day)
@@ -252,35 +253,35 @@ class TestFetch:
 
     @pytest.mark.parametrize("name", ["empty", "today-only"])
     def test_no_usage_is_no_lines(self, provider: OpenRouter, sandbox: Sandbox, name: str) -> None:
-        assert provider.fetch(sandbox.key(name)).lines == []
+        assert provider.reader(sandbox.key(name)).activity().lines == []
 
     def test_hostile_names_and_repeats_come_through(self, provider: OpenRouter, sandbox: Sandbox) -> None:
-        activity = provider.fetch(sandbox.key("hostile"))
+        activity = provider.reader(sandbox.key("hostile")).activity()
         truth = sandbox.truth("hostile", activity.first_day, activity.last_day)
         difference = sum(line.usage_usd for line in activity.lines) - truth.usage
         assert abs(difference) < Decimal("1E-12"), "one row is finer than 12 decimals"
 
     @pytest.mark.parametrize("name", ["fewer-fields", "byok", "free", "organization"])
     def test_other_accounts(self, provider: OpenRouter, sandbox: Sandbox, name: str) -> None:
-        activity = provider.fetch(sandbox.key(name))
+        activity = provider.reader(sandbox.key(name)).activity()
         truth = sandbox.truth(name, activity.first_day, activity.last_day)
         assert sum(line.usage_usd for line in activity.lines) == truth.usage
 
     def test_a_fault_that_passes_is_retried_within_the_call(self, provider: OpenRouter, sandbox: Sandbox) -> None:
         sandbox.fault("lively", "down", times=2)
-        assert provider.fetch(sandbox.key("lively")).lines
+        assert provider.reader(sandbox.key("lively")).activity().lines
 
     def test_retry_after_is_honoured_when_it_fits(self, provider: OpenRouter, sandbox: Sandbox) -> None:
-        assert provider.fetch(sandbox.key("busy-once")).lines
+        assert provider.reader(sandbox.key("busy-once")).activity().lines
 
     def test_a_redirect_is_not_followed_with_the_key(self, provider: OpenRouter, sandbox: Sandbox) -> None:
         with pytest.raises(Unreachable):
-            provider.fetch(sandbox.key("redirect"))
+            provider.reader(sandbox.key("redirect")).activity()
         assert not [r for r in sandbox.requests() if r.path.startswith("/elsewhere")]
 
     def test_nothing_but_reading_is_ever_sent(self, provider: OpenRouter, sandbox: Sandbox) -> None:
         provider.check_key(sandbox.key("lively"))
-        provider.fetch(sandbox.key("lively"))
+        provider.reader(sandbox.key("lively")).activity()
         log = sandbox.requests()
         assert {r.method for r in log} == {"GET"}
         assert not any(r.query for r in log), "the whole window: asking for a day outside of it is an error"
@@ -290,7 +291,7 @@ class TestFetch:
     ) -> None:
         ahead = datetime.now(UTC) + timedelta(days=1)
         monkeypatch.setattr("grafient.providers.openrouter._server_clock", lambda _: [ahead])
-        activity = provider.fetch(sandbox.key("lively"))
+        activity = provider.reader(sandbox.key("lively")).activity()
         assert activity.first_day == ahead.date() - timedelta(days=30)
         assert activity.last_day == sandbox.today - timedelta(days=1)
 
@@ -300,7 +301,7 @@ def test_a_body_that_does_not_end_is_cut(
 ) -> None:
     monkeypatch.setattr("grafient.providers.http.MAX_BODY_BYTES", 100_000)
     with pytest.raises(UnexpectedResponse, match="did not end"):
-        provider.fetch(sandbox.key("endless"))
+        provider.reader(sandbox.key("endless")).activity()
 
 
 def test_a_certificate_that_can_not_be_verified_gets_no_key(tmp_path: Path) -> None:
@@ -326,7 +327,7 @@ def test_a_certificate_that_can_not_be_verified_gets_no_key(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["revoked", "inference", "down", "null-data", "cloudflare"])
 def test_the_key_is_in_no_error_and_no_repr(provider: OpenRouter, sandbox: Sandbox, name: str) -> None:
     key = sandbox.key(name)
-    for call in (provider.check_key, provider.fetch):
+    for call in (provider.check_key, lambda key: provider.reader(key).activity()):
         with pytest.raises(ProviderError) as caught:
             call(key)
         assert key not in f"{caught.value} {caught.value!r} {caught.value.__cause__!r}"

@@ -136,6 +136,16 @@ def test_the_large_account_has_ten_thousand_rows_a_month() -> None:
     assert len(large.keys(YEAR[-1])) == 250
 
 
+@given(any_day)
+@steady
+def test_each_of_many_keys_spends_within_thirty_days(today: date) -> None:
+    account = next(account for account in ACCOUNTS if account.name == "many-keys")
+    parts = [part for back in range(1, 31) for part in account.slices(today - timedelta(days=back))]
+    assert {part.key.hash for part in parts if part.usage > 0} == {key.hash for key in account.keys(today)}
+    assert len(account.keys(today)) == 500
+    assert len({part.key.hash for part in account.slices(today)}) == len(account.rows(today)) == 40
+
+
 def test_the_hostile_account_is() -> None:
     hostile = next(account for account in ACCOUNTS if account.name == "hostile")
     rows = hostile.rows(date(2026, 11, 20))

@@ -223,6 +223,42 @@ def test_keys_come_a_hundred_a_page(ask: Ask) -> None:
     assert ask("/keys", offset="-1").status_code == 400
 
 
+def test_five_hundred_keys_that_all_spend(sandbox: Sandbox, ask: Ask) -> None:
+    pages = [rows_of(ask("/keys", "many-keys", offset=str(offset))) for offset in range(0, 600, 100)]
+    assert [len(page) for page in pages] == [100] * 5 + [0]
+    rows = rows_of(ask("/activity", "many-keys"))
+    assert len(rows) == 30 * 40
+    assert total(rows) == sandbox.truth("many-keys", FIRST, LAST).usage
+    one = rows_of(ask("/activity", "many-keys", api_key_hash=pages[4][99]["hash"]))
+    assert total(one) > 0
+
+
+def test_workspaces(sandbox: Sandbox, ask: Ask) -> None:
+    account = sandbox.account("organization")
+    default, second = account.workspaces
+    reply = exact(ask("/workspaces", "organization"))
+    assert reply["total_count"] == 2
+    assert [(row["id"], row["name"], row["slug"]) for row in reply["data"]] == [
+        (default.id, "Default", "default"),
+        (second.id, "Data platform", "data-platform"),
+    ]
+    assert reply["data"][0]["created_by"] == account.id
+    for page, ids in (
+        ({"limit": "1"}, [default.id]),
+        ({"offset": "1", "limit": "100"}, [second.id]),
+        ({"offset": "2"}, []),
+    ):
+        reply = exact(ask("/workspaces", "organization", **page))
+        assert ([row["id"] for row in reply["data"]], reply["total_count"]) == (ids, 2)
+
+
+@pytest.mark.parametrize("query", [{"limit": "0"}, {"limit": "101"}, {"limit": "all"}, {"offset": "-1"}])
+def test_a_malformed_page_of_workspaces_is_refused(ask: Ask, query: dict[str, str]) -> None:
+    response = ask("/workspaces", **query)
+    assert response.status_code == 400
+    assert response.json()["error"] == {"message": "Invalid request parameters", "code": 400}
+
+
 def test_models_are_public(sandbox: Sandbox, client: httpx.Client) -> None:
     for headers in ({}, {"Authorization": "Bearer nonsense"}):
         response = client.get(f"{sandbox.base_url}/models", headers=headers)

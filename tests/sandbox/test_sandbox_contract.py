@@ -99,6 +99,16 @@ def test_keys(sdk: Sdk) -> None:
     assert len(sdk("large").api_keys.list(offset=200).data) == 50
 
 
+def test_workspaces(sandbox: Sandbox, sdk: Sdk) -> None:
+    account = sandbox.account("lively")
+    reply = sdk("lively").workspaces.list(limit=1)
+    assert reply.result.total_count == len(account.workspaces) == 2
+    found = [*reply.result.data, *reply.next().result.data]
+    assert [(one.id, one.name) for one in found] == [(one.id, one.name) for one in account.workspaces]
+    assert {one.created_by for one in found} == {account.id}
+    assert sdk("lively").workspaces.list(offset=2).result.data == []
+
+
 def test_models(sdk: Sdk) -> None:
     assert len(sdk("lively").models.list().result.data) > 10
 

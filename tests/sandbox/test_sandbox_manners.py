@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import date, timedelta
 from decimal import Decimal
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -21,10 +22,11 @@ Ask = Callable[..., httpx.Response]
 
 
 def test_every_promised_name_exists() -> None:
-    promised = """lively other lively-again organization empty today-only byok free large hostile old-flag no-flag
-        no-flag-inference inference only-key revoked expired disabled no-analytics down bad-gateway cloudflare
-        limited busy-once slow drip-headers drip-body cut redirect endless not-json misshapen wrong-types
-        null-data deep bad-date new-field fewer-fields"""
+    promised = """lively other lively-again organization empty today-only byok free large many-keys hostile
+        old-flag no-flag no-flag-inference inference only-key revoked expired disabled no-analytics down
+        bad-gateway cloudflare limited busy-once slow drip-headers drip-body cut redirect endless not-json
+        misshapen wrong-types null-data deep bad-date new-field fewer-fields no-workspaces no-keys no-credits
+        keys-down analytics-down analytics-silent analytics-off"""
     assert set(promised.split()) <= set(cast())
 
 
@@ -36,7 +38,7 @@ def test_every_manner_has_an_account_of_its_own() -> None:
 
 @pytest.mark.parametrize("name", ["revoked", "expired", "disabled"])
 def test_dead_keys(ask: Ask, name: str) -> None:
-    for path in ("/auth/key", "/key", "/activity", "/credits", "/keys"):
+    for path in ("/auth/key", "/key", "/activity", "/credits", "/keys", "/workspaces"):
         response = ask(path, name)
         assert response.status_code == response.json()["error"]["code"] == 401
     assert ask("/auth/key", "revoked").json()["error"]["message"] == "User not found."
@@ -46,7 +48,8 @@ def test_an_inference_key_is_known_but_refused(ask: Ask) -> None:
     data = ask("/auth/key", "inference").json()["data"]
     assert data["is_management_key"] is data["is_provisioning_key"] is False
     assert data["usage"] > 0
-    assert [ask(path, "inference").status_code for path in ("/activity", "/keys", "/analytics/meta")] == [403] * 3
+    for path in ("/activity", "/keys", "/workspaces", "/analytics/meta"):
+        assert ask(path, "inference").status_code == 403
     assert ask("/credits", "inference").status_code == 200
 
 
@@ -75,6 +78,62 @@ def test_without_analytics(ask: Ask, name: str, status: int) -> None:
     query = ask("/analytics/query", name, method="POST", json={"metrics": ["request_count"]})
     assert query.status_code == status
     assert ask("/activity", name).status_code == 200
+
+
+GETS = ("/auth/key", "/key", "/activity", "/credits", "/keys", "/workspaces", "/analytics/meta")
+
+
+@pytest.mark.parametrize(
+    ("name", "paths", "status"),
+    [
+        ("no-workspaces", ("/workspaces",), 404),
+        ("no-keys", ("/keys", "/workspaces"), 403),
+        ("no-credits", ("/credits",), 403),
+        ("keys-down", ("/keys",), 503),
+        ("analytics-down", ("/analytics/meta",), 503),
+    ],
+)
+def test_without_some_endpoints(ask: Ask, name: str, paths: tuple[str, ...], status: int) -> None:
+    replies = {path: ask(path, name) for path in GETS}
+    assert {path: reply.status_code for path, reply in replies.items() if reply.status_code != 200} == dict.fromkeys(
+        paths, status
+    )
+    kind = "text/html" if status == 503 else "application/json"
+    assert all(replies[path].headers["Content-Type"].startswith(kind) for path in paths)
+
+
+METRICS = ["total_usage", "credits_usage", "byok_usage", "request_count"]
+
+
+def analytics(ask: Ask, name: str) -> dict[str, Any]:
+    body = {"metrics": METRICS, "granularity": "day", "dimensions": ["model"]}
+    response = ask("/analytics/query", name, method="POST", json=body)
+    data: dict[str, Any] = json.loads(response.content, parse_float=Decimal)["data"]
+    return data
+
+
+def test_silent_analytics(sandbox: Sandbox, ask: Ask) -> None:
+    sandbox.settings.analytics_row_limit = 5
+    data = analytics(ask, "analytics-silent")
+    assert data["data"] == []
+    assert (data["metadata"]["row_count"], data["metadata"]["truncated"]) == (0, False)
+    assert ask("/analytics/query", "analytics-silent", method="POST", json={"metrics": []}).status_code == 400
+    assert ask("/analytics/meta", "analytics-silent").status_code == 200
+    assert ask("/activity", "analytics-silent").json()["data"]
+
+
+def test_analytics_that_differ(sandbox: Sandbox, ask: Ask) -> None:
+    good, off = analytics(ask, "lively"), analytics(ask, "analytics-off")
+    assert off["metadata"] == good["metadata"]
+    for ours, theirs in zip(good["data"], off["data"], strict=True):
+        assert {**theirs, **{name: ours[name] for name in METRICS[:3]}} == ours
+        for name in METRICS[:3]:
+            assert (theirs[name] is None) == (ours[name] is None)
+            assert abs((theirs[name] or 0) - (ours[name] or 0) * Decimal("1.5")) <= Decimal("0.000001")
+    assert {row["byok_usage"] is None for row in off["data"]} == {True, False}
+    assert sum(row["total_usage"] for row in off["data"]) > sum(row["total_usage"] for row in good["data"])
+    down = ask("/analytics/query", "analytics-down", method="POST", json={"metrics": ["request_count"]})
+    assert down.status_code == 503
 
 
 @pytest.mark.parametrize(("name", "status"), [("down", 500), ("timed-out", 408), ("limited", 429)])

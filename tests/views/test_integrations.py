@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import func, select
 
-from grafient import integrations, runs
+from grafient import runs, sync
 from grafient.extensions import db
 from grafient.models import Integration, utc_now
 from grafient.sandbox import Sandbox
@@ -22,7 +22,7 @@ def run_due(app: Flask) -> None:
     with app.app_context():
         while (claim := runs.claim(utc_now())) is not None:
             db.session.commit()
-            integrations.sync(claim)
+            sync.perform(claim)
 
 
 def connected(app: Flask, pages: Pages, sandbox: Sandbox, name: str = "lively") -> None:

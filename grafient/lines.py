@@ -1,0 +1,57 @@
+"""Lines of costs in bulk: read, compared by their identity, replaced. What ``ledger`` and ``attribution`` stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, fields
+from datetime import date
+from typing import Any
+
+from sqlalchemy import ColumnElement, bindparam, delete, insert, select
+
+from grafient.extensions import db
+from grafient.models import CostLine, KeyLine
+from grafient.providers import CostLine as Line
+
+Identity = tuple[date, str, str, str]
+
+IDENTITY = ("day", "permaslug", "endpoint_id", "host")
+FIELDS = tuple(field.name for field in fields(Line))
+MEASURES = tuple(name for name in FIELDS if name not in IDENTITY)
+
+
+def identity(line: Line) -> Identity:
+    """What makes a line the same line in another reply."""
+    return line.day, line.permaslug, line.endpoint_id, line.host
+
+
+def stored(table: type[CostLine | KeyLine], integration_id: int, *conditions: ColumnElement[bool]) -> list[Line]:
+    """The lines of an integration in a table."""
+    columns = [getattr(table, name) for name in FIELDS]
+    query = select(*columns).where(table.integration_id == integration_id, *conditions)
+    return [Line(**row._mapping) for row in db.session.execute(query)]
+
+
+def replace(
+    table: type[CostLine | KeyLine], integration_id: int, gone: Iterable[Line], here: Iterable[Line], **also: str
+) -> None:
+    """Take lines away and write others; ``also`` names what else makes a row of the table, its ``key_hash``."""
+    names = (*IDENTITY, *also)
+    statement = delete(table.__table__).where(  # type: ignore[arg-type]
+        table.integration_id == bindparam("b_integration_id"),
+        *(getattr(table, name) == bindparam(f"b_{name}") for name in names),
+    )
+    own = {f"b_{name}": value for name, value in also.items()} | {"b_integration_id": integration_id}
+    many(statement, [{f"b_{name}": getattr(line, name) for name in IDENTITY} | own for line in gone])
+    many(insert(table), [asdict(line) | also | {"integration_id": integration_id} for line in here])
+
+
+def many(statement: Any, rows: Sequence[dict[str, Any]]) -> None:
+    """Execute for each of the rows, of which there may be none."""
+    if rows:
+        db.session.connection().execute(statement, list(rows))
+
+
+def on(table: type[CostLine | KeyLine], days: Collection[date]) -> ColumnElement[bool]:
+    """The condition that a line is of one of the days."""
+    return table.day.in_(days)

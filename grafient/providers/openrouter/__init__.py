@@ -1,0 +1,267 @@
+"""OpenRouter: the only package that knows its API.
+
+Facts are from https://openrouter.ai/docs/api-reference and from what live accounts send, which differs: a management
+key looks like any other (``sk-or-v1-``), days arrive with a time, fields come and go. ``calls`` asks, ``replies``
+reads what was answered.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+from grafient.providers.contract import (
+    Activity,
+    ApiKey,
+    CostLine,
+    KeyInfo,
+    NotManagementKey,
+    NotOffered,
+    RawReply,
+    UnexpectedResponse,
+)
+from grafient.providers.http import ReadingClient, Reply, within
+from grafient.providers.openrouter.calls import INFERENCE_KEY, Calls, NotFound, http_date
+from grafient.providers.openrouter.replies import (
+    METRIC_COUNTS,
+    odd_fields,
+    parse_activity,
+    parse_key,
+    parse_keys,
+    parse_lifetime,
+    parse_meta,
+    parse_query,
+    parse_workspaces,
+)
+
+WINDOW_DAYS = 30
+"""/activity tells the last 30 completed UTC days, and never more."""
+
+HISTORY_DAYS = 365
+"""/analytics/query reaches so many days back."""
+
+MOST_ROWS = 10_000
+"""In one reply of /analytics/query."""
+
+CHECK_SECONDS = 9.0
+FETCH_SECONDS = 60.0
+_ACCOUNT_REF = 255
+_KEYS_A_PAGE = 100
+_MOST_PAGES = 200
+
+
+class OpenRouter:
+    """One OpenRouter at one base address; shared by all threads."""
+
+    slug = "openrouter"
+    name = "OpenRouter"
+    key_name = "Management key"
+    key_url = "https://openrouter.ai/settings/management-keys"
+    key_caution = "A Management key can also create and delete keys: OpenRouter has none that may only read."
+    default_base_url = "https://openrouter.ai/api/v1"
+    window_days = WINDOW_DAYS
+    history_days = HISTORY_DAYS
+
+    def __init__(self, base_url: str | None = None) -> None:
+        self._base_url = base_url or self.default_base_url
+        self._client = ReadingClient()
+
+    def check_key(self, key: str) -> KeyInfo:
+        """Ask /auth/key (or /key, its other name). 200 alone proves nothing: an inference key gets it too."""
+        calls = Calls(self._client, self._base_url, key)
+        with within(CHECK_SECONDS):
+            try:
+                reply = calls.get("/auth/key", attempts=2)
+            except NotFound:
+                reply = calls.get("/key", attempts=2)
+            data = parse_key(reply.body)
+            if data.is_management_key is None and data.is_provisioning_key is None:
+                _probe_activity(calls)
+            elif not (data.is_management_key or data.is_provisioning_key):
+                raise NotManagementKey(INFERENCE_KEY)
+        account = str(data.organization_id or data.creator_user_id or "").replace("\0", "\N{REPLACEMENT CHARACTER}")
+        if len(account) > _ACCOUNT_REF:
+            raise UnexpectedResponse(f"OpenRouter's id of the account is longer than {_ACCOUNT_REF}.", reply.body)
+        return KeyInfo(account or None, data.label, data.expires_at)
+
+    def reader(self, key: str) -> OpenRouterReader:
+        """Read the account of this key."""
+        return OpenRouterReader(Calls(self._client, self._base_url, key))
+
+    def close(self) -> None:
+        """Close the connections that are kept open between calls."""
+        self._client.close()
+
+
+def _probe_activity(calls: Calls) -> None:
+    """Raise NotManagementKey if /activity refuses the key. Two days back is inside the window at any midnight."""
+    day = datetime.now(UTC).date() - timedelta(days=2)
+    calls.get("/activity", attempts=2, params={"date": day.isoformat()})
+
+
+class OpenRouterReader:
+    """One account for the length of a sync, see ``Reader``.
+
+    Analytics allows 64 requests a minute: four at once, then 48 a minute, leave room for another sync in the same
+    minute. There is no published figure for keys and what each spent: a dozen
+    at once, then four a second.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._notes: list[str] = []
+        self._analytics_pace = _Pace(0.8, burst=4)
+        self._keys_pace = _Pace(4, burst=12)
+        self._metrics: list[str] | None = None
+
+    def activity(self) -> Activity:
+        """The last 30 completed UTC days in one reply."""
+        return self._activity({}, watch=True)
+
+    def key_activity(self, key_hash: str) -> Activity:
+        """The same window, of one key."""
+        self._keys_pace.wait()
+        with _not_offered("OpenRouter does not tell what this API key spent."):
+            return self._activity({"api_key_hash": key_hash})
+
+    def history(self, first: date, last: date) -> Activity:
+        """Per model; the newer part of what was asked, where a reply would not hold all of it."""
+        while True:
+            lines, truncated = self._query(first, last, ["model"])
+            if not truncated:
+                return Activity(first, last, lines)
+            if first == last:
+                raise UnexpectedResponse(f"OpenRouter's analytics has more models on {first} than one reply holds.")
+            first = last - (last - first) // 2
+
+    def day_totals(self, first: date, last: date) -> Mapping[date, Decimal]:
+        """Credits per day."""
+        lines, truncated = self._query(first, last, [])
+        if truncated:
+            raise UnexpectedResponse("OpenRouter's analytics truncated a reply that has one row a day.")
+        return {line.day: line.usage_usd for line in lines}
+
+    def lifetime_usd(self) -> Decimal:
+        """``total_usage`` of /credits."""
+        with within(FETCH_SECONDS), _not_offered("OpenRouter does not tell this account's credits."):
+            return parse_lifetime(self._calls.get("/credits", attempts=3).body)
+
+    def api_keys(self) -> Sequence[ApiKey]:
+        """The keys of all workspaces; of the default one where the server does not tell of others."""
+        with _not_offered("OpenRouter does not tell this account's API keys."):
+            keys: dict[str, ApiKey] = {}
+            for scope in [{"workspace_id": workspace} for workspace in self._workspaces()] or [{}]:
+                keys |= self._pages(scope)
+        return list(keys.values())
+
+    def take_replies(self) -> list[RawReply]:
+        """The replies since the last time."""
+        return self._calls.take_replies()
+
+    def take_notes(self) -> list[str]:
+        """What was odd since the last time."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def _activity(self, params: dict[str, str], *, watch: bool = False) -> Activity:
+        """The reply's silence speaks only for days that were in the window by every clock there is, ours before and
+        after the call and the server's, so that a midnight on the way makes no day of usage look empty.
+        """
+        before = datetime.now(UTC)
+        with within(FETCH_SECONDS):
+            reply = self._calls.get("/activity", attempts=4, params=params or None)
+        clocks = [before, datetime.now(UTC), *_server_clock(reply)]
+        newest, oldest = max(clocks).date(), min(clocks).date()
+        lines = [line for line in parse_activity(reply.body) if line.day < newest]
+        odd = odd_fields(reply.body) if watch else None
+        self._notes += [odd] if odd else []
+        return Activity(newest - timedelta(days=WINDOW_DAYS), oldest - timedelta(days=1), lines)
+
+    def _query(self, first: date, last: date, dimensions: list[str]) -> tuple[list[CostLine], bool]:
+        """One question to analytics. Its time range ends before the day after the last."""
+        metrics = self._offered_metrics()
+        question = {
+            "metrics": metrics,
+            "dimensions": dimensions,
+            "granularity": "day",
+            "time_range": {"start": _midnight(first), "end": _midnight(last + timedelta(days=1))},
+            "limit": MOST_ROWS,
+        }
+        self._analytics_pace.wait()
+        with within(FETCH_SECONDS), _not_offered(_NO_ANALYTICS):
+            reply = self._calls.ask("/analytics/query", question, attempts=3)
+        lines, truncated = parse_query(reply.body, metrics)
+        if any(not first <= line.day <= last for line in lines):
+            raise UnexpectedResponse("OpenRouter's analytics tells of days that it was not asked for.", reply.body)
+        return lines, truncated
+
+    def _offered_metrics(self) -> list[str]:
+        """What this server's analytics has of what Grafient reads, asked once. Raises NotOffered without costs."""
+        if self._metrics is None:
+            with within(FETCH_SECONDS), _not_offered(_NO_ANALYTICS):
+                metrics, dimensions = parse_meta(self._calls.get("/analytics/meta", attempts=3).body)
+            if "credits_usage" not in metrics or "model" not in dimensions:
+                raise NotOffered("OpenRouter's analytics no longer has credits per model and day.")
+            wanted = ("total_usage", "credits_usage", "byok_usage", *METRIC_COUNTS)
+            self._metrics = [name for name in wanted if name in metrics]
+        return self._metrics
+
+    def _workspaces(self) -> list[str]:
+        try:
+            with within(FETCH_SECONDS):
+                return parse_workspaces(self._calls.get("/workspaces", attempts=3, params={"limit": "100"}).body)
+        except (NotFound, NotManagementKey):
+            return []
+
+    def _pages(self, params: dict[str, str]) -> dict[str, ApiKey]:
+        """Every page of /keys. The end is a page without a key that is new, however long pages are."""
+        keys: dict[str, ApiKey] = {}
+        for _ in range(_MOST_PAGES):
+            self._keys_pace.wait()
+            with within(FETCH_SECONDS):
+                asked = {**params, "include_disabled": "true", "offset": str(len(keys))}
+                page = parse_keys(self._calls.get("/keys", attempts=3, params=asked).body)
+            fresh = {key.key_hash: key for key in page if key.key_hash not in keys}
+            keys |= fresh
+            if not fresh or len(page) < _KEYS_A_PAGE:
+                break
+        return keys
+
+
+_NO_ANALYTICS = "OpenRouter does not offer analytics to this account."
+
+
+@contextmanager
+def _not_offered(sentence: str) -> Iterator[None]:
+    """403 and 404 beside the main road say what is not offered, not that the key is bad."""
+    try:
+        yield
+    except (NotFound, NotManagementKey):
+        raise NotOffered(sentence) from None
+
+
+class _Pace:
+    """So many calls a second, after a first ``burst`` that need not wait."""
+
+    def __init__(self, per_second: float, burst: int) -> None:
+        self._every, self._burst = 1 / per_second, burst
+        self._free_at = time.monotonic() - burst * self._every
+
+    def wait(self) -> None:
+        """Sleep until the next call may start."""
+        now = time.monotonic()
+        self._free_at = max(self._free_at, now - self._burst * self._every) + self._every
+        if self._free_at > now:
+            time.sleep(self._free_at - now)
+
+
+def _midnight(day: date) -> str:
+    return f"{day}T00:00:00Z"
+
+
+def _server_clock(reply: Reply) -> list[datetime]:
+    moment = http_date(reply.headers.get("Date", ""))
+    return [] if moment is None else [moment]

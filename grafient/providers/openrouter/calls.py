@@ -1,0 +1,153 @@
+"""Asking OpenRouter: one call with its retries, and what an answer other than a JSON 200 means."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+import msgspec
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_before_delay
+from tenacity.wait import wait_random_exponential
+
+from grafient.providers.contract import (
+    KeyRejected,
+    NotManagementKey,
+    NotOffered,
+    ProviderError,
+    RawReply,
+    UnexpectedResponse,
+    Unreachable,
+)
+from grafient.providers.http import BodyTooLarge, ReadingClient, Reply, remaining
+
+INFERENCE_KEY = "This is a regular inference key. Grafient needs a Management key."
+
+
+class NotFound(NotOffered):
+    """404: an address that this server does not have."""
+
+
+class Calls:
+    """Calls with one key at one base address; keeps every reply that says something, as evidence."""
+
+    def __init__(self, client: ReadingClient, base_url: str, key: str) -> None:
+        self._client, self._base_url, self._key = client, base_url, key
+        self._replies: list[RawReply] = []
+
+    def get(self, path: str, *, attempts: int, params: dict[str, str] | None = None) -> Reply:
+        """GET inside a ``within`` block. Raises ProviderError."""
+        request = f"GET {path}" + (f"?{httpx.QueryParams(params)}" if params else "")
+        send = lambda: self._client.get(self._base_url + path, bearer=self._key, params=params)  # noqa: E731
+        return self._retried(request, send, attempts)
+
+    def ask(self, path: str, question: dict[str, Any], *, attempts: int) -> Reply:
+        """POST a question that changes nothing, inside a ``within`` block. Raises ProviderError."""
+        body = msgspec.json.encode(question)
+        send = lambda: self._client.ask(self._base_url + path, bearer=self._key, question=body)  # noqa: E731
+        return self._retried(f"POST {path} {body.decode()}", send, attempts)
+
+    def take_replies(self) -> list[RawReply]:
+        """The replies since the last time."""
+        replies, self._replies = self._replies, []
+        return replies
+
+    def _retried(self, request: str, send: Callable[[], Reply], attempts: int) -> Reply:
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, ProviderError) and error.retry),
+            stop=stop_after_attempt(attempts) | stop_before_delay(max(remaining(), 0)),
+            wait=_wait,
+            sleep=time.sleep,
+            reraise=True,
+        )
+        return retrying(self._once, request, send)
+
+    def _once(self, request: str, send: Callable[[], Reply]) -> Reply:
+        try:
+            reply = send()
+        except httpx.TimeoutException:
+            raise Unreachable("OpenRouter could not be reached: it did not answer in time.") from None
+        except (httpx.TransportError, httpx.DecodingError):
+            raise Unreachable("OpenRouter could not be reached.") from None
+        except BodyTooLarge:
+            raise UnexpectedResponse("OpenRouter's reply did not end.") from None
+        if reply.status in (200, 400):
+            body = _KEY.sub(b"[key]", reply.body.replace(self._key.encode(), b"[key]"))
+            self._replies.append(RawReply(request, datetime.now(UTC), body))
+        _raise_for_status(reply)
+        return reply
+
+
+_KEY = re.compile(rb"sk-or-v1-[0-9A-Za-z]{16,}")
+
+
+def _raise_for_status(reply: Reply) -> None:
+    """Turn everything but a JSON 200 into its ProviderError.
+
+    The status decides, never the message: "User not found." would be read as a Grafient account. A body that is not
+    JSON comes from something in between and is no verdict on the key, whatever its status.
+    """
+    status = reply.status
+    if status == 429:
+        raise Unreachable("OpenRouter is busy and asks to wait.", _retry_after(reply))
+    if status == 408 or status >= 500:
+        raise Unreachable(f"OpenRouter could not be reached: it answered {status}.", _retry_after(reply))
+    if status != 200 and not _is_error(reply.body):
+        raise Unreachable(f"OpenRouter could not be reached: something in between answered ({status}).")
+    if status == 401:
+        raise KeyRejected("OpenRouter does not know this key. It was mistyped, revoked, or has expired.")
+    if status == 403:
+        raise NotManagementKey(INFERENCE_KEY)
+    if status == 404:
+        raise NotFound("OpenRouter does not have the address that Grafient asked.")
+    if status != 200:
+        raise UnexpectedResponse(f"OpenRouter refused the request ({status}).", reply.body)
+    if reply.body.lstrip()[:1] not in (b"{", b"["):
+        raise Unreachable("OpenRouter could not be reached: a page came instead of data.")
+
+
+class _ErrorReply(msgspec.Struct):
+    error: dict[str, Any]
+
+
+_ERROR_REPLY = msgspec.json.Decoder(_ErrorReply)
+
+
+def _is_error(body: bytes) -> bool:
+    try:
+        _ERROR_REPLY.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _retry_after(reply: Reply) -> float | None:
+    """Seconds, from a number or a date (RFC 9110, 10.2.3); None where it says neither."""
+    value = reply.headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit() and len(value) < 10:
+        return float(value)
+    moment = http_date(value)
+    return None if moment is None else max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def http_date(value: str) -> datetime | None:
+    """The moment of a header such as ``Date``, or None if it is none."""
+    try:
+        moment = parsedate_to_datetime(value)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+_jitter = wait_random_exponential(multiplier=0.5, max=8)
+
+
+def _wait(state: RetryCallState) -> float:
+    """What the server asks for, or else a random pause that grows."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, Unreachable) else None
+    return max(asked or 0.0, float(_jitter(state)))

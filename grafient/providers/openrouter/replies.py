@@ -1,0 +1,365 @@
+"""What OpenRouter's replies say: pure functions from bytes to the contract's types, and the shapes they hold to.
+
+Every field is checked before use. A reply of another shape is UnexpectedResponse with the path that is off; one
+that was cut off or garbled on the way is Unreachable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from grafient.money import usd
+from grafient.providers.contract import COUNTS, ApiKey, CostLine, UnexpectedResponse, Unreachable
+
+_NAME_BYTES = 2500  # PostgreSQL's index rows end at 2,704 bytes
+_MOST = 2**63 - 1
+_Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
+_UNKNOWN_SHAPE = "OpenRouter's reply has a shape that Grafient does not know:"
+_T = TypeVar("_T")
+
+
+class KeyData(msgspec.Struct):
+    label: str | None = None
+    is_management_key: bool | None = None
+    is_provisioning_key: bool | None = None
+    organization_id: str | int | None = None
+    creator_user_id: str | int | None = None
+    expires_at: str | None = None
+
+
+class _KeyReply(msgspec.Struct):
+    data: KeyData
+
+
+class _Row(msgspec.Struct):
+    date: str
+    model_permaslug: str
+    usage: Decimal
+    byok_usage_inference: Decimal | None = None
+    endpoint_id: str | None = None
+    provider_name: str | None = None
+    model: str | None = None
+    requests: _Count | None = None
+    byok_requests: _Count | None = None
+    prompt_tokens: _Count | None = None
+    completion_tokens: _Count | None = None
+    reasoning_tokens: _Count | None = None
+    cached_tokens: _Count | None = None
+
+
+class _ActivityReply(msgspec.Struct):
+    data: list[_Row]
+
+
+class _Credits(msgspec.Struct):
+    total_usage: Decimal
+
+
+class _CreditsReply(msgspec.Struct):
+    data: _Credits
+
+
+class _Key(msgspec.Struct):
+    hash: str
+    name: str | None = None
+    label: str | None = None
+    disabled: bool | None = None
+
+
+class _KeysReply(msgspec.Struct):
+    data: list[_Key]
+
+
+class _Workspace(msgspec.Struct):
+    id: str
+
+
+class _WorkspacesReply(msgspec.Struct):
+    data: list[_Workspace]
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+class _Meta(msgspec.Struct):
+    metrics: list[_Named]
+    dimensions: list[_Named]
+    granularities: list[_Named]
+
+
+class _MetaReply(msgspec.Struct):
+    data: _Meta
+
+
+class _QueryMetadata(msgspec.Struct):
+    truncated: bool
+
+
+class _QueryData(msgspec.Struct):
+    data: list[dict[str, Any]]
+    metadata: _QueryMetadata
+
+
+class _QueryReply(msgspec.Struct):
+    data: _QueryData
+
+
+class _Rows(msgspec.Struct):
+    data: list[dict[str, msgspec.Raw]]
+
+
+_KEY_REPLY = msgspec.json.Decoder(_KeyReply)
+_ACTIVITY_REPLY = msgspec.json.Decoder(_ActivityReply)
+_CREDITS_REPLY = msgspec.json.Decoder(_CreditsReply)
+_KEYS_REPLY = msgspec.json.Decoder(_KeysReply)
+_WORKSPACES_REPLY = msgspec.json.Decoder(_WorkspacesReply)
+_META_REPLY = msgspec.json.Decoder(_MetaReply)
+_QUERY_REPLY = msgspec.json.Decoder(_QueryReply, float_hook=Decimal)
+_ROWS = msgspec.json.Decoder(_Rows)
+
+
+class _Misfit(Exception):
+    """Something that decodes and still can't be. The message says what is off."""
+
+
+def parse_key(body: bytes) -> KeyData:
+    """What a key says of itself."""
+    return _decode(_KEY_REPLY, body).data
+
+
+def parse_activity(body: bytes) -> list[CostLine]:
+    """The lines of an /activity reply, repeats summed."""
+    return _lines(((f"$.data[{number}]", row) for number, row in enumerate(_decode(_ACTIVITY_REPLY, body).data)), body)
+
+
+def odd_fields(body: bytes) -> str | None:
+    """A sentence on the fields of an /activity reply that were never seen before, or are all lacking; else None.
+
+    Nothing breaks by either, so that what comes next at the provider is known before it does.
+    """
+    rows = _decode(_ROWS, body).data
+    seen = set().union(*rows) if rows else set()
+    new = sorted(str(name) for name in seen - _ROW_FIELDS)
+    lacking = sorted(_ROW_FIELDS - {"workspace_id"} - seen) if rows else []
+    parts = [f"new fields: {_listed(new)}"] if new else []
+    parts += [f"fields that are not there any more: {_listed(lacking)}"] if lacking else []
+    return f"OpenRouter's reply has changed. It has {', and '.join(parts)}. No figure is lost." if parts else None
+
+
+_ROW_FIELDS = frozenset((*_Row.__struct_fields__, "workspace_id"))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(_text(name)[:60] for name in names[:10]) + more
+
+
+def parse_lifetime(body: bytes) -> Decimal:
+    """``total_usage`` of a /credits reply, in USD."""
+    try:
+        return _usd(_decode(_CREDITS_REPLY, body).data.total_usage)
+    except _Misfit as misfit:
+        raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `$.data.total_usage`.", body) from None
+
+
+def parse_keys(body: bytes) -> list[ApiKey]:
+    """The keys of one page of /keys. A key that has no name goes by its masked label."""
+    keys = []
+    for number, row in enumerate(_decode(_KEYS_REPLY, body).data):
+        if not 1 <= len(row.hash) <= _HASH or not row.hash.isalnum() or not row.hash.isascii():
+            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} `hash` is none - at `$.data[{number}]`.", body)
+        name = _text(row.name) or _text(row.label) or row.hash[:12]
+        keys.append(ApiKey(row.hash, name[:_KEY_NAME], bool(row.disabled)))
+    return keys
+
+
+_HASH = 128
+_KEY_NAME = 500
+
+
+def parse_workspaces(body: bytes) -> list[str]:
+    """The ids of a /workspaces reply."""
+    return [_text(row.id) for row in _decode(_WORKSPACES_REPLY, body).data]
+
+
+def parse_meta(body: bytes) -> tuple[set[str], set[str]]:
+    """The metrics and the dimensions that analytics has; none if it knows no days."""
+    meta = _decode(_META_REPLY, body).data
+    if "day" not in {one.name for one in meta.granularities}:
+        return set(), set()
+    return {one.name for one in meta.metrics}, {one.name for one in meta.dimensions}
+
+
+METRIC_COUNTS = {
+    "request_count": "requests",
+    "tokens_prompt": "prompt_tokens",
+    "tokens_completion": "completion_tokens",
+    "reasoning_tokens": "reasoning_tokens",
+    "cached_tokens": "cached_tokens",
+}
+"""Analytics' names of what is counted, and ours."""
+
+
+def parse_query(body: bytes, metrics: Collection[str]) -> tuple[list[CostLine], bool]:
+    """The lines of an /analytics/query reply by day, and by model if it was asked for; whether it was truncated.
+
+    Counts arrive as numbers or strings, parts of the cost that were not used as null, the day as ``date__day`` or
+    ``created_at__day``. USD are rounded to 6 decimals there.
+    """
+    data = _decode(_QUERY_REPLY, body).data
+    lines: list[CostLine] = []
+    for number, row in enumerate(data.data):
+        try:
+            lines.append(_analytics_line(row, metrics))
+        except _Misfit as misfit:
+            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `$.data.data[{number}]`.", body) from None
+    return _merged(lines, body), data.metadata.truncated
+
+
+def _analytics_line(row: Mapping[str, Any], metrics: Collection[str]) -> CostLine:
+    day = row.get("date__day", row.get("created_at__day"))
+    model = row.get("model", "")
+    if not isinstance(day, str):
+        raise _Misfit("no `date__day`")
+    if not isinstance(model, str):
+        raise _Misfit("`model` is no text")
+    credits_usd, byok_usd, total_usd = (_number(row, name) for name in ("credits_usage", "byok_usage", "total_usage"))
+    usage_usd = _usd(credits_usd or Decimal(0))
+    estimate_usd = _usd(byok_usd or Decimal(0)) if "byok_usage" in metrics else None
+    if total_usd is not None and estimate_usd is not None and abs(usage_usd + estimate_usd - total_usd) > _ROUNDED_USD:
+        raise _Misfit("`credits_usage` and `byok_usage` do not add up to `total_usage`")
+    permaslug = _text(model)
+    _check_names(permaslug)
+    counts = {ours: _count(row, theirs) for theirs, ours in METRIC_COUNTS.items()}
+    return CostLine(_day(day), permaslug, "", "", permaslug, usage_usd, estimate_usd, **counts)
+
+
+_ROUNDED_USD = Decimal("0.000002")
+
+
+def _number(row: Mapping[str, Any], name: str) -> Decimal | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    if isinstance(value, (int, Decimal, str)) and not isinstance(value, bool):
+        try:
+            number = Decimal(value)
+        except InvalidOperation:
+            raise _Misfit(f"`{name}` is {str(value)[:40]!r}, not a number") from None
+        if number.is_finite():
+            return number
+    raise _Misfit(f"`{name}` is not a number")
+
+
+def _count(row: Mapping[str, Any], name: str) -> int | None:
+    number = _number(row, name)
+    if number is None:
+        return None
+    if not 0 <= number <= _MOST or number != number.to_integral_value():
+        raise _Misfit(f"`{name}` is not a count")
+    return int(number)
+
+
+def _decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {error}.", body) from None
+    except RecursionError:
+        raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} it is nested too deeply.", body) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, InvalidOperation):
+        raise Unreachable("OpenRouter's reply was cut off or garbled on the way.") from None
+
+
+def _lines(rows: Iterable[tuple[str, _Row]], body: bytes) -> list[CostLine]:
+    lines = []
+    for path, row in rows:
+        try:
+            lines.append(_line(row))
+        except _Misfit as misfit:
+            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `{path}`.", body) from None
+    return _merged(lines, body)
+
+
+def _merged(lines: Iterable[CostLine], body: bytes) -> list[CostLine]:
+    """Lines of one identity summed."""
+    merged: dict[tuple[date, str, str, str], CostLine] = {}
+    for line in lines:
+        identity = (line.day, line.permaslug, line.endpoint_id, line.host)
+        try:
+            merged[identity] = _added(merged[identity], line) if identity in merged else line
+        except _Misfit as misfit:
+            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit}, on {line.day}.", body) from None
+    return list(merged.values())
+
+
+def _line(row: _Row) -> CostLine:
+    permaslug, endpoint_id, host = (
+        _text(row.model_permaslug),
+        _text(row.endpoint_id),
+        _text(row.provider_name),
+    )
+    model = _text(row.model) or permaslug
+    _check_names(permaslug + endpoint_id + host, model)
+    return CostLine(
+        day=_day(row.date),
+        permaslug=permaslug,
+        endpoint_id=endpoint_id,
+        host=host,
+        model=model,
+        usage_usd=_usd(row.usage),
+        byok_usd=None if row.byok_usage_inference is None else _usd(row.byok_usage_inference),
+        requests=row.requests,
+        byok_requests=row.byok_requests,
+        prompt_tokens=row.prompt_tokens,
+        completion_tokens=row.completion_tokens,
+        reasoning_tokens=row.reasoning_tokens,
+        cached_tokens=row.cached_tokens,
+    )
+
+
+def _check_names(*names: str) -> None:
+    if max(len(name.encode()) for name in names) > _NAME_BYTES:
+        raise _Misfit("names longer than can be kept")
+
+
+def _text(value: str | None) -> str:
+    """Any characters but NUL, which PostgreSQL can't keep. Absent is the empty value."""
+    return (value or "").replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _day(value: str) -> date:
+    """``2026-06-03``, as documented, or with a time after it, as it arrives."""
+    try:
+        if value[4:5] + value[7:8] != "--" or value[10:11] not in ("", " ", "T"):
+            raise ValueError
+        return date.fromisoformat(value[:10])
+    except ValueError:
+        raise _Misfit(f"`date` is {value[:40]!r}, not a day") from None
+
+
+def _usd(value: Decimal) -> Decimal:
+    try:
+        return usd(value)
+    except ValueError as error:
+        raise _Misfit(str(error)) from None
+
+
+def _added(line: CostLine, repeat: CostLine) -> CostLine:
+    """The sum of two rows with one identity; a sum with an unknown is unknown."""
+
+    sums: dict[str, Any] = {}
+    for name in ("usage_usd", "byok_usd", *COUNTS):
+        one, two = getattr(line, name), getattr(repeat, name)
+        sums[name] = None if one is None or two is None else one + two
+        if name in COUNTS and (sums[name] or 0) > _MOST:
+            raise _Misfit(f"`{name}` adds up to more than 64 bits")
+    sums["usage_usd"] = _usd(sums["usage_usd"])
+    return replace(line, **sums)
