@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import ColumnElement, and_, case, func, select
 
 from grafient.extensions import db
 from grafient.models import CoveredDay, Integration
@@ -29,6 +29,12 @@ class Query:
     model: str | None = None
     key: str | None = None
     byok: bool = False
+
+    @property
+    def told(self) -> ColumnElement[bool]:
+        """The condition that a covered day is of the period and tells of this: analytics knows no hosts and no keys."""
+        within = self.period.holds(CoveredDay.day)
+        return and_(within, CoveredDay.source == "activity") if self.host or self.key else within
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def day_states(query: Query) -> dict[date, str]:
             func.sum(case((CoveredDay.state == "restated", 1), else_=0)).label("restated"),
             func.sum(case((CoveredDay.state == "no_usage", 1), else_=0)).label("no_usage"),
         )
-        .where(CoveredDay.integration_id.in_([i.id for i in asked]), query.period.holds(CoveredDay.day))
+        .where(CoveredDay.integration_id.in_([i.id for i in asked]), query.told)
         .group_by(CoveredDay.day)
     )
     by_day = {row.day: row for row in rows}
@@ -116,8 +122,8 @@ def choices(workspace_id: int) -> list[Choice]:
     return [Choice(row.id, row.label, row.removed_at is not None) for row in rows]
 
 
-def covered_days(integration_ids: Sequence[int], period: Period) -> dict[int, tuple[int, int, int]]:
-    """For each integration, its settled, provisional and restated days of the period."""
+def covered_days(integration_ids: Sequence[int], query: Query) -> dict[int, tuple[int, int, int]]:
+    """For each of these integrations, its settled, provisional and restated days of the query's."""
     rows = db.session.execute(
         select(
             CoveredDay.integration_id,
@@ -125,7 +131,7 @@ def covered_days(integration_ids: Sequence[int], period: Period) -> dict[int, tu
             func.sum(case((CoveredDay.state == "provisional", 1), else_=0)),
             func.sum(case((CoveredDay.state == "restated", 1), else_=0)),
         )
-        .where(CoveredDay.integration_id.in_(integration_ids), period.holds(CoveredDay.day))
+        .where(CoveredDay.integration_id.in_(integration_ids), query.told)
         .group_by(CoveredDay.integration_id)
     )
     return {row[0]: (row[1], row[2], row[3]) for row in rows}

@@ -311,7 +311,7 @@ def _provisional(query: Query) -> Provisional | None:
     """What the days that are not settled came to so far; None where there is none, or nothing is known of it."""
     ids = [integration.id for integration in integrations_of(query)]
     known = select(CoveredDay.day, func.max(CoveredDay.changed_at, type_=CoveredDay.changed_at.type)).where(
-        CoveredDay.integration_id.in_(ids), CoveredDay.state == "provisional", query.period.holds(CoveredDay.day)
+        CoveredDay.integration_id.in_(ids), CoveredDay.state == "provisional", query.told
     )
     rows = db.session.execute(known.group_by(CoveredDay.day).order_by(CoveredDay.day)).all()
     if not rows:
@@ -351,7 +351,7 @@ def _providers(query: Query) -> list[ProviderTotal]:
     )
     sums = {row.integration_id: row for row in rows}
     integrations = integrations_of(query)
-    covered = covered_days([i.id for i in integrations], query.period)
+    covered = covered_days([i.id for i in integrations], query)
     return [_provider(query.period, i, sums.get(i.id), covered.get(i.id, (0, 0, 0))) for i in integrations]
 
 

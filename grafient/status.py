@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import and_, case, func, select
 
-from grafient import evidence, reconciliation, reports
+from grafient import database, evidence, reconciliation, reports
 from grafient.extensions import db, providers
 from grafient.models import ApiKey, CoveredDay, Integration, Restatement, RestatementSeen, SyncRun, utc_now
 from grafient.money import usd_sum
@@ -280,10 +280,13 @@ def unseen(user_id: int, workspace_id: int) -> list[Unseen]:
 
 
 def look(user_id: int, integration_id: int) -> None:
-    """The user has looked at what changed in an integration so far. Commits, in a transaction of its own."""
-    db.session.rollback()
+    """The user has looked at what changed in an integration so far. Commits if that is news."""
     query = select(func.max(Restatement.id)).where(Restatement.integration_id == integration_id)
     latest = db.session.execute(query).scalar()
-    if latest is not None:
-        db.session.merge(RestatementSeen(user_id=user_id, integration_id=integration_id, restatement_id=latest))
+    seen = db.session.get(RestatementSeen, (user_id, integration_id))
+    if latest is None or (seen is not None and seen.restatement_id == latest):
+        return
+    db.session.rollback()
+    database.reading.set(False)
+    db.session.merge(RestatementSeen(user_id=user_id, integration_id=integration_id, restatement_id=latest))
     db.session.commit()

@@ -1,13 +1,17 @@
-"""How figures, days and moments are written. Jinja filters; amounts stay Decimal from end to end."""
+"""How figures, days, moments and keys are written. Jinja filters; amounts stay Decimal from end to end."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Context, Decimal
 
 from flask import Flask
 
+from grafient.models import UNATTRIBUTED
 from grafient.periods import Period
+from grafient.reports import KeyChoice
 
 UNKNOWN = "—"
 MINUS = "−"
@@ -17,7 +21,10 @@ _CENT = Decimal("0.01")
 _EXACT = Context(prec=60, rounding=ROUND_HALF_UP)
 """Room for any sum that a column can hold; the default context would refuse to round the largest."""
 
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip
 _UNITS = ((3, "K"), (6, "M"), (9, "B"), (12, "T"))
 
 
@@ -27,6 +34,8 @@ def register(app: Flask) -> None:
         usd,
         usd_parts,
         usd_exact,
+        exact_parts,
+        places,
         plain,
         whole,
         compact,
@@ -34,16 +43,20 @@ def register(app: Flask) -> None:
         day,
         days,
         period,
+        month,
+        by_month,
         moment,
+        clock,
         iso,
         duration,
+        key_names,
     ):
         app.add_template_filter(filter_)
 
 
-def usd(amount: Decimal | int | None) -> str:
+def usd(amount: Decimal | int | None, signed: bool = False) -> str:
     """``$1,234.56``. Below a cent, the first two digits that say something: ``$0.0043``."""
-    return "".join(usd_parts(amount))
+    return ("+" if signed and amount is not None and amount > 0 else "") + "".join(usd_parts(amount))
 
 
 def usd_parts(amount: Decimal | int | None) -> tuple[str, str]:
@@ -57,13 +70,24 @@ def usd_parts(amount: Decimal | int | None) -> tuple[str, str]:
     return f"{_sign(value)}${dollars}", f".{cents.rstrip('0'):0<2}"
 
 
-def usd_exact(amount: Decimal | int | None) -> str:
-    """Every digit that is known, and at least the cents: ``$1,234.5678``."""
+def usd_exact(amount: Decimal | int | None, decimals: int = 2, signed: bool = False) -> str:
+    """Every digit that is known, and at least so many decimals: ``$1,234.5678``."""
+    return "".join(exact_parts(amount, decimals, signed))
+
+
+def exact_parts(amount: Decimal | int | None, decimals: int = 2, signed: bool = False) -> tuple[str, str]:
+    """The same in two, after the cents."""
     if amount is None:
-        return UNKNOWN
+        return UNKNOWN, ""
     value = _decimal(amount)
-    dollars, _, cents = plain(value.copy_abs()).partition(".")
-    return f"{_sign(value)}${int(dollars):,}.{cents:0<2}"
+    dollars, _, rest = plain(value.copy_abs()).partition(".")
+    rest = rest.ljust(max(decimals, 2), "0")
+    return f"{'+' if signed and value > 0 else _sign(value)}${int(dollars):,}.{rest[:2]}", rest[2:]
+
+
+def places(amounts: Iterable[Decimal | int | None]) -> int:
+    """The most decimals that one of these has, and at least two: a column of all of them lines up."""
+    return max((len(plain(amount).partition(".")[2]) for amount in amounts if amount is not None), default=2)
 
 
 def plain(number: Decimal | int) -> str:
@@ -111,7 +135,7 @@ def percent(fraction: Decimal | None, signed: bool = False) -> str:
 
 def day(value: date | None) -> str:
     """``3 Jun 2026``."""
-    return UNKNOWN if value is None else f"{value.day} {_MONTHS[value.month - 1]} {value.year}"
+    return UNKNOWN if value is None else f"{value.day} {_MONTHS[value.month - 1][:3]} {value.year}"
 
 
 def period(value: Period) -> str:
@@ -128,13 +152,31 @@ def days(first: date | None, last: date | None) -> str:
     if (first.year, first.month) == (last.year, last.month):
         return f"{first.day}–{day(last)}"
     if first.year == last.year:
-        return f"{first.day} {_MONTHS[first.month - 1]} – {day(last)}"
+        return f"{first.day} {_MONTHS[first.month - 1][:3]} – {day(last)}"
     return f"{day(first)} – {day(last)}"
+
+
+def month(value: date) -> str:
+    """``June 2026``."""
+    return f"{_MONTHS[value.month - 1]} {value.year}"
+
+
+def by_month(entries: Iterable[tuple[date, str]]) -> list[tuple[date, Sequence[tuple[date, str] | None]]]:
+    """Entries of days as a row for each month: its first day, and a cell for each of 31 days."""
+    rows: dict[date, list[tuple[date, str] | None]] = {}
+    for entry in entries:
+        rows.setdefault(entry[0].replace(day=1), [None] * 31)[entry[0].day - 1] = entry
+    return list(rows.items())
 
 
 def moment(value: datetime | None) -> str:
     """``3 Jun 2026, 06:00 UTC``."""
-    return UNKNOWN if value is None else f"{day(_utc(value))}, {_utc(value):%H:%M} UTC"
+    return UNKNOWN if value is None else f"{day(_utc(value))}, {clock(value)}"
+
+
+def clock(value: datetime) -> str:
+    """``06:00 UTC``, where the day is said beside it."""
+    return f"{_utc(value):%H:%M} UTC"
 
 
 def iso(value: date | datetime) -> str:
@@ -153,6 +195,18 @@ def duration(first: datetime | None, last: datetime | None) -> str:
         return f"{seconds:.1f}{NBSP}s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}{NBSP}min {rest}{NBSP}s" if minutes else f"{rest}{NBSP}s"
+
+
+def key_names(keys: Iterable[KeyChoice]) -> dict[str, str]:
+    """What to call each API key, by its hash, and what no key explains. Keys of one name get some of their hash."""
+    named = {key.key_hash: key for key in keys}
+    count = Counter(key.name for key in named.values())
+    names = {}
+    for key_hash, key in named.items():
+        name = key.name.strip() or "Unnamed"
+        twice = f" {key_hash[:8]}" if count[key.name] > 1 or not key.name.strip() else ""
+        names[key_hash] = f"{name}{twice}{' (deleted)' if key.gone else ''}"
+    return names | {UNATTRIBUTED: "Unattributed"}
 
 
 def _decimal(number: Decimal | int) -> Decimal:

@@ -9,7 +9,7 @@ from flask import Blueprint, abort, flash, make_response, redirect, render_templ
 from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user
 
-from grafient import database, evidence, integrations, jobs, reports, status
+from grafient import evidence, integrations, jobs, reports, status
 from grafient.extensions import limiter, providers
 from grafient.forms import IntegrationForm, RemoveForm, ReplaceKeyForm
 from grafient.integrations import AlreadyConnected, Refused
@@ -101,7 +101,6 @@ def create() -> ResponseReturnValue:
 def show(integration: Integration) -> ResponseReturnValue:
     """One integration. Who sees it has looked at what changed."""
     page = _page(integration, ReplaceKeyForm())
-    database.reading.set(False)
     status.look(current_user.id, integration.id)
     return page
 

@@ -1,0 +1,605 @@
+"""What a sync reads and stores, stage by stage, against the sandbox over HTTP, in both databases."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, select, update
+
+from grafient import evidence, integrations, runs, status, sync, vault
+from grafient.extensions import db
+from grafient.models import CostLine, CreditReading, Integration, Restatement, SyncRun, Workspace, utc_now
+from grafient.money import usd_sum
+from grafient.providers.http import Reply
+from grafient.providers.openrouter import OpenRouterReader, _Pace
+from grafient.providers.openrouter.calls import Calls
+from grafient.sandbox import Sandbox
+from grafient.vault import Vault
+from tests.syncing import (
+    NOON,
+    a_day,
+    again,
+    at,
+    by_day,
+    connect,
+    days,
+    days_asked,
+    last_run,
+    later,
+    lines,
+    questions,
+    restatements,
+    run_due,
+    states,
+    synced,
+    told_by_analytics,
+    total,
+    truth,
+    window,
+    with_the_year,
+)
+
+
+@pytest.fixture(autouse=True)
+def _at_noon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Far from midnight, and without the pauses before what failed is asked again."""
+    monkeypatch.setattr("grafient.providers.openrouter.calls._jitter", lambda state: 0.0)
+    with at():
+        yield
+
+
+class TestCosts:
+    def test_the_first_sync_stores_the_whole_window_exactly(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox)
+        assert total(integration) == truth(sandbox)
+        settled = {day for day, (state, _) in states().items() if state in ("final", "no_usage")}
+        assert settled == set(days(*window(sandbox)))
+        run = last_run(integration)
+        assert (run.status, run.error, run.days_restated, run.stage) == ("done", None, 0, None)
+        stored = select(func.count()).where(CostLine.day <= window(sandbox)[1])
+        assert run.lines_added == run.lines_read == db.session.execute(stored).scalar_one()
+        assert (run.first_day, run.last_day) == window(sandbox)
+        assert integration.last_success_at is not None
+        assert (integration.problem, integration.problem_detail) == (None, None)
+
+    def test_the_same_sync_twice_changes_nothing(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox)
+        before, covered = lines(), states()
+        run = again(integration)
+        assert (lines(), states()) == (before, covered)
+        assert (run.lines_added, run.lines_changed, run.lines_removed, run.days_restated) == (0, 0, 0, 0)
+
+    def test_a_restated_day_is_replaced_and_what_it_was_is_kept(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox)
+        day = a_day(sandbox)
+        was = sandbox.truth("lively", day, day).usage
+        sandbox.restate("lively", day, Decimal("1.25"))
+        run = again(integration)
+        assert run.days_restated == 1
+        assert total(integration) == truth(sandbox)
+        before, after = db.session.execute(
+            select(usd_sum(Restatement.usage_before_usd), usd_sum(Restatement.usage_after_usd))
+        ).one()
+        assert after - before == sandbox.truth("lively", day, day).usage - was
+        assert {day for day, (state, _) in states().items() if state == "restated"} == {day}
+
+    def test_a_row_that_goes_is_a_restatement(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox)
+        sandbox.remove_row("lively", a_day(sandbox), 0)
+        run = again(integration)
+        assert (run.lines_removed, run.days_restated) == (1, 1)
+        assert total(integration) == truth(sandbox)
+        kept = db.session.execute(select(Restatement).where(Restatement.usage_after_usd.is_(None))).scalar_one()
+        assert kept.before is not None
+        assert kept.after is None
+
+    def test_a_day_that_a_whole_reply_leaves_out_is_restated_to_nothing(
+        self, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
+        integration = synced(workspace, sandbox)
+        day = a_day(sandbox)
+        sandbox.drop_day("lively", day)
+        assert again(integration).days_restated == 1
+        assert total(integration) == truth(sandbox)
+        assert day not in by_day(integration)
+
+    def test_an_empty_reply_erases_nothing(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox)
+        before = lines()
+        for day in days(*window(sandbox)):
+            sandbox.drop_day("lively", day)
+        run = again(integration)
+        assert lines() == before
+        assert run.status == "done"
+        assert "left as it is" in (run.error or "")
+        assert "left as it is" in status.card(integration).detail
+
+    def test_an_account_without_usage_is_covered_and_empty(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(with_the_year(workspace), sandbox, "empty")
+        assert lines() == []
+        found = [state for day, (state, _) in sorted(states().items())]
+        assert found == ["no_usage"] * 365 + ["provisional"]
+        assert integration.no_history is None
+
+    @pytest.mark.parametrize("fault", ["down", "bad-gateway", "cloudflare", "not-json", "cut", "redirect"])
+    def test_a_passing_fault_is_tried_again_later(self, workspace: Workspace, sandbox: Sandbox, fault: str) -> None:
+        integration = synced(workspace, sandbox)
+        before = lines()
+        sandbox.fault("lively", fault)
+        started = utc_now()
+        run = again(integration)
+        assert (run.status, run.attempt, run.token) == ("due", 1, None)
+        assert run.next_attempt_at > started + timedelta(seconds=55)
+        assert integration.problem == "fault"
+        assert lines() == before
+        sandbox.fault("lively", None)
+        assert _tried_again(run) == "done"
+        assert integration.problem is None
+
+    def test_what_the_provider_asks_to_wait_is_waited(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox)
+        sandbox.fault("lively", "limited")
+        run = again(integration)
+        assert run.next_attempt_at - utc_now() > timedelta(seconds=100)
+        assert "busy" in (run.error or "")
+
+    @pytest.mark.parametrize("fault", ["misshapen", "wrong-types", "null-data", "bad-date", "deep"])
+    def test_an_unknown_shape_is_said_kept_and_stores_nothing(
+        self, workspace: Workspace, sandbox: Sandbox, fault: str
+    ) -> None:
+        integration = synced(workspace, sandbox)
+        before = lines()
+        sandbox.fault("lively", fault)
+        run = again(integration)
+        assert run.status == "failed"
+        assert integration.problem == "api_changed"
+        assert lines() == before
+        file = evidence.archive(integration.id, run.id)
+        assert file is not None
+        with file, zipfile.ZipFile(file) as replies:
+            assert b"data" in replies.read("0001.json")
+
+    @pytest.mark.parametrize("fault", ["revoked", "expired", "inference"])
+    def test_a_rejected_key_waits_until_someone_acts(self, workspace: Workspace, sandbox: Sandbox, fault: str) -> None:
+        integration = synced(workspace, sandbox)
+        sandbox.fault("lively", fault)
+        run = again(integration)
+        assert run.status == "failed"
+        assert integration.problem == "needs_key"
+        assert "User not found" not in (run.error or "")
+        assert runs.insert_daily(utc_now() + timedelta(days=1)) == 0
+        sandbox.fault("lively", None)
+        integrations.replace_key(integration, sandbox.key("lively-again"))
+        assert run_due() == 1
+        assert (integration.problem, integration.key_hint) == (None, sandbox.key("lively-again")[-4:])
+
+    def test_a_wrong_encryption_key_is_the_operators_to_mend_and_heals(
+        self, context: Flask, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        integration = synced(workspace, sandbox)
+        with monkeypatch.context() as other:
+            other.setitem(context.extensions, "vault", Vault.parse(vault.generate()))
+            run = again(integration)
+            assert (run.status, integration.problem) == ("due", "fault")
+            assert "GRAFIENT_ENCRYPTION_KEYS" in (run.error or "")
+        integrations.force_sync(integration)
+        assert run_due() == 1
+        assert (last_run(integration).status, integration.problem) == ("done", None)
+
+    def test_a_changed_reply_is_said_and_loses_no_figure(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox, "new-field")
+        assert total(integration) == truth(sandbox, "new-field")
+        assert (last_run(integration).status, integration.problem) == ("done", None)
+        assert "new fields: audio_tokens" in (integration.problem_detail or "")
+        assert "new fields: audio_tokens" in status.card(integration).detail
+
+    def test_yesterday_is_provisional_until_the_provider_has_settled_it(
+        self, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
+        yesterday = NOON.date() - timedelta(days=1)
+        with at(datetime(2026, 11, 20, 0, 10, tzinfo=UTC)):
+            integration = synced(workspace, sandbox)
+            assert states()[yesterday] == ("provisional", "activity")
+            assert states()[NOON.date()] == ("provisional", "analytics")
+        again(integration)
+        assert states()[yesterday] == ("final", "activity")
+        assert (restatements(), total(integration)) == (0, truth(sandbox))
+
+    @pytest.mark.parametrize("seconds", [0.02, 0.1, 0.2, 0.4])
+    def test_a_midnight_on_the_way_makes_no_day_look_empty_or_double(
+        self, workspace: Workspace, sandbox: Sandbox, seconds: float
+    ) -> None:
+        with at(datetime(2026, 11, 20, tzinfo=UTC) - timedelta(seconds=seconds)):
+            integration = synced(with_the_year(workspace), sandbox)
+            assert last_run(integration).status == "done"
+        _is_the_truth(integration, sandbox, "lively")
+        again(integration)
+        _is_the_truth(integration, sandbox, "lively")
+        assert restatements() == 0
+        assert len(states()) >= 366
+
+
+def _tried_again(run: SyncRun) -> str:
+    """Let the pause pass; what the run ends with."""
+    db.session.execute(update(SyncRun).where(SyncRun.id == run.id).values(next_attempt_at=utc_now()))
+    db.session.commit()
+    assert run_due() == 1
+    db.session.refresh(run)
+    return run.status
+
+
+def _is_the_truth(integration: Integration, sandbox: Sandbox, name: str) -> None:
+    """Each settled day is what it was: exactly by activity, rounded per model by analytics; and is named rightly."""
+    found = by_day(integration)
+    for day, (state, source) in states().items():
+        if state == "provisional":
+            continue
+        of_day = sandbox.truth(name, day, day)
+        usage = of_day.usage if source == "activity" else sum(told_by_analytics(sandbox, name, day, day).values())
+        assert found.get(day, 0) == usage, day
+        assert (state == "no_usage") == (not of_day.rows), day
+
+
+class TestHistory:
+    @pytest.mark.parametrize("name", ["lively", "other"])
+    def test_the_first_day_has_a_year(self, workspace: Workspace, sandbox: Sandbox, name: str) -> None:
+        integration = synced(with_the_year(workspace), sandbox, name)
+        first, last = sandbox.today - timedelta(days=365), sandbox.today - timedelta(days=1)
+        assert set(states()) == set(days(first, sandbox.today))
+        assert {day for day, (_, source) in states().items() if source == "activity"} == set(days(*window(sandbox)))
+        _is_the_truth(integration, sandbox, name)
+        before_window = window(sandbox)[0] - timedelta(days=1)
+        query = select(CostLine.day, CostLine.permaslug, CostLine.usage_usd).where(CostLine.day <= before_window)
+        found = {(row.day, row.permaslug): row.usage_usd for row in db.session.execute(query)}
+        assert found == told_by_analytics(sandbox, name, first, before_window)
+        assert abs(total(integration) - sandbox.truth(name, first, last).usage) < len(found) * Decimal("5E-7")
+        assert (last_run(integration).status, integration.no_history) == ("done", None)
+        assert last_run(integration).days_restated == 0
+
+    def test_its_models_have_the_names_of_the_windows(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        synced(with_the_year(workspace), sandbox)
+        names: dict[str, set[str]] = {}
+        for row in db.session.execute(select(CostLine.permaslug, CostLine.model).distinct()):
+            names.setdefault(row.permaslug, set()).add(row.model)
+        assert {permaslug: found for permaslug, found in names.items() if len(found) > 1} == {}
+        known = {row.model_permaslug for row in sandbox.truth("lively", *window(sandbox)).rows}
+        assert not any(permaslug in names[permaslug] for permaslug in known if permaslug.count("-20"))
+
+    def test_the_free_plan_keeps_the_window(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox)
+        assert set(states()) == set(days(window(sandbox)[0], sandbox.today))
+        assert days_asked(sandbox) == [sandbox.today]
+        assert integration.no_history is None
+
+    def test_replies_that_are_cut_to_200_rows_give_the_same_year(
+        self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_Pace, "wait", lambda self: None)
+        sandbox.settings.analytics_row_limit, sandbox.settings.analytics_per_minute = 200, 10_000
+        integration = synced(with_the_year(workspace), sandbox)
+        assert len(questions(sandbox)) > 20
+        assert len(states()) == 366
+        _is_the_truth(integration, sandbox, "lively")
+
+    @pytest.mark.parametrize("name", ["no-analytics", "analytics-forbidden"])
+    def test_an_account_without_analytics_keeps_the_window_and_says_why(
+        self, workspace: Workspace, sandbox: Sandbox, name: str
+    ) -> None:
+        integration = synced(with_the_year(workspace), sandbox, name)
+        assert set(states()) == set(days(*window(sandbox)))
+        assert total(integration) == truth(sandbox, name)
+        assert "does not offer analytics" in (integration.no_history or "")
+        assert (last_run(integration).status, last_run(integration).error, integration.problem) == ("done", None, None)
+
+    def test_analytics_that_comes_later_fills_the_year(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        sandbox.fault("lively", "no-analytics")
+        integration = synced(with_the_year(workspace), sandbox)
+        sandbox.fault("lively", None)
+        again(integration)
+        assert (len(states()), integration.no_history) == (366, None)
+        _is_the_truth(integration, sandbox, "lively")
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "analytics-silent",
+            pytest.param(
+                "byok",
+                marks=pytest.mark.xfail(reason="silence is only disbelieved where credits were spent", strict=True),
+            ),
+            pytest.param(
+                "free",
+                marks=pytest.mark.xfail(reason="silence is only disbelieved where credits were spent", strict=True),
+            ),
+        ],
+    )
+    def test_analytics_that_is_silent_is_not_believed(self, workspace: Workspace, sandbox: Sandbox, name: str) -> None:
+        sandbox.fault(name, "analytics-silent")
+        integration = synced(with_the_year(workspace), sandbox, name)
+        assert set(states()) == set(days(*window(sandbox)))
+        assert "not even of days whose costs are known" in (integration.no_history or "")
+        assert (last_run(integration).status, integration.problem) == ("done", None)
+
+    def test_a_sync_killed_between_two_parts_goes_on_with_what_is_left(
+        self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        integration = connect(with_the_year(workspace), sandbox)
+        with monkeypatch.context() as deadly:
+            deadly.setattr(OpenRouterReader, "history", _dying(OpenRouterReader.history, at_call=3))
+            with pytest.raises(Killed):
+                run_due()
+        db.session.rollback()
+        assert last_run(integration).status == "running"
+        known = set(states())
+        assert 30 < len(known) < 366
+        sandbox.clear_requests()
+        with at(NOON + timedelta(minutes=30)):
+            assert run_due() == 1
+        asked = days_asked(sandbox)
+        assert len(asked) == len(set(asked))
+        assert set(asked) & known == {sandbox.today}
+        assert len(states()) == 366
+        run = last_run(integration)
+        assert (run.status, run.attempt) == ("done", 2)
+        assert run.steps_asked == 365 - 30 - (len(known) - 31)
+        _is_the_truth(integration, sandbox, "lively")
+
+    def test_a_day_is_settled_once_and_not_asked_again(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(with_the_year(workspace), sandbox)
+        with later(1):
+            sandbox.clear_requests()
+            again(integration)
+            assert days_asked(sandbox) == [sandbox.today]
+
+    def test_forty_days_away_are_filled(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(with_the_year(workspace), sandbox)
+        with later(40):
+            again(integration)
+            assert set(states()) == set(days(NOON.date() - timedelta(days=365), sandbox.today))
+            gap = days(NOON.date(), window(sandbox)[0] - timedelta(days=1))
+            assert len(gap) == 10
+            assert {states()[day] for day in gap} <= {("final", "analytics"), ("no_usage", "analytics")}
+            _is_the_truth(integration, sandbox, "lively")
+        assert restatements() == 0
+
+    def test_where_a_day_has_both_sources_activity_counts(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        """Lines of analytics have no endpoint; those of lively's activity do."""
+        integration = synced(with_the_year(workspace), sandbox)
+        for after in (1, 2, 35):
+            with later(after):
+                again(integration)
+                query = select(CostLine.day, CostLine.endpoint_id == "").distinct()
+                found = {tuple(row) for row in db.session.execute(query)}
+                sources = {(day, source == "analytics") for day, (_, source) in states().items()}
+                assert found <= sources
+                assert {day for day, (_, source) in states().items() if source == "activity"} >= set(
+                    days(*window(sandbox))
+                )
+                _is_the_truth(integration, sandbox, "lively")
+
+
+class Killed(BaseException):
+    """What a worker that dies raises: nothing catches it."""
+
+
+def _dying(method: Any, at_call: int) -> Any:
+    calls = 0
+
+    def call(self: Any, *args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at_call:
+            raise Killed
+        return method(self, *args)
+
+    return call
+
+
+class TestToday:
+    def test_it_is_provisional_and_in_no_total(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox)
+        today = sandbox.today
+        assert states()[today] == ("provisional", "analytics")
+        so_far = sum(part.usage for part in sandbox.account("lively").slices_so_far(today))
+        assert abs(by_day(integration)[today] - so_far) < Decimal("1E-5")
+        assert total(integration) == truth(sandbox)
+
+    def test_asked_twice_it_is_not_there_twice(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox)
+        before = lines()
+        with at(NOON + timedelta(hours=3)):
+            assert again(integration).days_restated == 0
+        assert (lines(), restatements()) == (before, 0)
+
+    def test_the_day_after_it_is_settled_and_was_not_restated(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox)
+        with later(1):
+            run = again(integration)
+            assert states()[NOON.date()] == ("final", "activity")
+            assert states()[sandbox.today] == ("provisional", "analytics")
+            assert (
+                total(integration) == truth(sandbox) + sandbox.truth("lively", *[NOON.date() - timedelta(30)] * 2).usage
+            )
+        assert (run.lines_changed, run.lines_removed, run.days_restated, restatements()) == (0, 0, 0, 0)
+
+    def test_one_that_activity_never_told_of_is_settled_by_analytics(
+        self, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
+        integration = synced(with_the_year(workspace), sandbox)
+        with later(40):
+            again(integration)
+        assert states()[NOON.date()] == ("final", "analytics")
+        whole = sum(told_by_analytics(sandbox, "lively", NOON.date(), NOON.date()).values())
+        assert by_day(integration)[NOON.date()] == whole
+        assert restatements() == 0
+
+    @pytest.mark.xfail(reason="the plan's reach leaves it out, and nothing else ever asks for it", strict=True)
+    def test_on_the_free_plan_it_does_not_stay_provisional_for_ever(
+        self, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
+        integration = synced(workspace, sandbox)
+        with later(40):
+            again(integration)
+        assert states()[NOON.date()][0] != "provisional"
+
+
+class TestBeyondTheCosts:
+    def test_what_does_not_answer_is_tried_again_and_the_costs_stand(
+        self, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
+        sandbox.fault("lively", "analytics-down")
+        integration = synced(with_the_year(workspace), sandbox)
+        run = last_run(integration)
+        assert (run.status, run.attempt, run.token, run.stage) == ("due", 1, None, None)
+        assert run.next_attempt_at > utc_now() + timedelta(seconds=50)
+        assert (integration.problem, integration.no_history) == ("fault", None)
+        assert "costs are read" in (integration.problem_detail or "")
+        assert integration.last_success_at is not None
+        assert total(integration) == truth(sandbox)
+        assert db.session.execute(select(func.count()).select_from(CreditReading)).scalar_one() == 1
+        sandbox.fault("lively", None)
+        assert _tried_again(run) == "done"
+        assert (len(states()), integration.problem) == (366, None)
+
+    def test_it_is_given_up_after_some_attempts_with_a_note(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        sandbox.fault("lively", "analytics-down")
+        integration = synced(workspace, sandbox)
+        run = last_run(integration)
+        for _ in range(sync.MOST_ATTEMPTS - 2):
+            assert _tried_again(run) == "due"
+        assert _tried_again(run) == "done"
+        assert run.attempt == sync.MOST_ATTEMPTS
+        assert "is read with the next sync" in (run.error or "")
+        assert (integration.problem, integration.problem_detail) == (None, run.error)
+        assert run_due() == 0
+
+    @pytest.mark.parametrize("path", ["/credits", "/analytics/query", "/analytics/meta", "/keys"])
+    def test_an_unknown_shape_there_is_a_note_and_keeps_nothing_else_back(
+        self, workspace: Workspace, sandbox: Sandbox, path: str
+    ) -> None:
+        sandbox.fault("lively", "null-data", path=path)
+        integration = synced(workspace, sandbox)
+        run = last_run(integration)
+        assert (run.status, integration.problem) == ("done", None)
+        assert "a shape that Grafient does not know" in (run.error or "")
+        assert total(integration) == truth(sandbox)
+        asked = {request.path.removeprefix("/api/v1") for request in sandbox.requests()}
+        assert asked >= {"/activity", "/credits", "/analytics/meta", "/keys"}
+        file = evidence.archive(integration.id, run.id)
+        assert file is not None
+        with file, zipfile.ZipFile(file) as replies:
+            assert [name for name in replies.namelist() if replies.read(name) == b'{"data":null}']
+
+    def test_what_is_not_offered_is_said_until_it_is(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        sandbox.fault("lively", "no-credits")
+        integration = synced(workspace, sandbox)
+        assert "does not tell this account's credits" in (integration.no_credits or "")
+        assert (integration.no_keys, integration.no_history, integration.problem) == (None, None, None)
+        sandbox.fault("lively", "no-keys")
+        again(integration)
+        assert "API keys" in (integration.no_keys or "")
+        assert (integration.no_credits, integration.no_history, integration.problem) == (None, None, None)
+
+    def test_a_key_that_is_revoked_meanwhile_is_said_and_the_costs_stand(
+        self, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
+        sandbox.fault("lively", "revoked", path="/credits")
+        integration = synced(workspace, sandbox)
+        assert (last_run(integration).status, integration.problem) == ("failed", "needs_key")
+        assert total(integration) == truth(sandbox)
+
+    def test_who_is_stopped_meanwhile_writes_nothing_more(
+        self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        integration = connect(workspace, sandbox)
+
+        def paused(self: OpenRouterReader) -> Decimal:
+            integrations.pause(db.session.get_one(Integration, 1))
+            return Decimal(1)
+
+        monkeypatch.setattr(OpenRouterReader, "lifetime_usd", paused)
+        claim = runs.claim(utc_now())
+        db.session.commit()
+        assert claim is not None
+        with pytest.raises(runs.LeaseLost):
+            sync.perform(claim)
+        db.session.rollback()
+        assert db.session.execute(select(func.count()).select_from(CreditReading)).scalar_one() == 0
+        assert total(integration) == truth(sandbox), "what was committed before stays"
+        assert last_run(integration).status == "cancelled"
+
+    def test_a_sync_ends_in_time_and_the_next_one_goes_on(
+        self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as hurried:
+            hurried.setattr(sync, "MOST_SECONDS", 0)
+            integration = synced(with_the_year(workspace), sandbox)
+        run = last_run(integration)
+        assert (run.status, len(states())) == ("done", 31)
+        assert (run.error or "").count("the next one goes on") == 1
+        assert again(integration).error is None
+        assert len(states()) == 366
+
+
+class TestOnTheWay:
+    def test_no_transaction_is_open_while_the_provider_is_asked(
+        self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        once = Calls._once
+        open_at = []
+
+        def watched(self: Calls, request: str, send: Any) -> Reply:
+            if db.session().in_transaction():
+                open_at.append(request)
+            return once(self, request, send)
+
+        monkeypatch.setattr(Calls, "_once", watched)
+        synced(with_the_year(workspace), sandbox)
+        assert open_at == []
+
+    def test_how_far_it_is_can_be_seen_by_others(
+        self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        once = Calls._once
+        seen = []
+
+        def watched(self: Calls, request: str, send: Any) -> Reply:
+            columns = select(SyncRun.stage, SyncRun.steps_done, SyncRun.steps_asked, SyncRun.lease_until)
+            with db.engine.connect() as other:
+                row = other.execute(columns).one()
+            kind = "key" if "api_key_hash" in request else request.split("?")[0].split(" {")[0]
+            seen.append((kind, *row[:3]))
+            assert row.lease_until > utc_now() + timedelta(seconds=60)
+            return once(self, request, send)
+
+        integration = connect(with_the_year(workspace), sandbox)
+        monkeypatch.setattr(Calls, "_once", watched)
+        monkeypatch.setattr(sync, "COMMIT_SECONDS", 0)
+        assert run_due() == 1
+        count = len(sandbox.account("lively").keys(sandbox.today))
+        assert seen == [
+            ("GET /activity", "costs", None, None),
+            ("GET /credits", "checks", None, None),
+            ("GET /analytics/meta", "checks", None, None),
+            ("POST /analytics/query", "checks", None, None),
+            ("POST /analytics/query", "checks", None, None),
+            ("POST /analytics/query", "history", None, None),
+            ("POST /analytics/query", "history", 170, 335),
+            ("GET /workspaces", "history", 335, 335),
+            ("GET /keys", "history", 335, 335),
+            ("GET /keys", "history", 335, 335),
+            *(("key", "keys", done, count) for done in range(count)),
+        ]
+        assert last_run(integration).stage is None
+
+    def test_nothing_but_reading_is_ever_sent(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        synced(with_the_year(workspace), sandbox)
+        sent = {(request.method, request.path.removeprefix("/api/v1")) for request in sandbox.requests()}
+        assert {path for method, path in sent if method != "GET"} == {"/analytics/query"}
+        assert {method for method, _ in sent} == {"GET", "POST"}
