@@ -266,11 +266,16 @@ def _why(integrations: Sequence[Integration], asked: int, checked: int, sources:
     reasons = []
     alone = sum(1 for source in sources.values() if source == "analytics")
     if alone:
-        reasons.append(f"{alone} are known from analytics alone, which there is nothing to hold against")
+        reasons.append(f"{_are(alone)} known from analytics alone, which there is nothing to hold against")
     if len(sources) < asked:
-        reasons.append(f"{asked - len(sources)} are missing or not settled")
+        reasons.append(f"{_are(asked - len(sources))} missing or not settled")
     unchecked = len(sources) - alone - checked
     if unchecked:
         said = next((i.no_history for i in integrations if i.no_history), "analytics has not been asked of them")
-        reasons.append(f"{unchecked} have no second count: {said.rstrip('.')}")
-    return f"{checked} of {asked} days agree with a second count; {'; '.join(reasons)}." if asked else ""
+        reasons.append(f"{unchecked} {'has' if unchecked == 1 else 'have'} no second count: {said.rstrip('.')}")
+    agree = "day agrees" if asked == 1 else "days agree"
+    return f"{checked} of {asked} {agree} with a second count; {'; '.join(reasons)}." if asked else ""
+
+
+def _are(number: int) -> str:
+    return f"{number} {'is' if number == 1 else 'are'}"

@@ -99,8 +99,8 @@ class _Sync:
             recorded = ledger.record(run.integration_id, run.id, self._window, asked_at)
             run.first_day, run.last_day = self._window.first_day, self._window.last_day
             run.lines_read = len(self._window.lines)
-            run.lines_added, run.lines_changed = recorded.lines_added, recorded.lines_changed
-            run.lines_removed, run.days_restated = recorded.lines_removed, recorded.days_restated
+            for count in ("lines_added", "lines_changed", "lines_removed", "days_restated"):  # over all attempts
+                setattr(run, count, (getattr(run, count) or 0) + getattr(recorded, count))
             run.integration.clear_problem()
             run.integration.last_success_at = asked_at
             self._started_at = run.started_at or asked_at

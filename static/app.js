@@ -90,14 +90,15 @@
 
     const datasets = heads.map((head, index) => {
       const fill = colour(`series-${head.dataset.series}`);
-      const fills = states.map((state) => (state === "provisional" ? `${fill}73` : fill));
+      const stripes = hatching(canvas.getContext("2d"), fill, { width: 2.5, on: colour("page") });
+      const fills = states.map((state) => (state === "provisional" ? stripes : fill));
       return {
         label: head.textContent,
         data: rows.map((row) => value(row.cells[FIRST_SERIES + index])),
         backgroundColor: fills,
         hoverBackgroundColor: fills,
-        borderColor: colour("page"),
-        borderWidth: narrow ? 0 : { top: 1 },
+        borderColor: states.map((state) => (state === "provisional" ? fill : colour("page"))),
+        borderWidth: ({ dataIndex }) => (narrow ? 0 : states[dataIndex] === "provisional" ? 1 : { top: 1 }),
         borderSkipped: false,
         barPercentage: 1,
         categoryPercentage: narrow ? 1 : 0.82,
@@ -160,7 +161,8 @@
     });
   }
 
-  /* Behind the bars: days of which nothing or not all is known are hatched, whatever is drawn over them.
+  /* Bars of provisional days are hatched in their series' colours.
+     Behind the bars: days of which nothing or not all is known are hatched grey, whatever is drawn over them.
      On top of a restated day: a diamond. */
   function marks(states, totals, hatch, ink) {
     return {
@@ -197,12 +199,18 @@
     };
   }
 
-  function hatching(ctx, colour) {
+  function hatching(ctx, colour, { width = 1, on = null } = {}) {
     const tile = document.createElement("canvas");
     tile.width = tile.height = 6;
     const pen = tile.getContext("2d");
+    if (on) {
+      pen.fillStyle = on;
+      pen.fillRect(0, 0, 6, 6);
+    } else {
+      pen.globalAlpha = 0.7;
+    }
     pen.strokeStyle = colour;
-    pen.globalAlpha = 0.7;
+    pen.lineWidth = width;
     pen.beginPath();
     pen.moveTo(-1, 1);
     pen.lineTo(1, -1);

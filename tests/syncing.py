@@ -10,17 +10,42 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import pytest
 import time_machine
 from sqlalchemy import func, select
 
 from grafient import integrations, runs, sync
+from grafient import lines as stored_lines
 from grafient.extensions import db
-from grafient.models import CostLine, CoveredDay, Integration, Restatement, SyncRun, Workspace, utc_now
+from grafient.lines import Identity
+from grafient.models import (
+    UNATTRIBUTED,
+    ApiKey,
+    CostLine,
+    CoveredDay,
+    Integration,
+    KeyLine,
+    Restatement,
+    SyncRun,
+    Workspace,
+    utc_now,
+)
 from grafient.money import usd_sum
+from grafient.providers import CostLine as Line
+from grafient.providers.contract import COUNTS
+from grafient.providers.openrouter import OpenRouterReader
 from grafient.sandbox import Sandbox
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 """Far from midnight, when a day is neither over nor settled."""
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For what differs in the provider alone: one database is enough."""
+
+
+def leave_out_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of a sync's time, in tests that are about something else."""
+    monkeypatch.setattr(OpenRouterReader, "api_keys", lambda self: [])
 
 
 @contextmanager
@@ -97,7 +122,8 @@ def a_day(sandbox: Sandbox, name: str = "lively", ago: int = 5) -> date:
 
 def total(integration: Integration) -> Decimal:
     """What is stored of settled days."""
-    return sum((usage for day, usage in by_day(integration).items() if states()[day][0] != "provisional"), Decimal(0))
+    found = states()
+    return sum((usage for day, usage in by_day(integration).items() if found[day][0] != "provisional"), Decimal(0))
 
 
 def by_day(integration: Integration) -> dict[date, Decimal]:
@@ -153,3 +179,43 @@ def with_the_year(workspace: Workspace) -> Workspace:
 
 def restatements() -> int:
     return db.session.execute(select(func.count()).select_from(Restatement)).scalar_one()
+
+
+def parts_add_up(integration_id: int) -> bool:
+    """Whether, for each line, the parts of all keys and the rest that no key explains are the whole, exactly."""
+    parts: dict[Identity, list[Line]] = defaultdict(list)
+    for line in stored_lines.stored(KeyLine, integration_id):
+        parts[stored_lines.identity(line)].append(line)
+    whole = {stored_lines.identity(line): line for line in stored_lines.stored(CostLine, integration_id)}
+    return all(_adds_up(whole.get(name), parts[name]) for name in whole.keys() | parts.keys())
+
+
+def _adds_up(whole: Line | None, parts: list[Line]) -> bool:
+    """Nothing where there is no line. A count that is unknown anywhere adds up to nothing in particular."""
+    for name in ("usage_usd", "byok_usd", *COUNTS):
+        amounts = [getattr(part, name) for part in parts]
+        wanted = getattr(whole, name) if whole else 0
+        known = name == "usage_usd" or None not in (wanted, *amounts)
+        if known and sum(amounts) != wanted:
+            return False
+    return True
+
+
+def by_key(integration: Integration, name: str) -> dict[date, Decimal]:
+    """What the API key of that name spent on each day; under no name, what no key explains."""
+    key = select(ApiKey.key_hash).where(ApiKey.integration_id == integration.id, ApiKey.name == name)
+    key_hash = db.session.execute(key).scalar_one() if name else UNATTRIBUTED
+    query = select(KeyLine.day, usd_sum(KeyLine.usage_usd)).where(
+        KeyLine.integration_id == integration.id, KeyLine.key_hash == key_hash
+    )
+    return {row[0]: row[1] for row in db.session.execute(query.group_by(KeyLine.day)) if row[1]}
+
+
+def spent_by(sandbox: Sandbox, name: str, first: date, last: date) -> dict[str, dict[date, Decimal]]:
+    """What each key of an account really spent on each day that it spent something."""
+    spent: dict[str, dict[date, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
+    account = sandbox.account(name)
+    for day in days(first, last):
+        for part in sandbox.state.slices(account, day):
+            spent[part.key.name][day] += part.usage
+    return {key: {day: usage for day, usage in found.items() if usage} for key, found in spent.items()}

@@ -17,7 +17,7 @@ def test_what_is_not_set_has_its_default() -> None:
     settings = Settings.from_environ({})
     assert settings.database_url == f"sqlite:///{Path('var').absolute()}/grafient.db"
     assert (settings.port, settings.registration, settings.default_plan) == (5000, "first", "ultimate")
-    assert settings.base_urls == {}
+    assert (settings.base_urls, settings.raw_reply_days) == ({}, 90)
     assert Settings.from_environ({"PORT": " ", "DATABASE_URL": ""}).port == 5000
 
 
@@ -48,6 +48,9 @@ def test_any_postgres_address_means_psycopg_3(scheme: str) -> None:
         ("GRAFIENT_REGISTRATION", "maybe", "first, open, closed"),
         ("GRAFIENT_DEFAULT_PLAN", "gold", "free, pro, ultimate"),
         ("GRAFIENT_TRUSTED_PROXIES", "-1", "whole number"),
+        ("GRAFIENT_RAW_REPLY_DAYS", "-1", "whole number from 0 to 36500"),
+        ("GRAFIENT_RAW_REPLY_DAYS", "for ever", "whole number"),
+        ("GRAFIENT_RAW_REPLY_DAYS", "36501", "whole number"),
     ],
 )
 def test_a_wrong_setting_is_named_and_mended(name: str, value: str, says: str) -> None:

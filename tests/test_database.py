@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
+import zipfile
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 
+import flask_migrate
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from flask import Flask
-from sqlalchemy import inspect, text
+from sqlalchemy import create_engine, delete, func, inspect, select, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.pool import NullPool
 
-from grafient import create_app, database
+from grafient import create_app, database, evidence, ledger, lines, runs
 from grafient.extensions import db
-from grafient.models import Integration, Workspace
+from grafient.models import CostLine, CoveredDay, Integration, KeyLine, SyncRun, Workspace
+from grafient.providers import Activity
+from grafient.providers import CostLine as Line
 from tests.conftest import environ
+from tests.syncing import parts_add_up
 
 
 def test_the_migrations_make_what_the_models_say(context: Flask) -> None:
@@ -48,6 +58,85 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(context: Flask)
     finally:
         db.session.execute(text("UPDATE alembic_version SET version_num = '0002'"))
         db.session.commit()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def first_version(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Flask]:
+    """An app on a database as the first version of Grafient left it, with a failed sync and some costs."""
+    url, server = f"sqlite:///{tmp_path}/first.db", None
+    if request.param == "postgresql":
+        address = make_url(str(request.getfixturevalue("postgres_url"))).set(drivername="postgresql+psycopg")
+        server = create_engine(address, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        url = address.set(database="first_version").render_as_string(hide_password=False)
+        with server.connect() as connection:
+            connection.execute(text("CREATE DATABASE first_version"))
+    app = create_app(environ(url, "redis://127.0.0.1:1", "http://127.0.0.1:1", str(tmp_path)))
+    with app.app_context():
+        flask_migrate.upgrade(directory=str(database.MIGRATIONS), revision="0001")
+        for statement in FIRST_VERSION:
+            db.session.execute(text(statement), {"reply": gzip.compress(b'{"data": null}')})
+        db.session.commit()
+        yield app
+        db.session.remove()
+        db.engine.dispose()
+    if server is not None:
+        with server.connect() as connection:
+            connection.execute(text("DROP DATABASE first_version"))
+
+
+FIRST_VERSION = (
+    "INSERT INTO workspace (id, plan, created_at) VALUES (1, 'ultimate', '2026-06-01 06:00:00')",
+    "INSERT INTO integration (id, workspace_id, provider, label, key_hint, created_at) "
+    "VALUES (7, 1, 'openrouter', 'One', 'abcd', '2026-06-01 06:00:00')",
+    'INSERT INTO sync_run (id, integration_id, "trigger", status, attempt, next_attempt_at, created_at, finished_at, '
+    "raw_reply) VALUES (3, 7, 'manual', 'failed', 1, '2026-06-01 06:00:00', '2026-06-01 06:00:00', "
+    "'2026-06-01 06:00:05', :reply)",
+    'INSERT INTO sync_run (id, integration_id, "trigger", status, attempt, next_attempt_at, created_at) '
+    "VALUES (4, 7, 'manual', 'done', 1, '2026-06-02 06:00:00', '2026-06-02 06:00:00')",
+    "INSERT INTO cost_line (integration_id, day, permaslug, endpoint_id, host, model, usage_usd, requests) "
+    "VALUES (7, '2026-06-01', 'p', 'e', 'h', 'm', '1.000000000001', 5)",
+    "INSERT INTO cost_line (integration_id, day, permaslug, endpoint_id, host, model, usage_usd) "
+    "VALUES (7, '2026-05-31', 'p', '', '', 'm', '-0.250000000000')",
+    "INSERT INTO covered_day (integration_id, day, state, first_run_id, changed_at) "
+    "VALUES (7, '2026-06-01', 'final', 4, '2026-06-02 06:00:00')",
+)
+
+
+def test_an_upgrade_from_the_first_version_keeps_what_was_stored(first_version: Flask) -> None:
+    database.upgrade(db.engine)
+    assert database.pending(db.engine) is False
+    found = {(line.day, line.usage_usd, line.requests) for line in lines.stored(CostLine, 7)}
+    assert found == {(date(2026, 6, 1), Decimal("1.000000000001"), 5), (date(2026, 5, 31), Decimal("-0.25"), None)}
+    assert lines.stored(KeyLine, 7, KeyLine.key_hash != "") == []
+    assert parts_add_up(7), "what is stored is unattributed"
+    assert {row[0]: (row[1], row[2]) for row in db.session.execute(COVERED)} == {
+        date(2026, 6, 1): ("final", "activity")
+    }
+    file = evidence.archive(7, 3)
+    assert file is not None
+    with file, zipfile.ZipFile(file) as replies:
+        assert replies.read("0001.json") == b'{"data": null}'
+        assert b"2026-06-01T06:00:05" in replies.read("index.json")
+    assert evidence.archive(7, 4) is None
+    db.session.rollback()
+    with db.engine.connect() as connection:
+        migration = MigrationContext.configure(connection, opts={"render_as_batch": True})
+        assert compare_metadata(migration, db.metadata) == []
+
+
+COVERED = select(CoveredDay.day, CoveredDay.state, CoveredDay.source)
+
+
+def test_an_upgraded_database_goes_on_where_it_was(first_version: Flask) -> None:
+    database.upgrade(db.engine)
+    db.session.execute(delete(SyncRun).where(SyncRun.id == 4))
+    if db.engine.dialect.name == "sqlite":
+        runs.request(7, "manual")
+        assert db.session.execute(select(func.max(SyncRun.id))).scalar_one() == 5, "no id is used twice"
+    day = Activity(date(2026, 6, 1), date(2026, 6, 1), [Line(date(2026, 6, 1), "p", "e", "h", "m", Decimal(2))])
+    assert ledger.record(7, 3, day, datetime(2026, 6, 3, 6, tzinfo=UTC)).days_restated == 1
+    assert parts_add_up(7)
+    db.session.commit()
 
 
 def test_foreign_keys_are_held(workspace: Workspace) -> None:

@@ -13,7 +13,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -25,10 +27,12 @@ from sqlalchemy import select, update
 from grafient import integrations, jobs
 from grafient.extensions import db
 from grafient.jobs import SCHEDULE, Entry, GrafientScheduler
-from grafient.models import CostLine, Integration, SyncRun, Workspace, utc_now
+from grafient.models import CostLine, CoveredDay, Integration, SyncRun, Workspace, utc_now
 from grafient.money import usd_sum
+from grafient.providers.openrouter import OpenRouterReader
 from grafient.sandbox import Sandbox
 from tests.certificates import self_signed
+from tests.syncing import window
 
 ROOT = Path(__file__).resolve().parent.parent
 StartWorker = Callable[[], subprocess.Popen[bytes]]
@@ -82,6 +86,14 @@ def entries(redis: redis_py.Redis) -> dict[str, tuple[object, ...]]:
     return {job.id: (job.meta.get("interval"), job.meta.get("cron_string"), at) for job, at in found}
 
 
+def windows() -> dict[str, Decimal]:
+    """What /activity told of each integration; today is there too, by analytics."""
+    sums = select(Integration.label, usd_sum(CostLine.usage_usd)).join_from(CostLine, Integration)
+    same_day = (CoveredDay.integration_id == CostLine.integration_id) & (CoveredDay.day == CostLine.day)
+    query = sums.join(CoveredDay, same_day).where(CoveredDay.source == "activity")
+    return {row[0]: row[1] for row in db.session.execute(query.group_by(Integration.label))}
+
+
 def test_connecting_shows_costs_within_seconds(
     workspace: Workspace, sandbox: Sandbox, start_worker: StartWorker
 ) -> None:
@@ -92,9 +104,7 @@ def test_connecting_shows_costs_within_seconds(
     jobs.wake()
     until(lambda: status(integration_id) == "done")
     assert time.monotonic() - started < 5
-    last = sandbox.today - timedelta(days=1)
-    truth = sandbox.truth("lively", last - timedelta(days=29), last).usage
-    assert db.session.execute(select(usd_sum(CostLine.usage_usd))).scalar_one() == truth
+    assert windows() == {"OpenRouter": sandbox.truth("lively", *window(sandbox)).usage}
 
 
 def test_a_worker_killed_in_a_sync_is_replaced_when_its_lease_ends(
@@ -163,13 +173,16 @@ def test_two_workers_and_many_wishes_are_one_sync(
     for _ in range(20):
         jobs.wake()
     until(lambda: status(integration_id) == "done")
-    assert len([r for r in sandbox.requests() if r.path.endswith("/activity")]) == 1
+    assert len([r for r in sandbox.requests() if r.path.endswith("/activity") and not r.query]) == 1
 
 
 @pytest.fixture
 def crowd(settings: dict[str, str]) -> Iterator[Sandbox]:
     """A provider with many accounts, in place of the usual one."""
-    with Sandbox(crowd=24) as crowd:
+    with Sandbox(crowd=jobs.THREADS + 1) as crowd:
+        opened = crowd.today - timedelta(days=40)  # what each spent in all its life is summed up quickly
+        for name, part in crowd.state.cast.items():
+            crowd.state.cast[name] = replace(part, account=replace(part.account, opened=opened))
         settings["OPENROUTER_BASE_URL"] = crowd.base_url
         yield crowd
 
@@ -177,17 +190,78 @@ def crowd(settings: dict[str, str]) -> Iterator[Sandbox]:
 def test_many_integrations_are_synced_at_a_time(
     crowd: Sandbox, workspace: Workspace, start_worker: StartWorker
 ) -> None:
-    names = [f"crowd-{number}" for number in range(1, 25)]
+    names = [f"crowd-{number}" for number in range(1, jobs.THREADS + 2)]
     for name in names:
         integrations.connect(workspace.id, "openrouter", name, crowd.key(name))
     start_worker()
     unfinished = select(SyncRun.id).where(SyncRun.status != "done")
     until(lambda: db.session.execute(unfinished).first() is None)
-    sums = select(Integration.label, usd_sum(CostLine.usage_usd)).join_from(CostLine, Integration)
-    last = crowd.today - timedelta(days=1)
-    truth = {name: crowd.truth(name, last - timedelta(days=29), last).usage for name in names}
-    found = db.session.execute(sums.group_by(Integration.label)).all()
-    assert dict(found) == truth
+    assert windows() == {name: crowd.truth(name, *window(crowd)).usage for name in names}
+
+
+def test_one_account_that_takes_long_keeps_no_other_waiting(
+    context: Flask, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lifetime_usd, released = OpenRouterReader.lifetime_usd, threading.Event()
+
+    def held_up(self: OpenRouterReader) -> Decimal:
+        assert self._calls._key != sandbox.key("lively") or released.wait(30)
+        return lifetime_usd(self)
+
+    def work() -> None:
+        with context.app_context():
+            jobs.sync_due()
+
+    monkeypatch.setattr(OpenRouterReader, "lifetime_usd", held_up)
+    monkeypatch.setattr(jobs, "CLAIM_SECONDS", 0.2)
+    slow = integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively")).id
+    worker = threading.Thread(target=work)
+    worker.start()
+    until(lambda: status(slow) == "running")
+    time.sleep(1)  # longer than the job would go on claiming, and than one look for others
+    quick = integrations.connect(workspace.id, "openrouter", "", sandbox.key("other")).id
+    until(lambda: status(quick) == "done")
+    assert _now(lambda: status(slow)) == "running"
+    released.set()
+    worker.join(30)
+    assert not worker.is_alive()
+    assert _now(lambda: status(slow)) == "done"
+
+
+def test_a_job_whose_time_is_up_makes_way_for_another(
+    context: Flask, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    integration_id = integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively")).id
+    with monkeypatch.context() as hurried:
+        hurried.setattr(jobs, "CLAIM_SECONDS", 0)
+        jobs.sync_due()
+    assert (status(integration_id), jobs.queue().count) == ("due", 1)
+    jobs.sync_due()
+    assert (status(integration_id), jobs.queue().count) == ("done", 1), "nothing is due any more"
+
+
+def test_a_fault_of_our_own_is_said_and_tried_again(
+    context: Flask,
+    workspace: Workspace,
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    integration_id = integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively")).id
+    with monkeypatch.context() as broken:
+        broken.setattr(OpenRouterReader, "lifetime_usd", lambda self: 1 / 0)
+        jobs.sync_due()
+    assert "ZeroDivisionError" in caplog.text
+    assert sandbox.key("lively") not in caplog.text
+    integration = db.session.get_one(Integration, integration_id)
+    assert (status(integration_id), integration.problem) == ("due", "fault")
+    assert "Grafient itself failed" in (integration.problem_detail or "")
+    assert windows(), "the costs were committed before"
+    db.session.execute(update(SyncRun).values(next_attempt_at=utc_now()))
+    db.session.commit()
+    jobs.sync_due()
+    assert status(integration_id) == "done"
+    db.session.rollback()
 
 
 def test_a_worker_told_to_stop_stops_with_its_scheduler(start_worker: StartWorker) -> None:

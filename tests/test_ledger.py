@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
-from grafient import ledger
+from grafient import ledger, lines
 from grafient.extensions import db
 from grafient.ledger import compare
-from grafient.models import CostLine, CoveredDay, Integration, Restatement, SyncRun, Workspace
+from grafient.models import CostLine, CoveredDay, Integration, KeyLine, Restatement, SyncRun, Workspace
 from grafient.money import usd_sum
 from grafient.providers import Activity
 from grafient.providers import CostLine as Line
@@ -51,17 +51,17 @@ def run(workspace: Workspace) -> SyncRun:
 
 
 def stored(run: SyncRun) -> set[Line]:
-    return set(ledger._stored(run.integration_id, FIRST, LAST))
+    return set(lines.stored(CostLine, run.integration_id, CostLine.day.between(FIRST, LAST)))
 
 
-def money(lines: set[Line] | list[Line]) -> dict[tuple[date, str, str], tuple[Decimal, Decimal | None]]:
-    return {(one.day, one.permaslug, one.endpoint_id): (one.usage_usd, one.byok_usd) for one in lines}
+def money(found: set[Line] | list[Line]) -> dict[tuple[date, str, str], tuple[Decimal, Decimal | None]]:
+    return {(one.day, one.permaslug, one.endpoint_id): (one.usage_usd, one.byok_usd) for one in found}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=st.lists(replies, min_size=1, max_size=5))
 def test_after_any_replies_the_ledger_is_the_last_that_said_something(run: SyncRun, history: list[list[Line]]) -> None:
-    for table in (CostLine, CoveredDay, Restatement):
+    for table in (CostLine, KeyLine, CoveredDay, Restatement):
         db.session.execute(delete(table))
     said: list[Line] = []
     for reply in history:
@@ -74,6 +74,7 @@ def test_after_any_replies_the_ledger_is_the_last_that_said_something(run: SyncR
     assert {key: usage for key, (usage, _) in have.items()} == {key: usage for key, (usage, _) in want.items()}
     assert all(have[key][1] == byok for key, (_, byok) in want.items() if byok is not None)
     _nothing_is_lost(run, history)
+    assert set(lines.stored(KeyLine, run.integration_id)) == stored(run), "no key is known: all of it is unattributed"
 
 
 def _nothing_is_lost(run: SyncRun, history: list[list[Line]]) -> None:
@@ -118,3 +119,89 @@ def test_days_before_the_window_are_left_alone(run: SyncRun, context: Flask) -> 
     ledger.record(run.integration_id, run.id, Activity(FIRST, LAST, [new]), NOW)
     total = db.session.execute(select(usd_sum(CostLine.usage_usd))).scalar_one()
     assert total == Decimal(10)
+
+
+DAY = date(2026, 6, 3)
+EARLY = datetime(2026, 6, 4, 0, 10, tzinfo=UTC)
+
+
+def record(run: SyncRun, now: datetime, *found: Line, source: str = "activity") -> ledger.Recorded:
+    """Write a reply about DAY alone."""
+    return ledger.record(run.integration_id, run.id, Activity(DAY, DAY, found), now, source)
+
+
+def states() -> dict[date, tuple[str, str]]:
+    rows = db.session.execute(select(CoveredDay.day, CoveredDay.state, CoveredDay.source))
+    return {row[0]: (row[1], row[2]) for row in rows}
+
+
+def test_provisional_until_the_provider_has_settled_the_day(run: SyncRun) -> None:
+    half, whole = Line(DAY, "p", "e", "h", "m", Decimal("1.5")), Line(DAY, "p", "e", "h", "m", Decimal("2.5"))
+    record(run, EARLY, half)
+    assert states() == {DAY: ("provisional", "activity")}
+    recorded = record(run, EARLY + timedelta(hours=6), whole)
+    assert (recorded.lines_changed, recorded.days_restated) == (0, 0), "nothing that was settled has changed"
+    assert states() == {DAY: ("final", "activity")}
+    recorded = record(run, EARLY + timedelta(days=1), half)
+    assert (recorded.lines_changed, recorded.days_restated) == (1, 1)
+    assert states() == {DAY: ("restated", "activity")}
+    assert stored(run) == {half}
+
+
+@pytest.mark.parametrize("found", [[], [Line(DAY, "p", "e", "h", "m", Decimal(2))]])
+def test_what_was_provisional_by_analytics_is_replaced_and_was_not_restated(run: SyncRun, found: list[Line]) -> None:
+    other = Line(DAY + timedelta(days=1), "p", "e", "h", "m", Decimal(9))
+    record(run, EARLY - timedelta(hours=9), Line(DAY, "p", "", "", "m", Decimal("0.7")), source="analytics")
+    assert states() == {DAY: ("provisional", "analytics")}
+    reply = Activity(DAY, other.day, [*found, other])
+    recorded = ledger.record(run.integration_id, run.id, reply, NOW)
+    assert (recorded.lines_changed, recorded.lines_removed, recorded.days_restated) == (0, 0, 0)
+    assert states()[DAY] == ("final" if found else "no_usage", "activity")
+    assert stored(run) == {*found, other}
+    assert db.session.execute(select(Restatement)).first() is None
+
+
+def test_analytics_speaks_only_of_days_that_are_not_settled(run: SyncRun) -> None:
+    settled, gap, open_day = FIRST, FIRST + timedelta(days=1), NOW.date()
+    mine = Line(settled, "p", "e", "h", "m", Decimal(5))
+    ledger.record(run.integration_id, run.id, Activity(settled, settled, [mine]), NOW)
+    told = [Line(day, "p", "", "", "m", Decimal(7)) for day in (settled, gap, open_day)]
+    recorded = ledger.record(run.integration_id, run.id, Activity(FIRST, open_day, told), NOW, "analytics")
+    assert (recorded.lines_added, recorded.days_restated) == (2, 0)
+    assert set(lines.stored(CostLine, run.integration_id)) == {mine, *told[1:]}
+    found = states()
+    assert (found[settled], found[gap]) == (("final", "activity"), ("final", "analytics"))
+    assert found[open_day] == ("provisional", "analytics")
+    assert found[LAST] == ("no_usage", "analytics")
+
+
+def test_what_analytics_has_settled_it_does_not_change(run: SyncRun) -> None:
+    first = Line(DAY, "p", "", "", "m", Decimal(1))
+    record(run, NOW, first, source="analytics")
+    recorded = record(run, NOW, replace(first, usage_usd=Decimal(2)), source="analytics")
+    assert (recorded.lines_changed, recorded.days_restated, stored(run)) == (0, 0, {first})
+
+
+def test_activity_that_corrects_what_analytics_has_settled_restates_it(run: SyncRun) -> None:
+    exact = Line(DAY, "p", "e", "h", "m", Decimal("1.0000001"))
+    record(run, NOW, Line(DAY, "p", "", "", "m", Decimal(1)), source="analytics")
+    assert record(run, NOW, exact).days_restated == 1
+    assert states() == {DAY: ("restated", "activity")}
+    assert stored(run) == {exact}
+
+
+def test_the_silence_of_analytics_erases_nothing(run: SyncRun) -> None:
+    half = Line(DAY, "p", "", "", "m", Decimal(1))
+    record(run, EARLY - timedelta(hours=9), half, source="analytics")
+    assert record(run, NOW, source="analytics").silent
+    assert (states(), stored(run)) == ({DAY: ("provisional", "analytics")}, {half})
+
+
+def test_what_is_called_by_its_permaslug_gets_the_plainest_of_its_names(run: SyncRun) -> None:
+    names = ["vendor/model:free", "vendor/model-long", "vendor/model"]
+    record(run, NOW, *(Line(DAY, "slug", str(number), "h", name, Decimal(1)) for number, name in enumerate(names)))
+    known = ledger.model_names(run.integration_id)
+    assert known == {"slug": "vendor/model"}
+    told = [Line(DAY, "slug", "", "", "slug", Decimal(1)), Line(DAY, "unknown", "", "", "unknown", Decimal(1))]
+    renamed = ledger.renamed(Activity(DAY, DAY, told), known)
+    assert [line.model for line in renamed.lines] == ["vendor/model", "unknown"]

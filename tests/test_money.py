@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import StatementError
 
 from grafient.extensions import db
@@ -61,6 +61,13 @@ def test_a_sum_of_100_million_dollars_keeps_its_last_digit(integration: Integrat
     total = db.session.execute(select(usd_sum(CostLine.usage_usd))).scalar_one()
     assert total == Decimal("200000000.000000000001")
     assert isinstance(total, Decimal)
+
+
+def test_several_columns_are_summed_together_and_the_unknown_left_out(integration: Integration) -> None:
+    store(integration.id, [Decimal("99999999.999999999999"), Decimal("-0.25"), Decimal("0.000000000001")])
+    db.session.execute(update(CostLine).where(CostLine.usage_usd == Decimal("-0.25")).values(byok_usd=Decimal("7.5")))
+    total = db.session.execute(select(usd_sum(CostLine.usage_usd, CostLine.byok_usd))).scalar_one()
+    assert total == Decimal("100000007.25")
 
 
 def test_the_sum_of_nothing_is_unknown(context: Flask) -> None:

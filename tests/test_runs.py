@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from grafient import integrations, runs, sync
 from grafient.extensions import db
 from grafient.models import Integration, SyncRun, Workspace, utc_now
 from grafient.sandbox import Sandbox
+from tests.syncing import at
 
 SIX = datetime(2026, 6, 4, 6, 0, tzinfo=UTC)
 
@@ -109,6 +111,52 @@ def test_a_run_that_kills_its_workers_rests_longer_each_time(integration: Integr
         waited.append((lease - now) / runs.LEASE)
         now = lease + timedelta(seconds=1)
     assert waited == [1, 2, 4, 8, 8, 8]
+
+
+def test_each_part_of_a_sync_holds_the_run_for_another_lease_and_says_how_far_it_is(integration: Integration) -> None:
+    runs.request(integration.id, "manual")
+    now = utc_now()
+    claim = runs.claim(now)
+    assert claim is not None
+    run = runs.hold(claim)
+    with at(now + runs.LEASE - timedelta(seconds=10)):
+        runs.progress(run, "keys", 3, 500)
+        assert (run.stage, run.steps_done, run.steps_asked) == ("keys", 3, 500)
+    db.session.flush()
+    assert runs.claim(now + runs.LEASE + timedelta(seconds=60)) is None
+    again = runs.claim(now + 2 * runs.LEASE)
+    assert again is not None
+    with pytest.raises(runs.LeaseLost):
+        runs.hold(claim)
+
+
+def test_a_lease_that_was_made_longer_is_not_cut(integration: Integration) -> None:
+    runs.request(integration.id, "manual")
+    now = utc_now()
+    for _ in range(4):
+        claim = runs.claim(now)
+        assert claim is not None
+        until = db.session.execute(select(SyncRun.lease_until)).scalar_one()
+        now = until + timedelta(seconds=1)
+    run = runs.hold(claim)
+    runs.progress(run, "costs")
+    assert run.lease_until == until
+
+
+@pytest.mark.parametrize("end", [lambda run: runs.finish(run, "done"), lambda run: runs.retry_later(run, "away", None)])
+def test_what_has_ended_is_at_no_stage_and_held_by_nobody(
+    integration: Integration, end: Callable[[SyncRun], None]
+) -> None:
+    runs.request(integration.id, "manual")
+    claim = runs.claim(utc_now())
+    assert claim is not None
+    run = runs.hold(claim)
+    runs.progress(run, "history", 1, 2)
+    end(run)
+    db.session.flush()
+    assert (run.stage, run.token, run.lease_until) == (None, None, None)
+    with pytest.raises(runs.LeaseLost):
+        runs.hold(claim)
 
 
 def test_people_come_before_the_clock(workspace: Workspace, integration: Integration) -> None:

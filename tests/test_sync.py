@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import time_machine
 from flask import Flask
 from sqlalchemy import func, select, update
 
@@ -32,7 +33,9 @@ from tests.syncing import (
     days_asked,
     last_run,
     later,
+    leave_out_keys,
     lines,
+    on_sqlite,
     questions,
     restatements,
     run_due,
@@ -54,6 +57,12 @@ def _at_noon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_keys(monkeypatch)
+
+
+@pytest.mark.usefixtures("_no_keys")
 class TestCosts:
     def test_the_first_sync_stores_the_whole_window_exactly(self, workspace: Workspace, sandbox: Sandbox) -> None:
         integration = synced(workspace, sandbox)
@@ -127,6 +136,7 @@ class TestCosts:
         assert found == ["no_usage"] * 365 + ["provisional"]
         assert integration.no_history is None
 
+    @on_sqlite
     @pytest.mark.parametrize("fault", ["down", "bad-gateway", "cloudflare", "not-json", "cut", "redirect"])
     def test_a_passing_fault_is_tried_again_later(self, workspace: Workspace, sandbox: Sandbox, fault: str) -> None:
         integration = synced(workspace, sandbox)
@@ -149,6 +159,7 @@ class TestCosts:
         assert run.next_attempt_at - utc_now() > timedelta(seconds=100)
         assert "busy" in (run.error or "")
 
+    @on_sqlite
     @pytest.mark.parametrize("fault", ["misshapen", "wrong-types", "null-data", "bad-date", "deep"])
     def test_an_unknown_shape_is_said_kept_and_stores_nothing(
         self, workspace: Workspace, sandbox: Sandbox, fault: str
@@ -165,6 +176,7 @@ class TestCosts:
         with file, zipfile.ZipFile(file) as replies:
             assert b"data" in replies.read("0001.json")
 
+    @on_sqlite
     @pytest.mark.parametrize("fault", ["revoked", "expired", "inference"])
     def test_a_rejected_key_waits_until_someone_acts(self, workspace: Workspace, sandbox: Sandbox, fault: str) -> None:
         integration = synced(workspace, sandbox)
@@ -179,6 +191,7 @@ class TestCosts:
         assert run_due() == 1
         assert (integration.problem, integration.key_hint) == (None, sandbox.key("lively-again")[-4:])
 
+    @on_sqlite
     def test_a_wrong_encryption_key_is_the_operators_to_mend_and_heals(
         self, context: Flask, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -192,6 +205,7 @@ class TestCosts:
         assert run_due() == 1
         assert (last_run(integration).status, integration.problem) == ("done", None)
 
+    @on_sqlite
     def test_a_changed_reply_is_said_and_loses_no_figure(self, workspace: Workspace, sandbox: Sandbox) -> None:
         integration = synced(workspace, sandbox, "new-field")
         assert total(integration) == truth(sandbox, "new-field")
@@ -211,7 +225,8 @@ class TestCosts:
         assert states()[yesterday] == ("final", "activity")
         assert (restatements(), total(integration)) == (0, truth(sandbox))
 
-    @pytest.mark.parametrize("seconds", [0.02, 0.1, 0.2, 0.4])
+    @on_sqlite
+    @pytest.mark.parametrize("seconds", [0.02, 0.1, 0.3])
     def test_a_midnight_on_the_way_makes_no_day_look_empty_or_double(
         self, workspace: Workspace, sandbox: Sandbox, seconds: float
     ) -> None:
@@ -246,6 +261,7 @@ def _is_the_truth(integration: Integration, sandbox: Sandbox, name: str) -> None
         assert (state == "no_usage") == (not of_day.rows), day
 
 
+@pytest.mark.usefixtures("_no_keys")
 class TestHistory:
     @pytest.mark.parametrize("name", ["lively", "other"])
     def test_the_first_day_has_a_year(self, workspace: Workspace, sandbox: Sandbox, name: str) -> None:
@@ -262,6 +278,7 @@ class TestHistory:
         assert (last_run(integration).status, integration.no_history) == ("done", None)
         assert last_run(integration).days_restated == 0
 
+    @on_sqlite
     def test_its_models_have_the_names_of_the_windows(self, workspace: Workspace, sandbox: Sandbox) -> None:
         synced(with_the_year(workspace), sandbox)
         names: dict[str, set[str]] = {}
@@ -277,6 +294,7 @@ class TestHistory:
         assert days_asked(sandbox) == [sandbox.today]
         assert integration.no_history is None
 
+    @on_sqlite
     def test_replies_that_are_cut_to_200_rows_give_the_same_year(
         self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -287,6 +305,7 @@ class TestHistory:
         assert len(states()) == 366
         _is_the_truth(integration, sandbox, "lively")
 
+    @on_sqlite
     @pytest.mark.parametrize("name", ["no-analytics", "analytics-forbidden"])
     def test_an_account_without_analytics_keeps_the_window_and_says_why(
         self, workspace: Workspace, sandbox: Sandbox, name: str
@@ -297,6 +316,7 @@ class TestHistory:
         assert "does not offer analytics" in (integration.no_history or "")
         assert (last_run(integration).status, last_run(integration).error, integration.problem) == ("done", None, None)
 
+    @on_sqlite
     def test_analytics_that_comes_later_fills_the_year(self, workspace: Workspace, sandbox: Sandbox) -> None:
         sandbox.fault("lively", "no-analytics")
         integration = synced(with_the_year(workspace), sandbox)
@@ -305,6 +325,7 @@ class TestHistory:
         assert (len(states()), integration.no_history) == (366, None)
         _is_the_truth(integration, sandbox, "lively")
 
+    @on_sqlite
     @pytest.mark.parametrize(
         "name",
         [
@@ -347,9 +368,9 @@ class TestHistory:
         assert len(states()) == 366
         run = last_run(integration)
         assert (run.status, run.attempt) == ("done", 2)
-        assert run.steps_asked == 365 - 30 - (len(known) - 31)
         _is_the_truth(integration, sandbox, "lively")
 
+    @on_sqlite
     def test_a_day_is_settled_once_and_not_asked_again(self, workspace: Workspace, sandbox: Sandbox) -> None:
         integration = synced(with_the_year(workspace), sandbox)
         with later(1):
@@ -357,7 +378,9 @@ class TestHistory:
             again(integration)
             assert days_asked(sandbox) == [sandbox.today]
 
-    def test_forty_days_away_are_filled(self, workspace: Workspace, sandbox: Sandbox) -> None:
+    def test_forty_days_away_are_filled_and_what_was_provisional_is_settled(
+        self, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
         integration = synced(with_the_year(workspace), sandbox)
         with later(40):
             again(integration)
@@ -365,9 +388,13 @@ class TestHistory:
             gap = days(NOON.date(), window(sandbox)[0] - timedelta(days=1))
             assert len(gap) == 10
             assert {states()[day] for day in gap} <= {("final", "analytics"), ("no_usage", "analytics")}
+            assert states()[gap[0]] == ("final", "analytics")
+            whole = sum(told_by_analytics(sandbox, "lively", gap[0], gap[0]).values())
+            assert by_day(integration)[gap[0]] == whole, "activity never told of the day that was provisional"
             _is_the_truth(integration, sandbox, "lively")
         assert restatements() == 0
 
+    @on_sqlite
     def test_where_a_day_has_both_sources_activity_counts(self, workspace: Workspace, sandbox: Sandbox) -> None:
         """Lines of analytics have no endpoint; those of lively's activity do."""
         integration = synced(with_the_year(workspace), sandbox)
@@ -401,6 +428,7 @@ def _dying(method: Any, at_call: int) -> Any:
     return call
 
 
+@pytest.mark.usefixtures("_no_keys")
 class TestToday:
     def test_it_is_provisional_and_in_no_total(self, workspace: Workspace, sandbox: Sandbox) -> None:
         integration = synced(workspace, sandbox)
@@ -410,6 +438,7 @@ class TestToday:
         assert abs(by_day(integration)[today] - so_far) < Decimal("1E-5")
         assert total(integration) == truth(sandbox)
 
+    @on_sqlite
     def test_asked_twice_it_is_not_there_twice(self, workspace: Workspace, sandbox: Sandbox) -> None:
         integration = synced(workspace, sandbox)
         before = lines()
@@ -428,17 +457,7 @@ class TestToday:
             )
         assert (run.lines_changed, run.lines_removed, run.days_restated, restatements()) == (0, 0, 0, 0)
 
-    def test_one_that_activity_never_told_of_is_settled_by_analytics(
-        self, workspace: Workspace, sandbox: Sandbox
-    ) -> None:
-        integration = synced(with_the_year(workspace), sandbox)
-        with later(40):
-            again(integration)
-        assert states()[NOON.date()] == ("final", "analytics")
-        whole = sum(told_by_analytics(sandbox, "lively", NOON.date(), NOON.date()).values())
-        assert by_day(integration)[NOON.date()] == whole
-        assert restatements() == 0
-
+    @on_sqlite
     @pytest.mark.xfail(reason="the plan's reach leaves it out, and nothing else ever asks for it", strict=True)
     def test_on_the_free_plan_it_does_not_stay_provisional_for_ever(
         self, workspace: Workspace, sandbox: Sandbox
@@ -467,6 +486,7 @@ class TestBeyondTheCosts:
         assert _tried_again(run) == "done"
         assert (len(states()), integration.problem) == (366, None)
 
+    @on_sqlite
     def test_it_is_given_up_after_some_attempts_with_a_note(self, workspace: Workspace, sandbox: Sandbox) -> None:
         sandbox.fault("lively", "analytics-down")
         integration = synced(workspace, sandbox)
@@ -479,6 +499,7 @@ class TestBeyondTheCosts:
         assert (integration.problem, integration.problem_detail) == (None, run.error)
         assert run_due() == 0
 
+    @on_sqlite
     @pytest.mark.parametrize("path", ["/credits", "/analytics/query", "/analytics/meta", "/keys"])
     def test_an_unknown_shape_there_is_a_note_and_keeps_nothing_else_back(
         self, workspace: Workspace, sandbox: Sandbox, path: str
@@ -496,6 +517,7 @@ class TestBeyondTheCosts:
         with file, zipfile.ZipFile(file) as replies:
             assert [name for name in replies.namelist() if replies.read(name) == b'{"data":null}']
 
+    @on_sqlite
     def test_what_is_not_offered_is_said_until_it_is(self, workspace: Workspace, sandbox: Sandbox) -> None:
         sandbox.fault("lively", "no-credits")
         integration = synced(workspace, sandbox)
@@ -534,6 +556,7 @@ class TestBeyondTheCosts:
         assert total(integration) == truth(sandbox), "what was committed before stays"
         assert last_run(integration).status == "cancelled"
 
+    @on_sqlite
     def test_a_sync_ends_in_time_and_the_next_one_goes_on(
         self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -548,6 +571,7 @@ class TestBeyondTheCosts:
 
 
 class TestOnTheWay:
+    @on_sqlite
     def test_no_transaction_is_open_while_the_provider_is_asked(
         self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -563,6 +587,7 @@ class TestOnTheWay:
         synced(with_the_year(workspace), sandbox)
         assert open_at == []
 
+    @on_sqlite
     def test_how_far_it_is_can_be_seen_by_others(
         self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -598,6 +623,30 @@ class TestOnTheWay:
         ]
         assert last_run(integration).stage is None
 
+    @on_sqlite
+    @pytest.mark.xfail(reason="two stages ask three times, up to 180 seconds, within one lease of 120", strict=True)
+    def test_a_provider_that_takes_its_time_does_not_cost_a_sync_its_run(
+        self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        once = Calls._once
+        lost = []
+        connect(with_the_year(workspace), sandbox)
+        monkeypatch.setattr(sync, "COMMIT_SECONDS", 0)
+        with time_machine.travel(NOON + timedelta(minutes=1), tick=True) as clock:
+
+            def slow(self: Calls, request: str, send: Any) -> Reply:
+                reply = once(self, request, send)
+                clock.shift(55)
+                with db.engine.connect() as other:
+                    if other.execute(select(SyncRun.lease_until)).scalar_one() < utc_now():
+                        lost.append(request.split(" {")[0])
+                return reply
+
+            monkeypatch.setattr(Calls, "_once", slow)
+            assert run_due() == 1
+        assert lost == []
+
+    @on_sqlite
     def test_nothing_but_reading_is_ever_sent(self, workspace: Workspace, sandbox: Sandbox) -> None:
         synced(with_the_year(workspace), sandbox)
         sent = {(request.method, request.path.removeprefix("/api/v1")) for request in sandbox.requests()}

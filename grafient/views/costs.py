@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -39,6 +38,7 @@ def dashboard() -> ResponseReturnValue:
         unseen=status.unseen(current_user.id, query.workspace_id),
         query=_args(),
         periods=periods.PERIODS,
+        today=utc_now().date(),
     )
 
 
@@ -53,6 +53,7 @@ def breakdown() -> ResponseReturnValue:
         breakdown=reports.breakdown(_query(), group, sort, descending),
         query=_args(),
         periods=periods.PERIODS,
+        today=utc_now().date(),
         sort=sort,
         direction="desc" if descending else "asc",
         limit=reports.BREAKDOWN_ROWS,
@@ -88,10 +89,25 @@ def statement() -> ResponseReturnValue:
     """A month, to be printed: by default the last one that is over."""
     today = utc_now().date()
     month = request.args.get("month") or f"{today.replace(day=1) - timedelta(days=1):%Y-%m}"
-    query = replace(_query(), period=Period.month(month), host=None, model=None, key=None)
+    period = Period.month(month)
+    query = Query(current_user.workspace_id, period, _integration())
+    following = period.last + timedelta(days=1)
     return render_template(
-        "dashboard/statement.html", statement=reports.statement(query), month=month, query=_args(), printed_at=utc_now()
+        "dashboard/statement.html",
+        statement=reports.statement(query),
+        keys=reports.keys(query.workspace_id),
+        month=month,
+        previous=period.first - timedelta(days=1),
+        following=following if following <= today else None,
+        integration=query.integration_id,
+        printed_at=utc_now(),
     )
+
+
+@blueprint.app_template_filter()
+def without(args: Mapping[str, str], *names: str) -> dict[str, str]:
+    """An address's filters but for these."""
+    return {name: value for name, value in args.items() if name not in names}
 
 
 def _query() -> Query:

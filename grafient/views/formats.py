@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Context, Decimal
+from typing import Any
 
 from flask import Flask
 
 from grafient.models import UNATTRIBUTED
 from grafient.periods import Period
-from grafient.reports import KeyChoice
+from grafient.reports import Change, KeyChoice
 
 UNKNOWN = "—"
 MINUS = "−"
@@ -50,6 +51,7 @@ def register(app: Flask) -> None:
         iso,
         duration,
         key_names,
+        differences,
     ):
         app.add_template_filter(filter_)
 
@@ -87,7 +89,7 @@ def exact_parts(amount: Decimal | int | None, decimals: int = 2, signed: bool = 
 
 def places(amounts: Iterable[Decimal | int | None]) -> int:
     """The most decimals that one of these has, and at least two: a column of all of them lines up."""
-    return max((len(plain(amount).partition(".")[2]) for amount in amounts if amount is not None), default=2)
+    return max([2, *(len(plain(amount).partition(".")[2]) for amount in amounts if amount is not None)])
 
 
 def plain(number: Decimal | int) -> str:
@@ -156,9 +158,10 @@ def days(first: date | None, last: date | None) -> str:
     return f"{day(first)} – {day(last)}"
 
 
-def month(value: date) -> str:
-    """``June 2026``."""
-    return f"{_MONTHS[value.month - 1]} {value.year}"
+def month(value: date, short: bool = False) -> str:
+    """``June 2026``; short, ``Jun 2026``."""
+    name = _MONTHS[value.month - 1]
+    return f"{name[:3] if short else name} {value.year}"
 
 
 def by_month(entries: Iterable[tuple[date, str]]) -> list[tuple[date, Sequence[tuple[date, str] | None]]]:
@@ -199,7 +202,9 @@ def duration(first: datetime | None, last: datetime | None) -> str:
 
 def key_names(keys: Iterable[KeyChoice]) -> dict[str, str]:
     """What to call each API key, by its hash, and what no key explains. Keys of one name get some of their hash."""
-    named = {key.key_hash: key for key in keys}
+    named: dict[str, KeyChoice] = {}
+    for key in keys:
+        named.setdefault(key.key_hash, key)
     count = Counter(key.name for key in named.values())
     names = {}
     for key_hash, key in named.items():
@@ -207,6 +212,28 @@ def key_names(keys: Iterable[KeyChoice]) -> dict[str, str]:
         twice = f" {key_hash[:8]}" if count[key.name] > 1 or not key.name.strip() else ""
         names[key_hash] = f"{name}{twice}{' (deleted)' if key.gone else ''}"
     return names | {UNATTRIBUTED: "Unattributed"}
+
+
+_MEASURES = {
+    "requests": "Requests",
+    "byok_requests": "BYOK requests",
+    "prompt_tokens": "Prompt",
+    "completion_tokens": "Completion",
+    "reasoning_tokens": "Reasoning",
+    "cached_tokens": "Cached",
+}
+
+
+def differences(change: Change) -> list[str]:
+    """What else than USD differs in a line that was and is: ``Requests 4 → 5``."""
+    before, after = _measured(change.before or {}), _measured(change.after or {})
+    return [f"{name} {one} → {after[name]}" for name, one in before.items() if one != after[name]]
+
+
+def _measured(line: Mapping[str, Any]) -> dict[str, str]:
+    byok = line.get("byok_usd")
+    found = {"Name": line.get("model") or UNKNOWN, "BYOK": usd_exact(None if byok is None else Decimal(byok))}
+    return found | {label: whole(line.get(name)) for name, label in _MEASURES.items()}
 
 
 def _decimal(number: Decimal | int) -> Decimal:

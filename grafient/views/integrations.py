@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import wraps
 from typing import Any
 
@@ -13,7 +14,7 @@ from grafient import evidence, integrations, jobs, reports, status
 from grafient.extensions import limiter, providers
 from grafient.forms import IntegrationForm, RemoveForm, ReplaceKeyForm
 from grafient.integrations import AlreadyConnected, Refused
-from grafient.models import Integration
+from grafient.models import Integration, utc_now
 from grafient.periods import Period
 from grafient.providers import KeyInfo, KeyRejected, ProviderError
 from grafient.views.htmx import answer, is_htmx
@@ -110,7 +111,18 @@ def show(integration: Integration) -> ResponseReturnValue:
 def day(integration: Integration, day: str) -> ResponseReturnValue:
     """One of its days, line by line."""
     found = Period.parse({"from": day, "to": day}).first
-    return render_template("integrations/day.html", integration=integration, page=reports.day_page(integration, found))
+    today, provider = utc_now().date(), providers[integration.provider]
+    return render_template(
+        "integrations/day.html",
+        integration=integration,
+        page=reports.day_page(integration, found),
+        keys=reports.keys(integration.workspace_id),
+        who=provider.name,
+        window_days=provider.window_days,
+        today=today,
+        previous=found - timedelta(days=1),
+        following=found + timedelta(days=1) if found < today else None,
+    )
 
 
 @blueprint.get("/<int(max=2147483647):integration_id>/card")

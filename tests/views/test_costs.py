@@ -1,24 +1,37 @@
-"""Dashboard, Breakdown and exports say what the sandbox knows to be true."""
+"""Dashboard, Breakdown, statements, day pages and exports say what the sandbox knows to be true."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from datetime import timedelta
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
 from flask import Flask
+from justhtml import JustHTML
 from sqlalchemy import update
 
 from grafient.extensions import db
 from grafient.models import CostLine, Workspace
 from grafient.money import usd
-from grafient.reports import LEDGER_COLUMNS, SORTS
+from grafient.reports import FIGURES, GROUPS, LEDGER_COLUMNS
 from grafient.sandbox import Sandbox
+from grafient.views.formats import usd_exact
 from tests.pages import Pages, lint
-from tests.views.test_integrations import connected
+from tests.syncing import MICRO, NOON, a_day, at, later
+from tests.views.test_integrations import connected, run_due
+
+TODAY = NOON.date()
+
+
+@pytest.fixture(autouse=True)
+def _noon() -> Iterator[None]:
+    with at():
+        yield
 
 
 @pytest.fixture
@@ -27,9 +40,38 @@ def lively(app: Flask, pages: Pages, sandbox: Sandbox) -> Pages:
     return pages
 
 
+@pytest.fixture
+def a_year(settings: dict[str, str]) -> None:
+    """New accounts are on a plan that reads all there is; ask for it before anything else."""
+    settings["GRAFIENT_DEFAULT_PLAN"] = "ultimate"
+
+
 def truth(sandbox: Sandbox, days: int = 30, name: str = "lively") -> Decimal:
     last = sandbox.today - timedelta(days=1)
     return sandbox.truth(name, last - timedelta(days=days - 1), last).usage
+
+
+def so_far(sandbox: Sandbox, name: str = "lively") -> Decimal:
+    """Today until now, as analytics tells it: per model, at 6 decimals."""
+    models: dict[str, Decimal] = defaultdict(Decimal)
+    for part in sandbox.account(name).slices_so_far(sandbox.today):
+        models[part.model_permaslug] += part.usage
+    return sum((amount.quantize(MICRO) for amount in models.values()), Decimal(0))
+
+
+def by_key(sandbox: Sandbox, name: str = "lively", days: int = 30) -> dict[str, Decimal]:
+    """What each key that still exists spent."""
+    account, spent = sandbox.account(name), defaultdict[str, Decimal](Decimal)
+    for ago in range(1, days + 1):
+        for part in sandbox.state.slices(account, sandbox.today - timedelta(days=ago)):
+            spent[part.key.hash] += part.usage
+    return {key.hash: spent[key.hash] for key in account.keys(sandbox.today)}
+
+
+def synced(app: Flask, pages: Pages, integration_id: int = 1) -> None:
+    """Force Sync, done."""
+    pages.post(f"/integrations/{integration_id}/sync", 303, "/integrations")
+    run_due(app)
 
 
 def rows(pages: Pages, path: str) -> list[dict[str, str]]:
@@ -42,6 +84,31 @@ def cents(amount: Decimal) -> str:
 
 def text(html: str) -> str:
     return re.sub(r"\s+", "", lint(html).to_text())
+
+
+def total(html: str) -> Decimal:
+    """The figure that a dashboard calls its total."""
+    return Decimal(str(lint(html).query(".figure data")[0].attrs["value"]))
+
+
+def tables(html: str) -> list[tuple[list[list[Decimal | None]], list[Decimal | None]]]:
+    """The figures of each table that has a foot: those of its rows, and of the foot; None where there is none."""
+    found = []
+    for table in lint(html).query("table"):
+        if table.query("tfoot"):
+            body = [_figures(row) for row in table.query("tbody tr")]
+            found.append((body, _figures(table.query("tfoot tr")[0])))
+    return found
+
+
+def _figures(row: JustHTML) -> list[Decimal | None]:
+    cells = [cell.query("data") for cell in row.query("td.number")]
+    return [Decimal(str(data[0].attrs["value"])) if data else None for data in cells]
+
+
+def links(html: str, beginning: str) -> list[str]:
+    found = [str(link.attrs["href"]) for link in lint(html).query("a[href]")]
+    return [link for link in found if link.startswith(beginning)]
 
 
 @pytest.mark.parametrize("days", [7, 30])
@@ -82,7 +149,7 @@ def test_the_ledger_has_every_line_to_the_last_digit(lively: Pages, sandbox: San
 
 def test_the_breakdown_and_its_file_agree(lively: Pages, sandbox: Sandbox) -> None:
     found = rows(lively, "/breakdown.csv")
-    assert tuple(found[0]) == (*SORTS, "days_covered", "days_asked")
+    assert tuple(found[0]) == ("model", *FIGURES, "days_covered", "days_asked")
     assert {(row["days_covered"], row["days_asked"]) for row in found} == {("30", "30")}
     assert sum(Decimal(row["usage_usd"]) for row in found) == truth(sandbox)
     page = text(lively.get("/breakdown").text)
@@ -90,7 +157,7 @@ def test_the_breakdown_and_its_file_agree(lively: Pages, sandbox: Sandbox) -> No
         assert row["model"] in page
 
 
-@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("sort", ["model", *FIGURES])
 def test_every_column_sorts_both_ways_with_the_unknown_last(lively: Pages, sort: str) -> None:
     up, down = (rows(lively, f"/breakdown.csv?sort={sort}&dir={direction}") for direction in ("asc", "desc"))
     values = [row[sort] if sort == "model" else Decimal(row[sort]) for row in up if row[sort]]
@@ -127,16 +194,20 @@ def test_a_period_that_is_none_gets_a_sentence(pages: Pages, query: str) -> None
         assert "period" in pages.get(f"{path}?{query}", 400).text
 
 
-@pytest.mark.parametrize("query", ["sort=usage", "sort=__class__", "dir=up"])
+@pytest.mark.parametrize("query", ["sort=usage", "sort=__class__", "dir=up", "group=day", "sort=model&group=key"])
 def test_a_sort_that_is_none_is_refused(pages: Pages, query: str) -> None:
     pages.get(f"/breakdown?{query}", 400)
 
 
 def test_hostile_names_are_shown_and_exported_as_text(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
     connected(app, pages, sandbox, "hostile")
-    for path in ("/", "/breakdown", "/integrations/1"):
+    day = sandbox.today - timedelta(days=1)
+    paths = [f"{path}?group={group}&byok=1" for path in ("/", "/breakdown") for group in GROUPS]
+    for path in (*paths, "/integrations/1", f"/integrations/1/days/{day}", "/statement?month=2026-11"):
         page = pages.get(path).text
         assert "<script>alert" not in page
+        for attribute in ("id", "class", "for"):
+            assert "alert" not in " ".join(re.findall(rf' {attribute}="([^"]*)"', page))
     assert "&lt;script&gt;alert" in pages.get("/breakdown").text
     ledger = rows(pages, "/ledger.csv")
     texts = [row[name] for row in ledger for name in ("model", "permaslug", "host", "endpoint_id")]
@@ -178,6 +249,7 @@ def test_filters_of_any_kind_break_nothing(lively: Pages, query: str) -> None:
     status = 400 if "%00" in query else 200
     for path in ("/", "/breakdown", "/breakdown.csv", "/ledger.csv"):
         lively.get(f"{path}?{query}", status)
+        lively.get(f"{path}?{query}&key={query[-2000:]}&group=key&byok=1", status)
 
 
 def test_a_download_that_stalls_keeps_no_writer_out(app: Flask, lively: Pages) -> None:
@@ -196,3 +268,334 @@ def test_counts_beyond_64_bits_are_added_up(app: Flask, lively: Pages) -> None:
         db.session.commit()
     found = rows(lively, "/breakdown.csv")
     assert sum(int(row["prompt_tokens"]) for row in found) == most * len(rows(lively, "/ledger.csv"))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_by_whatever_it_is_grouped_it_is_the_same_money(lively: Pages, sandbox: Sandbox, group: str) -> None:
+    found = rows(lively, f"/breakdown.csv?group={group}")
+    assert sum(Decimal(row["usage_usd"]) for row in found) == truth(sandbox)
+    page = lively.get(f"/breakdown?group={group}").text
+    ((body, foot),) = tables(page)
+    assert foot[0] == truth(sandbox)
+    for column in (0, 2, 3, 4, 5, 6):
+        assert sum(row[column] or 0 for row in body) == foot[column]
+    dashboard = lively.get(f"/?group={group}").text
+    assert total(dashboard) == truth(sandbox)
+    drawn = [row.query("td[data-value]") for row in lint(dashboard).query("table.days tbody tr")]
+    for row in drawn:
+        amounts = [Decimal(str(cell.attrs["data-value"])) for cell in row]
+        assert amounts[0] == sum(amounts[1:], Decimal(0))
+    assert dict(zip(GROUPS, ("Model", "Host", "API key"), strict=True))[group].replace(" ", "") in text(page)
+    assert 'aria-current="true"' in page
+
+
+def test_a_switch_of_groups_keeps_the_filters_and_not_a_sort_that_is_none(lively: Pages) -> None:
+    page = lively.get("/breakdown?days=7&host=Azure&group=host&sort=host&byok=1").text
+    (link,) = [link for link in links(page, "/breakdown?") if "group=key" in link]
+    assert all(part in link for part in ("days=7", "host=Azure", "byok=1"))
+    assert "sort=" not in link
+    page = lively.get("/breakdown?sort=requests&group=host").text
+    (link,) = [link for link in links(page, "/breakdown?") if "group=key" in link]
+    assert "sort=requests" in link
+
+
+def test_each_api_key_has_what_it_spent_and_unattributed_the_rest(lively: Pages, sandbox: Sandbox) -> None:
+    spent = by_key(sandbox)
+    assert any(spent.values())
+    found = {row["key_hash"]: Decimal(row["usage_usd"]) for row in rows(lively, "/breakdown.csv?group=key")}
+    assert {key: amount for key, amount in found.items() if key} == {key: one for key, one in spent.items() if one}
+    rest = truth(sandbox) - sum(spent.values())
+    assert found[""] == rest > 0
+    for key, amount in (*((key, one) for key, one in spent.items() if one), ("unattributed", rest)):
+        page = lively.get(f"/?key={key}").text
+        assert total(page) == amount
+        assert sum(Decimal(row["usage_usd"]) for row in rows(lively, f"/ledger.csv?key={key}")) == amount
+        assert "Showeverything" in text(page)
+    names = {key.hash: key.name for key in sandbox.account("lively").keys(sandbox.today)}
+    page = lively.get("/breakdown?group=key").text
+    for link in links(page, "/breakdown?key="):
+        lively.get(link)
+    for key in spent:
+        assert names[key] in page
+
+
+def test_a_key_that_is_gone_is_still_called_by_its_name(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    account = sandbox.account("lively")
+    trials = ((ago, key) for ago in range(40) for key in account.keys(TODAY + timedelta(days=ago)))
+    ago, trial = next((ago, key) for ago, key in trials if key.deleted)
+    assert trial.deleted is not None
+    with later(ago + 2):
+        connected(app, pages, sandbox)
+        assert trial.name in pages.get("/?group=key").text
+    with later((trial.deleted - TODAY).days + 1):
+        synced(app, pages)
+        for path in ("/?group=key", "/breakdown?group=key", f"/statement?month={trial.deleted:%Y-%m}"):
+            assert f"{trial.name} (deleted)" in pages.get(path).text
+
+
+def test_what_is_filtered_is_said_with_one_way_out(lively: Pages, sandbox: Sandbox) -> None:
+    key = sandbox.account("lively").keys(sandbox.today)[0]
+    page = lively.get(f"/?days=7&group=host&host=Anthropic&key={key.hash}&q=claude").text
+    name = key.name.replace(" ", "")
+    assert f"OnlythehostAnthropic,theAPIkey{name},modelswiththisintheirname:claude." in text(page)
+    (out,) = [link for link in lint(page).query("a[href]") if link.to_text() == "Show everything"]
+    assert str(out.attrs["href"]) == "/?days=7&group=host"
+    assert "Show everything" not in lively.get("/?days=7&group=host").text
+
+
+def test_days_that_tell_no_keys_are_missing_where_a_key_is_asked_for(
+    a_year: None, app: Flask, pages: Pages, sandbox: Sandbox
+) -> None:
+    connected(app, pages, sandbox)
+    assert "90of90days" in text(pages.get("/?days=90").text)
+    key = next(key for key, amount in by_key(sandbox).items() if amount)
+    for filter_ in (f"key={key}", "host=Anthropic"):
+        page = pages.get(f"/?days=90&{filter_}").text
+        assert "30of90days" in text(page)
+        assert "Todaysofar" not in text(page)
+        assert "analytics alone" in page
+    assert "90of90days" in text(pages.get("/?days=90&key=unattributed").text)
+    assert "Not told" in pages.get("/breakdown?days=90&group=host").text
+
+
+def test_today_is_provisional_and_in_no_total(lively: Pages, sandbox: Sandbox) -> None:
+    amount = so_far(sandbox)
+    assert amount > 0
+    for path in ("/", "/breakdown?to=2026-11-20&from=2026-11-01"):
+        assert f"Todaysofar${cents(amount)},provisional,asof12:00UTC" in text(lively.get(path).text)
+    page = lively.get("/").text
+    assert total(page) == truth(sandbox)
+    days = lint(page).query("table.days tbody tr")
+    assert len(days) == 31
+    assert days[-1].attrs["data-state"] == "provisional"
+    assert "Provisional" in days[-1].to_text()
+    assert Decimal(str(days[-1].query("td[data-value]")[0].attrs["data-value"])) == amount
+    ledger = rows(lively, f"/ledger.csv?from={TODAY}&to={TODAY}")
+    assert {row["state"] for row in ledger} == {"provisional"}
+    assert sum(Decimal(row["usage_usd"]) for row in ledger) == amount
+    alone = text(lively.get(f"/?from={TODAY}&to={TODAY}").text)
+    assert "0of1day,1provisional" in alone
+    assert "Todaysofar" in alone
+    assert "Nothingisknown" not in alone
+
+
+def test_with_byok_every_amount_says_so(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox, "byok")
+    last = sandbox.today - timedelta(days=1)
+    whole = sandbox.truth("byok", last - timedelta(days=29), last)
+    off, on = pages.get("/").text, pages.get("/?byok=1").text
+    assert total(off) == whole.usage
+    assert "with BYOK estimate" not in off
+    assert total(on) == whole.usage + whole.byok_usage_inference
+    assert "TotalwithBYOKestimate" in text(on)
+    heads = [head.to_text() for head in lint(on).query("thead th.number")]
+    assert [head for head in heads if "BYOK" in head] == ["Total with BYOK estimate", "USD with BYOK estimate"]
+    assert "estimate" in text(on)
+    breakdown = pages.get("/breakdown?byok=1").text
+    ((_, foot),) = tables(breakdown)
+    assert foot[0] == whole.usage + whole.byok_usage_inference
+    assert foot[2] == whole.byok_usage_inference
+    assert "USDwithBYOKestimate" in text(breakdown)
+    statement = pages.get("/statement?month=2026-11&byok=1").text
+    month = sandbox.truth("byok", date(2026, 11, 1), last)
+    assert tables(statement)[0][1][:2] == [month.usage, month.byok_usage_inference]
+
+
+def test_where_nothing_runs_on_own_keys_there_is_no_switch(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox, "hostile")
+    assert "byok=1" not in pages.get("/").text
+
+
+def test_what_analytics_agrees_with_is_verified(lively: Pages) -> None:
+    page = text(lively.get("/").text)
+    assert "Verified" in page
+    assert "30of30daysagreewithOpenRouter'sanalytics" in page
+    assert "EachdayagreeswithOpenRouter'sanalytics" in page
+    filtered = text(lively.get("/?host=Anthropic").text)
+    assert "whateverisfiltered" in filtered
+
+
+def test_what_differs_is_named_with_the_days(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    sandbox.fault("lively", "analytics-off")
+    connected(app, pages, sandbox)
+    page = pages.get("/").text
+    assert f"Differsby${cents(truth(sandbox) / 2)}" in text(page)
+    days = sorted(set(links(page, "/integrations/1/days/")))
+    assert len(days) >= 3
+    day = text(pages.get(days[0]).text)
+    assert "Differsby$" in day
+    statement = text(pages.get("/statement?month=2026-11").text)
+    assert "Differsby$" in statement
+    assert "daysdifferfromtheprovider'sanalytics" in statement
+
+
+def test_what_cannot_be_verified_says_why(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox, "no-analytics")
+    page = text(pages.get("/").text)
+    assert "Cannotbeverified" in page
+    assert "doesnotofferanalytics" in page
+    assert "Whynomoredaysareknown" not in page
+    assert "Whynomoredaysareknown:OpenRouterdoesnotofferanalytics" in text(pages.get("/?days=90").text)
+
+
+def test_two_readings_of_the_credits_are_held_against_the_days_between(
+    app: Flask, lively: Pages, sandbox: Sandbox
+) -> None:
+    with later(3):
+        synced(app, lively)
+        page = text(lively.get("/?days=7").text)
+        assert "andthecreditswiththedays" in page
+        first, last = TODAY, TODAY + timedelta(days=2)
+        between = sandbox.truth("lively", first, last).usage
+        statement = lively.get("/statement?month=2026-11").text
+        assert usd_exact(between)[:9] in text(statement)
+        assert "20–22Nov2026" in text(statement)
+
+
+def test_a_statement_is_the_truth_to_the_last_digit(a_year: None, app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox)
+    for month, first, last in (
+        ("2026-11", date(2026, 11, 1), TODAY - timedelta(days=1)),
+        ("2026-10", date(2026, 10, 1), date(2026, 10, 31)),
+    ):
+        page = pages.get(f"/statement?month={month}").text
+        window = sandbox.truth("lively", max(first, TODAY - timedelta(days=30)), last)
+        days, models, keys = tables(page)
+        for body, foot in (days, models, keys):
+            for column, whole in enumerate(foot):
+                assert sum(row[column] or 0 for row in body) == whole
+        assert days[1][0] == models[1][0] == keys[1][0]
+        assert usd_exact(days[1][0]) in text(page)
+        if month == "2026-11":
+            assert days[1][0] == window.usage
+            assert days[1][-1] == sum(row.requests for row in window.rows)
+            assert "Notoveryet" in text(page)
+            assert "19of30daysknown" in text(page)
+            assert f"Provisional,notinthetotal{usd_exact(so_far(sandbox))}" in text(page)
+            assert len(days[0]) == 30
+            assert days[0][-1][0] is None
+        else:
+            assert abs((days[1][0] or 0) - sandbox.truth("lively", first, last).usage) < Decimal("0.01")
+            assert "MonthOver" in text(page)
+        assert "printed" in page.lower()
+        (ledger,) = links(page, "/ledger.csv")
+        settled = [row for row in rows(pages, ledger) if row["state"] != "provisional"]
+        assert sum(Decimal(row["usage_usd"]) for row in settled) == days[1][0]
+
+
+def test_statements_lead_from_month_to_month_and_to_each_integration(
+    app: Flask, lively: Pages, sandbox: Sandbox
+) -> None:
+    connected(app, lively, sandbox, "other")
+    by_default = lively.get("/statement").text
+    assert "StatementofOctober2026" in text(by_default)
+    assert {"month=2026-09", "month=2026-11"} <= {link.split("?")[1] for link in links(by_default, "/statement?")}
+    assert "month=2026-12" not in lively.get("/statement?month=2026-11").text
+    both = tables(lively.get("/statement?month=2026-11").text)[0][1][0]
+    single = [tables(lively.get(f"/statement?month=2026-11&integration={i}").text)[0][1][0] for i in (1, 2)]
+    assert sum(one or 0 for one in single) == both
+    unknown = text(lively.get("/statement?month=2026-02").text)
+    assert "Nothingisknownofthismonth" in unknown
+    assert "$0.00" not in unknown
+    for month in ("2026-13", "11-2026", "x", "1999-12"):
+        lively.get(f"/statement?month={month}", 400)
+    lively.get("/statement?integration=77", 404)
+
+
+def test_what_changed_is_said_until_it_was_looked_at(app: Flask, lively: Pages, sandbox: Sandbox) -> None:
+    assert "since you last looked" not in lively.get("/").text
+    days = [a_day(sandbox, ago=5), a_day(sandbox, ago=9)]
+    before = [sandbox.truth("lively", day, day).usage for day in days]
+    for day in days:
+        sandbox.restate("lively", day, "1.5")
+    synced(app, lively)
+    page = lively.get("/").text
+    assert f"2dayschangedsinceyoulastlooked:+${cents(sum(before) / 2)}." in text(page)
+    (link,) = links(page, "/integrations/1#restatements")
+    seen = lively.get(link).text
+    for day in days:
+        assert f"/integrations/1/days/{day}" in seen
+    assert "since you last looked" not in lively.get("/").text
+
+
+def test_a_restated_day_shows_each_line_before_and_after(app: Flask, lively: Pages, sandbox: Sandbox) -> None:
+    day = a_day(sandbox)
+    before = sandbox.truth("lively", day, day)
+    sandbox.remove_row("lively", day, 0)
+    synced(app, lively)
+    sandbox.restate("lively", day, 2)
+    synced(app, lively)
+    page = lively.get(f"/integrations/1/days/{day}").text
+    after = sandbox.truth("lively", day, day)
+    lines, keys = tables(page)
+    assert [row[0] for row in lines[0]] == sorted((usd(row.usage) for row in after.rows), reverse=True)
+    assert lines[1][0] == sum((row[0] or 0 for row in lines[0]), Decimal(0)) == after.usage
+    assert keys[1][0] == sum((row[0] or 0 for row in keys[0]), Decimal(0)) == after.usage
+    changes = lint(page).query("section[aria-labelledby=changes] tbody tr")
+    figures = [_figures(row)[:2] for row in changes]
+    assert figures.count([before.rows[0].usage, None]) == 1
+    assert all(pair[1] == 2 * (pair[0] or 0) for pair in figures if pair[1] is not None)
+    assert len(figures) == 1 + sum(1 for row in after.rows if row.usage)
+    found = text(page)
+    assert "Theline" in found
+    assert "Restated:" in found
+    assert "sync2" in found
+    assert "sync3" in found
+    assert f"/integrations/1/days/{day + timedelta(days=1)}" in page
+    assert f"/integrations/1/days/{day - timedelta(days=1)}" in page
+
+
+def test_days_of_every_kind_have_a_page_that_says_what_they_are(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox)
+
+    def day(ago: int) -> str:
+        return text(pages.get(f"/integrations/1/days/{TODAY - timedelta(days=ago)}").text)
+
+    assert "Final:" in day((TODAY - a_day(sandbox)).days)
+    assert "Agrees" in day((TODAY - a_day(sandbox)).days)
+    assert "Provisional:" in day(0)
+    assert usd_exact(so_far(sandbox)) in day(0)
+    assert "Nosynchascoveredthisday" in day(100)
+    assert "$0.00" not in day(100)
+    assert "Thisdayhasnotbegun" in day(-3)
+    empty = next(n for n in range(1, 31) if not sandbox.truth("lively", *[TODAY - timedelta(days=n)] * 2).rows)
+    assert "Nousage:" in day(empty)
+    assert "knownzero" in day(empty)
+    pages.get("/integrations/1/days/2026-02-30", 400)
+    pages.get("/integrations/9/days/2026-02-03", 404)
+
+
+def test_a_day_of_analytics_alone_says_so(a_year: None, app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox)
+    page = text(pages.get(f"/integrations/1/days/{a_day(sandbox, ago=60)}").text)
+    assert "roundedto6decimals" in page
+    assert "knownfromanalyticsalone" in page
+    calendar = pages.get("/integrations/1").text
+    assert len(links(calendar, "/integrations/1/days/")) == 366
+    assert "365of365completeddays" in text(calendar)
+
+
+def test_a_day_of_many_lines_is_bounded(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox, "large")
+    day = TODAY - timedelta(days=1)
+    page = pages.get(f"/integrations/1/days/{day}")
+    assert f"{len(sandbox.truth('large', day, day).rows)} cost lines" in page.text
+    assert len(page.data) < 1_000_000
+    assert len(pages.get("/statement?month=2026-11").data) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("no-analytics", "does not offer analytics"),
+        ("no-keys", "does not tell this account's API keys"),
+        ("no-credits", "does not tell this account's credits"),
+    ],
+)
+def test_what_is_not_offered_is_said_where_it_is_missed(
+    app: Flask, pages: Pages, sandbox: Sandbox, name: str, why: str
+) -> None:
+    connected(app, pages, sandbox, name)
+    (panel,) = lint(pages.get("/integrations/1").text).query("section[aria-labelledby=worth]")
+    assert why in panel.to_text()
+    assert total(pages.get("/").text) == truth(sandbox, name=name)

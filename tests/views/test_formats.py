@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 
@@ -7,16 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grafient.periods import Period
+from grafient.reports import Change, KeyChoice
 from grafient.views import formats
 from grafient.views.formats import (
+    by_month,
+    clock,
     compact,
     day,
     days,
+    differences,
     duration,
+    exact_parts,
     iso,
+    key_names,
     moment,
+    month,
     percent,
     period,
+    places,
     plain,
     usd,
     usd_exact,
@@ -24,6 +33,7 @@ from grafient.views.formats import (
     whole,
 )
 
+NOON = datetime(2026, 6, 3, 12, tzinfo=UTC)
 amounts = st.decimals(min_value=Decimal("-1e15"), max_value=Decimal("1e15"), places=12)
 
 
@@ -121,6 +131,34 @@ def test_plain_and_exact_keep_every_digit(amount):
     assert Decimal(usd_exact(amount).replace("$", "").replace(",", "").replace("−", "-")) == amount
 
 
+@pytest.mark.parametrize(
+    ("amount", "decimals", "signed", "parts"),
+    [
+        (None, 6, True, ("—", "")),
+        ("1.5", 2, False, ("$1.50", "")),
+        ("1.5", 6, False, ("$1.50", "0000")),
+        ("0.123456789", 4, False, ("$0.12", "3456789")),
+        ("7", 0, True, ("+$7.00", "")),
+        ("-0.125", 2, True, ("−$0.12", "5")),
+        ("0", 3, True, ("$0.00", "0")),
+    ],
+)
+def test_exact_digits_come_in_two_parts_and_line_up(amount, decimals, signed, parts):
+    value = amount and Decimal(amount)
+    assert exact_parts(value, decimals, signed) == parts
+    assert usd_exact(value, decimals, signed) == "".join(parts)
+
+
+def test_places_are_the_most_that_one_of_them_has():
+    assert places([]) == places([None]) == 2
+    assert places([Decimal("1.250000000000"), None, Decimal("0.1234"), 0]) == 4
+
+
+@pytest.mark.parametrize(("amount", "text"), [("0.12", "+$0.12"), ("-0.12", "−$0.12"), ("0", "$0.00"), (None, "—")])
+def test_a_change_says_which_way(amount, text):
+    assert usd(amount and Decimal(amount), signed=True) == text
+
+
 @given(amounts)
 def test_an_amount_is_never_written_as_nothing(amount):
     shown = Decimal(usd(amount).replace("$", "").replace(",", "").replace("−", "-"))
@@ -212,6 +250,45 @@ def test_period(first, last, text):
     assert period(Period(first, last)) == days(first, last) == text
 
 
+def test_months():
+    assert month(date(2026, 9, 30)) == "September 2026"
+    assert month(date(2026, 9, 30), short=True) == "Sep 2026"
+
+
+def test_days_by_month_stand_below_their_number():
+    entries = [(date(2026, 1, 30) + timedelta(days=n), "final") for n in range(31)]
+    (january, first), (february, second), (march, third) = by_month(entries)
+    assert (january, february, march) == (date(2026, 1, 1), date(2026, 2, 1), date(2026, 3, 1))
+    assert [cell and cell[0].day for cell in first] == [None] * 29 + [30, 31]
+    assert [cell and cell[0].day for cell in second] == [*range(1, 29), None, None, None]
+    assert [cell and cell[0].day for cell in third] == [1, *[None] * 30]
+
+
+def test_keys_are_called_by_name_and_told_apart():
+    keys = [
+        KeyChoice("a" * 64, "Production", False),
+        KeyChoice("b" * 64, "Staging", False),
+        KeyChoice("c" * 64, "  ", False),
+        KeyChoice("d" * 64, "Staging", True),
+        KeyChoice("a" * 64, "Production", True),
+    ]
+    assert list(key_names(keys).items()) == [
+        ("a" * 64, "Production"),
+        ("b" * 64, "Staging bbbbbbbb"),
+        ("c" * 64, "Unnamed cccccccc"),
+        ("d" * 64, "Staging dddddddd (deleted)"),
+        ("", "Unattributed"),
+    ]
+
+
+def test_what_else_differs_in_a_line_is_said_in_words():
+    before = {"model": "a/b", "usage_usd": "1.0", "byok_usd": "0E-12", "requests": 4, "cached_tokens": None}
+    after = {"model": "a/b", "usage_usd": "2.0", "byok_usd": "0.500000000000", "requests": 1500, "cached_tokens": 7}
+    change = Change(date(2026, 6, 3), "a/b", "a/b", "", "", 1, NOON, Decimal(1), Decimal(2), before, after)
+    assert differences(change) == ["BYOK $0.00 → $0.50", "Requests 4 → 1,500", "Cached — → 7"]
+    assert differences(replace(change, after=before)) == []
+
+
 def test_days_need_both_ends():
     assert days(None, date(2026, 6, 3)) == days(date(2026, 6, 3), None) == "—"
 
@@ -219,6 +296,7 @@ def test_days_need_both_ends():
 def test_moments_are_written_in_utc():
     at = datetime(2026, 6, 3, 6, 0, 59, tzinfo=UTC)
     assert moment(at) == "3 Jun 2026, 06:00 UTC"
+    assert clock(at) == "06:00 UTC"
     assert iso(at) == "2026-06-03T06:00:59Z"
     elsewhere = datetime(2026, 6, 3, 1, 30, tzinfo=timezone(timedelta(hours=2)))
     assert moment(elsewhere) == "2 Jun 2026, 23:30 UTC"
@@ -227,7 +305,7 @@ def test_moments_are_written_in_utc():
 
 
 def test_a_moment_without_a_zone_is_refused():
-    for write in (moment, iso):
+    for write in (moment, clock, iso):
         with pytest.raises(TypeError):
             write(datetime(2026, 6, 3, 6, 0))  # noqa: DTZ001
 
@@ -265,7 +343,8 @@ def test_templates_have_every_filter():
         html = render_template_string(
             "{{ n|usd }} {{ n|usd_parts|join }} {{ n|usd_exact }} {{ n|plain }} {{ n|whole }} "
             "{{ n|compact }} {{ n|percent(signed=true) }}; {{ d|day }}; {{ p|period }}; {{ t|moment }}; "
-            "{{ t|iso }}; {{ t|duration(t) }}",
+            "{{ t|iso }}; {{ t|duration(t) }}; {{ n|usd(true) }} {{ n|exact_parts(3)|join('|') }} {{ [n]|places }}; "
+            "{{ d|month }}; {{ t|clock }}; {{ [(d, 'final')]|by_month|length }} {{ []|key_names }}",
             n=Decimal("2.5"),
             d=date(2026, 6, 3),
             p=Period(date(2026, 6, 1), date(2026, 6, 2)),
@@ -273,5 +352,5 @@ def test_templates_have_every_filter():
         )
     assert html.replace("\N{NO-BREAK SPACE}", " ") == (
         "$2.50 $2.50 $2.50 2.5 3 3 +250.0 %; 3 Jun 2026; 1–2 Jun 2026; 3 Jun 2026, 06:00 UTC; "
-        "2026-06-03T06:00:00Z; 0.0 s"
+        "2026-06-03T06:00:00Z; 0.0 s; +$2.50 $2.50|0 2; June 2026; 06:00 UTC; 1 {&#39;&#39;: &#39;Unattributed&#39;}"
     )

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
+import zipfile
+from collections.abc import Iterator
 
 import pytest
 from flask import Flask
 from sqlalchemy import func, select
 
-from grafient import runs, sync
 from grafient.extensions import db
-from grafient.models import Integration, utc_now
+from grafient.models import Integration
+from grafient.providers import Activity
+from grafient.providers.openrouter import OpenRouterReader
 from grafient.sandbox import Sandbox
+from tests import syncing
 from tests.pages import Pages
+from tests.syncing import a_day, at, on_sqlite
 
 NEW = "/integrations/new"
+
+
+@pytest.fixture(autouse=True)
+def _at_noon() -> Iterator[None]:
+    with at():
+        yield
 
 
 def run_due(app: Flask) -> None:
     """What a worker would do now."""
     with app.app_context():
-        while (claim := runs.claim(utc_now())) is not None:
-            db.session.commit()
-            sync.perform(claim)
+        syncing.run_due()
 
 
 def connected(app: Flask, pages: Pages, sandbox: Sandbox, name: str = "lively") -> None:
@@ -119,7 +130,7 @@ def test_force_sync_is_the_card_and_only_one_run(app: Flask, pages: Pages, sandb
     assert "Syncing" in card.text
     assert pages.post("/integrations/1/sync", 303, "/integrations").headers["Location"] == "/integrations"
     run_due(app)
-    assert len([r for r in sandbox.requests() if r.path.endswith("/activity")]) == 2
+    assert len([r for r in sandbox.requests() if r.path.endswith("/activity") and not r.query]) == 2
 
 
 @pytest.mark.parametrize(
@@ -156,16 +167,59 @@ def test_pause_and_resume(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
     assert "Up to date" in pages.get("/integrations").text
 
 
-def test_the_raw_reply_of_an_unknown_shape_can_be_had(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+def test_the_raw_replies_of_every_sync_can_be_had(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
     connected(app, pages, sandbox)
     sandbox.fault("lively", "misshapen")
     pages.post("/integrations/1/sync", 303, "/integrations")
     run_due(app)
-    (link,) = re.findall(r'href="(/integrations/1/runs/\d+/reply)"', pages.get("/integrations/1").text)
-    reply = pages.get(link)
-    assert reply.text.startswith('{"data"')
-    assert reply.headers["Content-Disposition"].startswith("attachment")
+    links = re.findall(r'href="(/integrations/1/runs/\d+/replies.zip)"', pages.get("/integrations/1").text)
+    assert len(links) == 2
+    whole, unread = (_unzipped(pages, link) for link in sorted(links))
+    assert len(whole) > 10
+    assert set(unread) == {"0001.json", "index.json"}
+    assert unread["0001.json"].startswith(b'{"data":[')
+    assert json.loads(unread["index.json"])[0]["request"] == "GET /activity"
+    assert not any(sandbox.key("lively").encode() in body for body in (*whole.values(), *unread.values()))
+    pages.get("/integrations/1/runs/9/replies.zip", 404)
     pages.get("/integrations/1/runs/1/reply", 404)
+
+
+def _unzipped(pages: Pages, link: str) -> dict[str, bytes]:
+    with pages.get(link) as answer:
+        assert answer.mimetype == "application/zip"
+        assert answer.headers["Content-Disposition"].startswith("attachment; filename=grafient-sync-")
+        data = answer.data
+    with zipfile.ZipFile(io.BytesIO(data)) as folder:
+        return {name: folder.read(name) for name in folder.namelist()}
+
+
+@on_sqlite
+def test_a_sync_under_way_says_how_far_it_is(
+    app: Flask, pages: Pages, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages.connect(sandbox.key("lively"))
+    read, seen = OpenRouterReader.key_activity, []
+
+    def watched(self: OpenRouterReader, key_hash: str) -> Activity:
+        if not seen:
+            seen.extend(pages.get(f"/integrations/1{path}").text for path in ("/card", ""))
+        return read(self, key_hash)
+
+    monkeypatch.setattr(OpenRouterReader, "key_activity", watched)
+    run_due(app)
+    card, page = (" ".join(re.sub(r"<[^>]*>", " ", text).split()) for text in seen)
+    assert "every 2s" in seen[0]
+    count = len(sandbox.account("lively").keys(sandbox.today))
+    assert f"0 of {count}" in card
+    assert f"Under way: API keys, 0 of {count}" in page
+    assert "Up to date" in pages.get("/integrations/1/card").text
+
+
+@on_sqlite
+def test_what_the_provider_does_not_tell_is_said(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox, "no-analytics")
+    assert "does not offer analytics" in pages.get("/integrations/1").text
+    assert "Up to date" in pages.get("/integrations/1/card").text
 
 
 def test_a_new_key_in_place_of_a_rejected_one(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
@@ -192,20 +246,13 @@ def test_removing_lets_one_choose_what_becomes_of_the_history(
 
 def test_a_restated_day_is_shown(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
     connected(app, pages, sandbox)
-    with app.app_context():
-        day = next(d.day for d in _days(app) if d.usage_usd)
+    day = a_day(sandbox)
     sandbox.restate("lively", day, 2)
     pages.post("/integrations/1/sync", 303, "/integrations")
     run_due(app)
     page = pages.get("/integrations/1").text.lower()
     assert "restated" in page
     assert day.isoformat() in page
-
-
-def _days(app: Flask) -> list[object]:
-    from grafient.models import CostLine
-
-    return list(db.session.execute(select(CostLine.day, CostLine.usage_usd).order_by(CostLine.day.desc())))
 
 
 def test_nobody_sees_what_is_someone_elses(
@@ -215,7 +262,7 @@ def test_nobody_sees_what_is_someone_elses(
     app.extensions["settings"].__dict__["registration"] = "open"
     other = Pages(app)
     other.register("other@example.com", "another fine password")
-    for path in ("", "/card", "/runs/1/reply"):
+    for path in ("", "/card", "/runs/1/replies.zip", f"/days/{a_day(sandbox)}"):
         other.get(f"/integrations/1{path}", 404)
     for path in ("/sync", "/key", "/delete", "/pause", "/resume"):
         other.post(f"/integrations/1{path}", 404, NEW, api_key=sandbox.key("other"), history="delete")

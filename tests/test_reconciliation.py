@@ -1,0 +1,258 @@
+"""Is it the bill: activity, analytics and credits are three counts of one account, and must not be let off lightly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import select, update
+
+from grafient import reconciliation
+from grafient.extensions import db
+from grafient.models import CoveredDay, CreditReading, DayCheck, Integration, Workspace
+from grafient.periods import Period
+from grafient.reconciliation import ROUNDED_USD, Verdict
+from grafient.sandbox import Sandbox
+from tests.syncing import MICRO, NOON, again, at, days, later, leave_out_keys, on_sqlite, synced, window, with_the_year
+
+TODAY = NOON.date()
+
+
+@pytest.fixture(autouse=True)
+def _at_noon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    leave_out_keys(monkeypatch)
+    with at():
+        yield
+
+
+def verdict(first: date, last: date, *integrations: Integration) -> Verdict:
+    found = reconciliation.verdict(integrations, Period(first, last))
+    db.session.rollback()
+    return found
+
+
+class TestDays:
+    @on_sqlite
+    @pytest.mark.parametrize("name", ["lively", "other", "byok", "hostile"])
+    def test_a_window_whose_days_agree_is_verified(self, workspace: Workspace, sandbox: Sandbox, name: str) -> None:
+        found = verdict(*window(sandbox), synced(workspace, sandbox, name))
+        assert (found.state, found.asked, found.agreeing, found.why) == ("verified", 30, 30, "")
+        assert (found.differing, found.spans, found.difference_usd) == ([], [], 0)
+        spent = sandbox.truth(name, *window(sandbox)).usage
+        assert abs(sum(day.activity_usd for day in found.days) - spent) < Decimal("1E-11")
+
+    @on_sqlite
+    def test_days_without_usage_are_verified_too(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        found = verdict(*window(sandbox), synced(workspace, sandbox, "empty"))
+        assert (found.state, found.agreeing) == ("verified", 30)
+
+    def test_what_analytics_says_differently_differs_to_the_cent(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        sandbox.fault("lively", "analytics-off")
+        first, last = window(sandbox)
+        found = verdict(first, last, synced(workspace, sandbox))
+        assert (found.state, found.why) == ("differs", "")
+        usage = {day: sandbox.truth("lively", day, day).usage for day in days(first, last)}
+        off = {
+            day: amount - (amount.quantize(MICRO) * Decimal("1.5")).quantize(MICRO)
+            for day, amount in usage.items()
+            if amount
+        }
+        assert {day.day: day.difference_usd for day in found.differing} == off
+        assert found.difference_usd == -sum(off.values()) > 0
+        assert found.agreeing == 30 - len(off)
+
+    def test_one_day_that_differs_is_named(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox)
+        day = TODAY - timedelta(days=4)
+        usage = sandbox.truth("lively", day, day).usage
+        for other, differs in (
+            (usage + ROUNDED_USD, False),
+            (usage - ROUNDED_USD, False),
+            (usage + 2 * ROUNDED_USD, True),
+            (Decimal(0), True),
+        ):
+            db.session.execute(update(DayCheck).where(DayCheck.day == day).values(analytics_usd=other))
+            found = reconciliation.verdict([integration], Period(*window(sandbox)))
+            assert found.state == ("differs" if differs else "verified")
+            assert [one.day for one in found.differing] == ([day] if differs else [])
+        db.session.rollback()
+
+    @on_sqlite
+    def test_what_was_restated_is_held_against_what_analytics_says_now(
+        self, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
+        integration = synced(workspace, sandbox)
+        sandbox.restate("lively", TODAY - timedelta(days=4), Decimal(2))
+        again(integration)
+        assert verdict(*window(sandbox), integration).state == "verified"
+
+    def test_of_several_integrations_each_has_to_agree(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        lively, other = synced(workspace, sandbox), synced(workspace, sandbox, "analytics-off")
+        first, last = window(sandbox)
+        assert verdict(first, last, lively).state == "verified"
+        both = verdict(first, last, lively, other)
+        assert (both.state, both.asked, len(both.days)) == ("differs", 60, 60)
+        assert {day.integration_id for day in both.differing} == {other.id}
+        assert both.difference_usd == verdict(first, last, other).difference_usd
+
+    @on_sqlite
+    @pytest.mark.parametrize("name", ["no-analytics", "analytics-silent"])
+    def test_without_a_second_count_it_is_unverified_and_says_why(
+        self, workspace: Workspace, sandbox: Sandbox, name: str
+    ) -> None:
+        integration = synced(workspace, sandbox, name)
+        found = verdict(*window(sandbox), integration)
+        assert (found.state, found.days, found.difference_usd) == ("unverified", [], 0)
+        said = (integration.no_history or "").rstrip(".")
+        assert said
+        assert found.why == f"0 of 30 days agree with a second count; 30 have no second count: {said}."
+
+    @on_sqlite
+    def test_what_is_known_from_analytics_alone_is_not_verified_by_it(
+        self, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
+        integration = synced(with_the_year(workspace), sandbox)
+        found = verdict(TODAY - timedelta(days=365), TODAY - timedelta(days=1), integration)
+        assert (found.state, found.asked, found.agreeing) == ("unverified", 365, 30)
+        assert "30 of 365 days agree with a second count; 335 are known from analytics alone" in found.why
+
+    @on_sqlite
+    def test_a_day_of_the_window_that_only_analytics_told_of_is_not_verified(
+        self, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
+        integration = synced(workspace, sandbox)
+        day = TODAY - timedelta(days=4)
+        db.session.execute(update(CoveredDay).where(CoveredDay.day == day).values(source="analytics"))
+        db.session.commit()
+        found = verdict(*window(sandbox), integration)
+        assert (found.state, found.agreeing) == ("unverified", 29)
+        assert "from analytics alone" in found.why
+
+    def test_today_and_missing_days_are_not_verified(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox)
+        found = verdict(TODAY - timedelta(days=32), TODAY, integration)
+        assert (found.state, found.asked, found.agreeing) == ("unverified", 33, 30)
+        assert "3 are missing or not settled" in found.why
+
+    def test_of_nothing_there_is_nothing_to_say(self, workspace: Workspace) -> None:
+        found = verdict(TODAY, TODAY)
+        assert (found.state, found.why, found.days) == ("unverified", "", [])
+
+
+class TestCredits:
+    """Whole days between two readings; each reading at noon, its own day half spent."""
+
+    def test_they_grow_by_what_the_days_come_to_restatements_included(
+        self, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
+        integration = synced(workspace, sandbox)
+        before, within = TODAY - timedelta(days=9), TODAY + timedelta(days=1)
+        for after in (1, 2, 3, 5):
+            with later(after):
+                if after == 2:
+                    sandbox.restate("lively", before, Decimal("1.5"))
+                if after == 3:
+                    sandbox.restate("lively", within, Decimal("0.25"))
+                assert again(integration).days_restated == (1 if after in (2, 3) else 0)
+        last = TODAY + timedelta(days=4)
+        found = verdict(TODAY, last, integration)
+        (span,) = found.spans
+        assert (span.days.first, span.days.last) == (TODAY, last)
+        assert abs(span.difference_usd) <= ROUNDED_USD
+        whole = sandbox.truth("lively", TODAY, last).usage + sandbox.truth("lively", before, before).usage / 3
+        assert abs(span.days_usd - whole) < Decimal("1E-11")
+        assert 0 < span.slack_usd < whole / 100
+        assert found.state == "verified"
+
+    def test_what_is_restated_after_the_last_reading_is_not_held_against_it(
+        self, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
+        integration = synced(workspace, sandbox)
+        with later(3):
+            again(integration)
+        with later(4):
+            sandbox.restate("lively", TODAY + timedelta(days=1), Decimal(3))
+            sandbox.fault("lively", "no-credits")
+            assert again(integration).days_restated == 1
+        (span,) = verdict(TODAY, TODAY + timedelta(days=2), integration).spans
+        assert abs(span.difference_usd) <= ROUNDED_USD
+
+    @on_sqlite
+    def test_readings_and_restatements_of_other_days_do_not_matter(
+        self, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
+        """A part of the time between the first reading and the last one."""
+        integration = synced(workspace, sandbox)
+        for after in (1, 2, 3, 4, 5, 6):
+            with later(after):
+                sandbox.restate("lively", TODAY + timedelta(days=after - 2), Decimal("1.1"))
+                again(integration)
+        for first in range(6):
+            for last in range(first, 6):
+                period = (TODAY + timedelta(days=first), TODAY + timedelta(days=last))
+                (span,) = verdict(*period, integration).spans
+                assert (span.days.first, span.days.last) == period
+                assert abs(span.difference_usd) <= ROUNDED_USD, period
+
+    @on_sqlite
+    @pytest.mark.parametrize("amount", ["0.9", "-0.9"])
+    def test_a_reading_that_is_off_differs_by_so_much(
+        self, workspace: Workspace, sandbox: Sandbox, amount: str
+    ) -> None:
+        integration = synced(workspace, sandbox)
+        with later(2):
+            again(integration)
+        off = Decimal(amount)
+        db.session.get_one(CreditReading, 2).lifetime_usd += off
+        db.session.commit()
+        found = verdict(TODAY, TODAY + timedelta(days=1), integration)
+        (span,) = found.spans
+        assert (found.state, span.agrees, found.differing) == ("differs", False, [])
+        assert abs(span.difference_usd - off) <= ROUNDED_USD
+        assert abs(found.difference_usd - abs(off)) <= ROUNDED_USD
+
+    def test_what_only_the_credits_know_differs(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        """A day that was restated when /activity told of it no more."""
+        integration = synced(workspace, sandbox)
+        day = TODAY - timedelta(days=60)
+        was = sandbox.truth("lively", day, day).usage
+        with later(2):
+            sandbox.restate("lively", day, Decimal(2))
+            again(integration)
+        found = verdict(TODAY, TODAY + timedelta(days=1), integration)
+        (span,) = found.spans
+        assert found.state == "differs"
+        assert abs(span.difference_usd - was) <= ROUNDED_USD
+
+    @on_sqlite
+    def test_where_the_readings_own_day_is_not_known_it_is_within_the_slack(
+        self, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
+        integration = synced(workspace, sandbox, "no-analytics")
+        readings = db.session.execute(select(CreditReading)).scalars().all()
+        assert [reading.today_usd for reading in readings] == [None]
+        for after in (2, 3):
+            with later(after):
+                again(integration)
+        (span,) = verdict(TODAY, TODAY + timedelta(days=1), integration).spans
+        assert span.agrees
+        assert span.slack_usd > abs(span.difference_usd) > 1
+
+    @on_sqlite
+    def test_one_reading_or_two_on_one_day_tell_nothing(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox)
+        with at(NOON + timedelta(hours=2)):
+            again(integration)
+        assert verdict(*window(sandbox), integration).spans == []
+        assert verdict(TODAY, TODAY + timedelta(days=3), integration).spans == []
+
+    @on_sqlite
+    def test_with_an_unsettled_day_between_they_tell_nothing(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox)
+        with later(35):
+            again(integration)
+            assert verdict(TODAY, TODAY + timedelta(days=34), integration).spans == [], "five days are missing"
+            found = verdict(*window(sandbox), integration)
+            assert (found.state, found.spans) == ("verified", [])
