@@ -34,7 +34,9 @@ def record_keys(integration_id: int, listed: Sequence[ListedKey], now: datetime)
     for key in listed:
         row = known.pop(key.key_hash, None)
         if row is None:
-            db.session.add(ApiKey(integration_id=integration_id, key_hash=key.key_hash, name=key.name))
+            db.session.add(
+                ApiKey(integration_id=integration_id, key_hash=key.key_hash, name=key.name, disabled=key.disabled)
+            )
         else:
             row.name, row.disabled, row.gone_at = key.name, key.disabled, None
     for row in known.values():

@@ -117,7 +117,7 @@ def compare(
         was = covered.get(day)
         restated = _compare_day(before.get(day, {}), after.get(day, {}), changes, is_open(was))
         state = _state(day, was, restated, bool(after.get(day)), now)
-        if state != was or state == "provisional":
+        if state != was or restated or state == "provisional":
             changes.states[day] = state
     return changes
 

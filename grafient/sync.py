@@ -134,10 +134,12 @@ class _Sync:
     def _analytics(self) -> None:
         """What each day came to by another count, today so far, and the days before the window."""
         totals = self._reader.day_totals(self._window.first_day, self._today)
-        if not totals and any(line.usage_usd for line in self._window.lines):
+        if not totals and self._window.lines:
             raise NotOffered(
                 f"{self._provider.name}'s analytics tells nothing, not even of days whose costs are known."
             )
+        with self._committed("checks"):
+            pass  # another lease: the calls of a stage can take a minute each
         today = self._named(self._reader.history(self._today, self._today))
         with self._committed("history") as run:
             now = utc_now()

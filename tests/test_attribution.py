@@ -260,7 +260,6 @@ class TestSyncs:
         assert parts_add_up(integration.id)
         assert by_key(integration, "") == {sandbox.today: by_day(integration)[sandbox.today]}
 
-    @pytest.mark.xfail(reason="record_keys does not write whether a key that is new is disabled", strict=True)
     def test_a_disabled_key_is_known_as_disabled_at_once(self, workspace: Workspace, sandbox: Sandbox) -> None:
         synced(workspace, sandbox)
         assert [name for name, key in keys().items() if key.disabled] == ["Old chatbot"]

@@ -332,11 +332,9 @@ class TestHistory:
             "analytics-silent",
             pytest.param(
                 "byok",
-                marks=pytest.mark.xfail(reason="silence is only disbelieved where credits were spent", strict=True),
             ),
             pytest.param(
                 "free",
-                marks=pytest.mark.xfail(reason="silence is only disbelieved where credits were spent", strict=True),
             ),
         ],
     )

@@ -120,7 +120,7 @@ def day(integration: Integration, day: str) -> ResponseReturnValue:
         who=provider.name,
         window_days=provider.window_days,
         today=today,
-        previous=found - timedelta(days=1),
+        previous=found - timedelta(days=1) if found > today - timedelta(days=366) else None,
         following=found + timedelta(days=1) if found < today else None,
     )
 

@@ -114,7 +114,11 @@ def _crawl(page: Page) -> Iterator[tuple[str, str]]:
         yield path, text
         for link in re.findall(r'(?:href|hx-get)="([^"#]+)', text):
             parts = urlsplit(urljoin(urljoin(origin, path), link.replace("&amp;", "&")))
-            kind = parts.path + "?" * bool(parts.query) + "&".join(sorted(parse_qs(parts.query)))
+            kind = (
+                re.sub(r"\d{4}-\d\d-\d\d", "a day", parts.path)
+                + "?" * bool(parts.query)
+                + "&".join(sorted(parse_qs(parts.query)))
+            )
             if parts.netloc == urlsplit(origin).netloc and kind not in known and not kind.startswith("/static/"):
                 known.add(kind)
                 waiting.append(f"{parts.path}?{parts.query}".rstrip("?"))

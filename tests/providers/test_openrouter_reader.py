@@ -124,7 +124,6 @@ class TestAnalytics:
         with pytest.raises(UnexpectedResponse, match="days that it was not asked for"):
             lively.history(sandbox.today - timedelta(days=20), sandbox.today - timedelta(days=10))
 
-    @pytest.mark.xfail(reason="all models of a day become one without a name", strict=True)
     def test_rows_without_the_models_that_were_asked_for_are_refused(
         self, lively: OpenRouterReader, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:

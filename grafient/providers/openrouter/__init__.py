@@ -194,6 +194,8 @@ class OpenRouterReader:
         with within(FETCH_SECONDS), _not_offered(_NO_ANALYTICS):
             reply = self._calls.ask("/analytics/query", question, attempts=3)
         lines, truncated = parse_query(reply.body, metrics)
+        if "model" in dimensions and any(not line.permaslug for line in lines):
+            raise UnexpectedResponse("OpenRouter's analytics no longer says which model a row is of.", reply.body)
         if any(not first <= line.day <= last for line in lines):
             raise UnexpectedResponse("OpenRouter's analytics tells of days that it was not asked for.", reply.body)
         return lines, truncated

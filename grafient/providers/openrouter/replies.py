@@ -233,7 +233,11 @@ def _analytics_line(row: Mapping[str, Any], metrics: Collection[str]) -> CostLin
     credits_usd, byok_usd, total_usd = (_number(row, name) for name in ("credits_usage", "byok_usage", "total_usage"))
     usage_usd = _usd(credits_usd or Decimal(0))
     estimate_usd = _usd(byok_usd or Decimal(0)) if "byok_usage" in metrics else None
-    if total_usd is not None and estimate_usd is not None and abs(usage_usd + estimate_usd - total_usd) > _ROUNDED_USD:
+    if (
+        total_usd is not None
+        and estimate_usd is not None
+        and abs(usage_usd + estimate_usd - _usd(total_usd)) > _ROUNDED_USD
+    ):
         raise _Misfit("`credits_usage` and `byok_usage` do not add up to `total_usage`")
     permaslug = _text(model)
     _check_names(permaslug)
@@ -362,4 +366,5 @@ def _added(line: CostLine, repeat: CostLine) -> CostLine:
         if name in COUNTS and (sums[name] or 0) > _MOST:
             raise _Misfit(f"`{name}` adds up to more than 64 bits")
     sums["usage_usd"] = _usd(sums["usage_usd"])
+    sums["byok_usd"] = None if sums["byok_usd"] is None else _usd(sums["byok_usd"])
     return replace(line, **sums)
