@@ -34,6 +34,8 @@ from grafient.sandbox import Sandbox
 from tests.certificates import self_signed
 from tests.syncing import window
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parent.parent
 StartWorker = Callable[[], subprocess.Popen[bytes]]
 

@@ -14,6 +14,8 @@ import pytest
 
 from grafient import supervisor
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
