@@ -25,7 +25,8 @@ from typing import Any
 
 from flask import Flask, current_app
 from redis import Redis, RedisError
-from rq import Queue
+from rq import Queue, worker_registration
+from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.worker import HerokuWorker
@@ -56,6 +57,9 @@ MOST_JOBS = 8
 JOB_TIMEOUT = 3600
 """Longer than claiming and the longest sync together."""
 WORKER_TTL = 90
+REDIS_PAUSE = 2.0
+"""Seconds before another try at a Redis that is away."""
+
 _TICKED_KEY = "grafient:ticked_at"
 _SEEN_SECONDS = 180
 
@@ -240,6 +244,19 @@ class GrafientWorker(HerokuWorker):
     """Forks a horse for each job from an app that is loaded already."""
 
     job_class = GrafientJob
+    max_connection_wait_time = 10.0
+    told_to_stop = False
+
+    def request_stop(self, signum: int, frame: Any) -> None:
+        """A Redis that is away must not swallow the order to end."""
+        self.told_to_stop = True
+        with contextlib.suppress(RedisError):
+            super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """With its name each time: a Redis that came back empty, as some do, knows its worker again."""
+        worker_registration.register(self, pipeline)
+        super().heartbeat(timeout, pipeline)
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         end_with_parent(signal.SIGKILL)  # what it was at is done again when the lease ends
@@ -264,6 +281,21 @@ def run_worker() -> None:
         [sys.executable, "-m", "flask", "--app", "wsgi", "scheduler", "--beside", str(os.getpid())],
         env=os.environ | {"TZ": "UTC"},
     )
+    threading.Thread(target=_stop_with, args=(scheduler,), daemon=True).start()
+    try:
+        while not _work():
+            log.warning("worker: it ended unasked, as with a Redis that goes away; another one goes on")
+            time.sleep(REDIS_PAUSE)
+    except StopRequested:
+        pass  # told so in the pause
+    finally:
+        scheduler.terminate()
+    if scheduler.wait() not in (0, -15):
+        raise SystemExit(f"The scheduler beside the worker ended with code {scheduler.returncode}.")
+
+
+def _work() -> bool:
+    """Work until told to stop. RQ's worker ends with a Redis that goes away at the wrong moment: then it is False."""
     worker = GrafientWorker(
         [queue()],
         connection=_redis(),
@@ -272,13 +304,13 @@ def run_worker() -> None:
         maintenance_interval=60,
         log_job_description=False,
     )
-    threading.Thread(target=_stop_with, args=(scheduler,), daemon=True).start()
-    try:
+    with contextlib.suppress(RedisError):
         worker.work(logging_level="WARNING")
-    finally:
-        scheduler.terminate()
-    if scheduler.wait() not in (0, -15):
-        raise SystemExit(f"The scheduler beside the worker ended with code {scheduler.returncode}.")
+    if worker.pubsub_thread:
+        worker.pubsub_thread.stop()
+    if not worker.told_to_stop and worker.horse_pid:
+        worker.wait_for_horse()  # its syncs don't need Redis
+    return worker.told_to_stop
 
 
 def _stop_with(scheduler: subprocess.Popen[bytes]) -> None:
@@ -302,7 +334,7 @@ def run_scheduler(worker_pid: int | None = None) -> None:
             scheduler.run()
         except RedisError as error:
             log.warning("scheduler: Redis is away (%s)", type(error).__name__)
-            time.sleep(2)
+            time.sleep(REDIS_PAUSE)
 
 
 def health() -> dict[str, str]:

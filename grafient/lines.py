@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import date
 from typing import Any
 
@@ -43,7 +43,8 @@ def replace(
     )
     own = {f"b_{name}": value for name, value in also.items()} | {"b_integration_id": integration_id}
     many(statement, [{f"b_{name}": getattr(line, name) for name in IDENTITY} | own for line in gone])
-    many(insert(table), [asdict(line) | also | {"integration_id": integration_id} for line in here])
+    constant: dict[str, Any] = also | {"integration_id": integration_id}
+    many(insert(table), [{name: getattr(line, name) for name in FIELDS} | constant for line in here])
 
 
 def many(statement: Any, rows: Sequence[dict[str, Any]]) -> None:

@@ -340,12 +340,7 @@ def _providers(query: Query) -> list[ProviderTotal]:
         _lines(
             query,
             table.integration_id,
-            _amount(table, query).label("usage_usd"),
-            usd_sum(table.byok_usd).label("byok_usd"),
-            func.count(table.byok_usd).label("byok_known"),
-            count_sum(table.requests).label("requests"),
-            func.count(table.requests).label("requests_known"),
-            func.count().label("lines"),
+            *_sums(table, query, "requests"),
             table=table,
         ).group_by(table.integration_id)
     )
@@ -397,24 +392,12 @@ def breakdown(query: Query, group: str, sort: str, descending: bool, limit: int 
 def _breakdown_rows(query: Query, group: str) -> list[BreakdownRow]:
     table = _table(query, group)
     column = _column(table, group)
-    sums = [
-        one
-        for name in _COUNTS
-        for one in (
-            count_sum(getattr(table, name)).label(name),
-            func.count(getattr(table, name)).label(f"{name}_known"),
-        )
-    ]
     rows = db.session.execute(
         _lines(
             query,
             column.label("id"),
-            _amount(table, query).label("usage_usd"),
-            usd_sum(table.byok_usd).label("byok_usd"),
-            func.count(table.byok_usd).label("byok_known"),
+            *_sums(table, query, *_COUNTS),
             func.count(table.day.distinct()).label("days"),
-            func.count().label("lines"),
-            *sums,
             table=table,
         ).group_by(column)
     ).all()
@@ -466,11 +449,11 @@ def _hosts(query: Query) -> list[str]:
 
 
 def keys(workspace_id: int) -> list[KeyChoice]:
-    """The API keys of all integrations, those that are gone last; at most KEY_CHOICES."""
+    """The API keys of all integrations whose costs were read, those that are gone last; at most KEY_CHOICES."""
     query = (
         select(ApiKey.key_hash, ApiKey.name, ApiKey.gone_at)
         .join(Integration, Integration.id == ApiKey.integration_id)
-        .where(Integration.workspace_id == workspace_id)
+        .where(Integration.workspace_id == workspace_id, ApiKey.read_at.is_not(None))
         .order_by(ApiKey.gone_at.is_not(None), ApiKey.name, ApiKey.key_hash)
     )
     return [KeyChoice(row[0], row[1], row[2] is not None) for row in db.session.execute(query.limit(KEY_CHOICES))]
@@ -610,12 +593,7 @@ def statement(query: Query) -> Statement:
         _lines(
             query,
             CostLine.day,
-            _amount(CostLine, query).label("usage_usd"),
-            usd_sum(CostLine.byok_usd).label("byok_usd"),
-            func.count(CostLine.byok_usd).label("byok_known"),
-            count_sum(CostLine.requests).label("requests"),
-            func.count(CostLine.requests).label("requests_known"),
-            func.count().label("lines"),
+            *_sums(CostLine, query, "requests"),
             table=CostLine,
         ).group_by(CostLine.day)
     )
@@ -748,6 +726,18 @@ def _names(query: Query, group: str) -> dict[str, str]:
 def _amount(table: Any, query: Query) -> Any:
     """The sum in USD: charged to credits, and with the BYOK estimate if that is asked for."""
     return usd_sum(table.usage_usd, table.byok_usd) if query.byok else usd_sum(table.usage_usd)
+
+
+def _sums(table: Any, query: Query, *counts: str) -> list[Any]:
+    """The amount, the BYOK estimate and these counts, each with how many lines know it, and all lines."""
+    return [
+        _amount(table, query).label("usage_usd"),
+        usd_sum(table.byok_usd).label("byok_usd"),
+        func.count(table.byok_usd).label("byok_known"),
+        *(count_sum(getattr(table, name)).label(name) for name in counts),
+        *(func.count(getattr(table, name)).label(f"{name}_known") for name in counts),
+        func.count().label("lines"),
+    ]
 
 
 def _lines(query: Query, *columns: Any, table: _Table, settled: bool = True) -> Select[Any]:

@@ -22,7 +22,7 @@ DAILY_AT = time(6, 0, tzinfo=UTC)
 """OpenRouter settles a day about 30 minutes after midnight UTC."""
 
 LEASE = timedelta(seconds=120)
-"""Longer than any one call to a provider, its 60 seconds and the writing; each part of a sync begins another."""
+"""Longer than any one call to a provider, its 60 seconds and the writing; a sync takes another in time before each."""
 
 LONGEST_LEASE = 8
 """Leases double with each attempt up to so many times the first, so that a run that kills its workers rests."""
@@ -144,10 +144,15 @@ def hold(claim: Claim) -> SyncRun:
     return run
 
 
-def progress(run: SyncRun, stage: str, done: int | None = None, asked: int | None = None) -> None:
-    """Say how far a held run is, and hold it for another lease's length."""
-    run.stage, run.steps_done, run.steps_asked = stage, done, asked
+def extend(run: SyncRun) -> datetime:
+    """Hold a held run for at least another lease's length; until when."""
     run.lease_until = max(run.lease_until or utc_now(), utc_now() + LEASE)
+    return run.lease_until
+
+
+def progress(run: SyncRun, stage: str, done: int | None = None, asked: int | None = None) -> None:
+    """Say how far a held run is."""
+    run.stage, run.steps_done, run.steps_asked = stage, done, asked
 
 
 def finish(run: SyncRun, status: str, error: str | None = None) -> None:
@@ -175,7 +180,7 @@ def cancel_open(integration_id: int) -> None:
     db.session.execute(
         update(SyncRun)
         .where(SyncRun.integration_id == integration_id, SyncRun.status.in_(("due", "running")))
-        .values(status="cancelled", token=None, lease_until=None, finished_at=utc_now())
+        .values(status="cancelled", token=None, lease_until=None, stage=None, finished_at=utc_now())
     )
 
 

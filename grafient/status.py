@@ -26,6 +26,17 @@ OVERDUE_AFTER = timedelta(hours=26)
 
 
 @dataclass(frozen=True)
+class Alarm:
+    """Missing days that are about to leave the provider's window: how many, the first, until when it can be had whole,
+    and whether analytics would still tell of it per model afterwards."""
+
+    days: int
+    first: date
+    until: date
+    later_per_model: bool
+
+
+@dataclass(frozen=True)
 class Card:
     """An integration's live status.
 
@@ -53,8 +64,7 @@ class Card:
     steps_done: int | None
     steps_asked: int | None
     """How far the sync under way is: its stage (see SyncRun), and days or keys done of those asked for."""
-    alarm: str | None
-    """A sentence on days that are about to fall out of what the provider tells while they are missing."""
+    alarm: Alarm | None
     no_history: str | None
     busy: bool
     paused: bool
@@ -155,14 +165,12 @@ def _soon() -> Period:
     return Period(today - timedelta(days=WINDOW_DAYS), today - timedelta(days=WINDOW_DAYS - ALARM_DAYS + 1))
 
 
-def _alarm(integration: Integration, missing: Sequence[date], run: SyncRun | None) -> str | None:
-    if not missing or (run is not None and run.attempt == 0) or integration.removed_at is not None:
+def _alarm(integration: Integration, missing: Sequence[date], run: SyncRun | None) -> Alarm | None:
+    """None while a first attempt may yet bring them."""
+    if not missing or (run is not None and run.attempt == 0):
         return None
-    name = providers[integration.provider].name
-    last = missing[0] + timedelta(days=providers[integration.provider].window_days)
-    days = f"{len(missing)} days are" if len(missing) > 1 else "A day is"
-    later = "After that it can't be had at all." if integration.no_history else "After that only per model."
-    return f"{days} missing, {missing[0]} the first. {name} tells of it until {last}. {later}"
+    until = missing[0] + timedelta(days=providers[integration.provider].window_days)
+    return Alarm(len(missing), missing[0], until, integration.no_history is None)
 
 
 def _card(integration: Integration, run: SyncRun | None, days: Any, missing: Sequence[date]) -> Card:

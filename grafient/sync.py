@@ -41,6 +41,9 @@ MOST_ATTEMPTS = 5
 HISTORY_CHUNK = 170
 """Days asked for at a time. Two reach a year back; a reply that can't hold so many is narrowed."""
 
+ONE_REQUEST = timedelta(seconds=70)
+"""Longer than any one request to a provider takes."""
+
 COMMIT_SECONDS = 5.0
 """What single keys spent is committed so often."""
 
@@ -72,10 +75,11 @@ class _Sync:
     def __init__(self, claim: Claim, provider: str, key: str) -> None:
         self._claim = claim
         self._provider = providers[provider]
-        self._reader = self._provider.reader(key)
+        self._reader = self._provider.reader(key, self._keep_hold)
         self._stop_at = time.monotonic() + MOST_SECONDS
         self._notes: list[str] = []
         self._fault: Unreachable | None = None
+        self._held_until = utc_now()
 
     def perform(self) -> None:
         try:
@@ -92,22 +96,29 @@ class _Sync:
         """The window, whole. This is what makes a sync a success."""
         with self._committed("costs"):
             pass
-        asked_at = utc_now()
+        self._asked_at = utc_now()
         self._window = self._reader.activity()
-        self._today = self._window.first_day + timedelta(days=self._provider.window_days)
+        self._today = self._window.today or self._asked_at.date()
         with self._committed("checks") as run:
-            recorded = ledger.record(run.integration_id, run.id, self._window, asked_at)
+            recorded = ledger.record(run.integration_id, run.id, self._window, self._asked_at)
             run.first_day, run.last_day = self._window.first_day, self._window.last_day
             run.lines_read = len(self._window.lines)
             for count in ("lines_added", "lines_changed", "lines_removed", "days_restated"):  # over all attempts
                 setattr(run, count, (getattr(run, count) or 0) + getattr(recorded, count))
             run.integration.clear_problem()
-            run.integration.last_success_at = asked_at
-            self._started_at = run.started_at or asked_at
-            plan = PLANS[db.session.get_one(Workspace, run.integration.workspace_id).plan]
-            self._reach = min(plan.history_days or self._provider.history_days, self._provider.history_days)
+            run.integration.last_success_at = self._asked_at
+            self._started_at = run.started_at or self._asked_at
+            self._first_day = self._reach(run.integration)
         if recorded.silent:
             self._notes.append(_SILENT)
+
+    def _reach(self, integration: Integration) -> date:
+        """The first day to be had: the plan's history before connecting, and every day since."""
+        plan = PLANS[db.session.get_one(Workspace, integration.workspace_id).plan]
+        furthest = self._today - timedelta(days=self._provider.history_days)
+        if plan.history_days is None:
+            return furthest
+        return max(furthest, min(self._today, integration.created_at.date()) - timedelta(days=plan.history_days))
 
     def _beyond(self, column: str, stage: Callable[[], None]) -> None:
         """Do a stage that a sync can do without. What is not offered is said in the integration's column."""
@@ -138,30 +149,30 @@ class _Sync:
             raise NotOffered(
                 f"{self._provider.name}'s analytics tells nothing, not even of days whose costs are known."
             )
-        with self._committed("checks"):
-            pass  # another lease: the calls of a stage can take a minute each
         today = self._named(self._reader.history(self._today, self._today))
         with self._committed("history") as run:
-            now = utc_now()
-            reconciliation.record_checks(run.integration_id, self._window, totals, now)
+            reconciliation.record_checks(run.integration_id, self._window, totals, utc_now())
             reconciliation.add_today(self._reading_id, totals.get(self._today, Decimal(0)))
-            ledger.record(run.integration_id, run.id, today, now, "analytics")
+            ledger.record(run.integration_id, run.id, today, self._asked_at, "analytics")
         self._history()
 
     def _history(self) -> None:
         """The days before the window that are not known yet, the latest first."""
-        days = self._unknown_days()
+        days, size = self._unknown_days(), HISTORY_CHUNK
         asked = len(days)
         while days and self._has_time():
-            chunk = self._reader.history(max(days[0], days[-1] - timedelta(days=HISTORY_CHUNK - 1)), days[-1])
+            first = max(days[0], days[-1] - timedelta(days=size - 1))
+            chunk = self._named(self._reader.history(first, days[-1]))
+            if chunk.first_day > first:  # a reply holds no more than so many days
+                size = (chunk.last_day - chunk.first_day).days + 1
             with self._committed("history") as run:
-                ledger.record(run.integration_id, run.id, self._named(chunk), utc_now(), "analytics")
+                ledger.record(run.integration_id, run.id, chunk, self._asked_at, "analytics")
                 days = [day for day in days if day < chunk.first_day]
                 runs.progress(run, "history", asked - len(days), asked)
 
     def _unknown_days(self) -> list[date]:
-        """Those between the plan's reach and the window that were never told of, or only provisionally."""
-        first, end = self._today - timedelta(days=self._reach), self._window.first_day
+        """Those before the window that were never told of, or only provisionally, as far as the plan reaches."""
+        first, end = self._first_day, self._window.first_day
         query = select(CoveredDay.day).where(
             CoveredDay.integration_id == self._claim.integration_id,
             CoveredDay.day.between(first, end),
@@ -238,12 +249,20 @@ class _Sync:
         Raises LeaseLost. ``stage`` is what is read from here on.
         """
         run = runs.hold(self._claim)
+        held_until = runs.extend(run)
         yield run
         evidence.keep(run.id, self._reader.take_replies())
         self._notes += self._reader.take_notes()
         if stage is not None and run.stage != stage:
             runs.progress(run, stage)
         db.session.commit()
+        self._held_until = held_until
+
+    def _keep_hold(self) -> None:
+        """Take another lease where this one might end before the request that comes next."""
+        if self._held_until - utc_now() < ONE_REQUEST:
+            with self._committed(None):
+                pass
 
     def _keep_replies(self) -> None:
         """What could not be read is what one wants to see most."""

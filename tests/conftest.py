@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 from flask import Flask
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from sqlalchemy import text
 
 from grafient import create_app, database, supervisor
@@ -22,6 +24,11 @@ from tests.pages import Pages
 
 ENCRYPTION_KEYS = "test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 PASSWORD = "correct horse battery"
+
+# No test fails for being slow: the machine may be busy, and databases are real.
+_SLOW_OR_SHARED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+hypothesis_settings.register_profile("grafient", deadline=None, suppress_health_check=_SLOW_OR_SHARED)
+hypothesis_settings.load_profile("grafient")
 
 
 @pytest.fixture(autouse=True)

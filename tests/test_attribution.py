@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select, update
 
@@ -296,7 +296,7 @@ def run(workspace: Workspace) -> SyncRun:
     return run
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(history=st.lists(told, min_size=1, max_size=6))
 def test_whatever_is_told_of_the_whole_and_of_keys_the_parts_are_the_whole(
     run: SyncRun, history: list[tuple[str, list[Line]]]

@@ -33,27 +33,12 @@ from grafient.providers.openrouter import OpenRouterReader
 from grafient.sandbox import Sandbox
 from tests.certificates import self_signed
 from tests.syncing import window
+from tests.workers import children, now, until
 
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).resolve().parent.parent
 StartWorker = Callable[[], subprocess.Popen[bytes]]
-
-
-def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    """Wait for something that other processes do."""
-    deadline = time.monotonic() + seconds
-    while not _now(condition):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
-def _now(condition: Callable[[], object]) -> object:
-    """Ask, and hold no lock afterwards that the other processes would wait for."""
-    try:
-        return condition()
-    finally:
-        db.session.rollback()
 
 
 def status(integration_id: int) -> str:
@@ -117,13 +102,13 @@ def test_a_worker_killed_in_a_sync_is_replaced_when_its_lease_ends(
     integration_id = integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively")).id
     jobs.wake()
     until(lambda: any(request.path.endswith("/activity") for request in sandbox.requests()))
-    assert _now(lambda: status(integration_id)) == "running"
-    children = _children(first.pid)
+    assert now(lambda: status(integration_id)) == "running"
+    below = children(first.pid)
     os.killpg(first.pid, signal.SIGKILL)
-    for child in children:
+    for child in below:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-    assert _now(lambda: db.session.execute(select(CostLine.day)).first()) is None
+    assert now(lambda: db.session.execute(select(CostLine.day)).first()) is None
     _end_leases()
     start_worker()
     until(lambda: status(integration_id) == "done")
@@ -131,18 +116,9 @@ def test_a_worker_killed_in_a_sync_is_replaced_when_its_lease_ends(
     assert run.attempt == 2
 
 
-def _children(pid: int) -> dict[int, bytes]:
-    """The command lines of a worker's scheduler and of its horse, which leaves the worker's process group."""
-    found = {}
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        with contextlib.suppress(OSError):  # a horse may end while it is looked at
-            found[int(child)] = Path(f"/proc/{child}/cmdline").read_bytes()
-    return found
-
-
 def _scheduler(pid: int) -> int:
     """The scheduler beside a worker; a horse may be there too, at work on a tick."""
-    (beside,) = (child for child, command in _children(pid).items() if b"--beside" in command)
+    (beside,) = (child for child, command in children(pid).items() if b"--beside" in command)
     return beside
 
 
@@ -223,11 +199,11 @@ def test_one_account_that_takes_long_keeps_no_other_waiting(
     time.sleep(1)  # longer than the job would go on claiming, and than one look for others
     quick = integrations.connect(workspace.id, "openrouter", "", sandbox.key("other")).id
     until(lambda: status(quick) == "done")
-    assert _now(lambda: status(slow)) == "running"
+    assert now(lambda: status(slow)) == "running"
     released.set()
     worker.join(30)
     assert not worker.is_alive()
-    assert _now(lambda: status(slow)) == "done"
+    assert now(lambda: status(slow)) == "done"
 
 
 def test_a_job_whose_time_is_up_makes_way_for_another(

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 from flask import Flask
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
@@ -58,7 +58,7 @@ def money(found: set[Line] | list[Line]) -> dict[tuple[date, str, str], tuple[De
     return {(one.day, one.permaslug, one.endpoint_id): (one.usage_usd, one.byok_usd) for one in found}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(history=st.lists(replies, min_size=1, max_size=5))
 def test_after_any_replies_the_ledger_is_the_last_that_said_something(run: SyncRun, history: list[list[Line]]) -> None:
     for table in (CostLine, KeyLine, CoveredDay, Restatement):
@@ -85,7 +85,6 @@ def _nothing_is_lost(run: SyncRun, history: list[list[Line]]) -> None:
     assert first - before + after == sum((one.usage_usd for one in stored(run)), Decimal(0))
 
 
-@settings(deadline=None)
 @given(reply=replies)
 def test_the_same_reply_again_changes_nothing(reply: list[Line]) -> None:
     activity = Activity(FIRST, LAST, reply)

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 from flask import Flask
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import StatementError
@@ -46,7 +46,7 @@ def store(integration_id: int, values: list[Decimal]) -> None:
     db.session.commit()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(values=st.lists(amounts, min_size=1, max_size=30))
 def test_what_is_written_is_read_and_summed_exactly(integration: Integration, values: list[Decimal]) -> None:
     store(integration.id, values)

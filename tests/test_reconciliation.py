@@ -250,9 +250,17 @@ class TestCredits:
 
     @on_sqlite
     def test_with_an_unsettled_day_between_they_tell_nothing(self, workspace: Workspace, sandbox: Sandbox) -> None:
-        integration = synced(workspace, sandbox)
+        integration = synced(workspace, sandbox, "no-analytics")
         with later(35):
             again(integration)
             assert verdict(TODAY, TODAY + timedelta(days=34), integration).spans == [], "five days are missing"
-            found = verdict(*window(sandbox), integration)
-            assert (found.state, found.spans) == ("verified", [])
+            assert verdict(*window(sandbox), integration).spans == []
+
+    @on_sqlite
+    def test_days_that_analytics_alone_could_still_tell_count_too(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox)
+        with later(35):
+            again(integration)
+            (span,) = verdict(TODAY, TODAY + timedelta(days=34), integration).spans
+            assert span.agrees
+            assert abs(span.difference_usd) <= ROUNDED_USD

@@ -113,13 +113,14 @@ def test_a_run_that_kills_its_workers_rests_longer_each_time(integration: Integr
     assert waited == [1, 2, 4, 8, 8, 8]
 
 
-def test_each_part_of_a_sync_holds_the_run_for_another_lease_and_says_how_far_it_is(integration: Integration) -> None:
+def test_a_held_run_can_be_held_for_another_lease_and_says_how_far_it_is(integration: Integration) -> None:
     runs.request(integration.id, "manual")
     now = utc_now()
     claim = runs.claim(now)
     assert claim is not None
     run = runs.hold(claim)
     with at(now + runs.LEASE - timedelta(seconds=10)):
+        assert runs.extend(run) >= now + 2 * runs.LEASE - timedelta(seconds=10)
         runs.progress(run, "keys", 3, 500)
         assert (run.stage, run.steps_done, run.steps_asked) == ("keys", 3, 500)
     db.session.flush()
@@ -139,7 +140,7 @@ def test_a_lease_that_was_made_longer_is_not_cut(integration: Integration) -> No
         until = db.session.execute(select(SyncRun.lease_until)).scalar_one()
         now = until + timedelta(seconds=1)
     run = runs.hold(claim)
-    runs.progress(run, "costs")
+    assert runs.extend(run) == until
     assert run.lease_until == until
 
 

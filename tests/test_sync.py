@@ -456,7 +456,6 @@ class TestToday:
         assert (run.lines_changed, run.lines_removed, run.days_restated, restatements()) == (0, 0, 0, 0)
 
     @on_sqlite
-    @pytest.mark.xfail(reason="the plan's reach leaves it out, and nothing else ever asks for it", strict=True)
     def test_on_the_free_plan_it_does_not_stay_provisional_for_ever(
         self, workspace: Workspace, sandbox: Sandbox
     ) -> None:
@@ -622,7 +621,6 @@ class TestOnTheWay:
         assert last_run(integration).stage is None
 
     @on_sqlite
-    @pytest.mark.xfail(reason="two stages ask three times, up to 180 seconds, within one lease of 120", strict=True)
     def test_a_provider_that_takes_its_time_does_not_cost_a_sync_its_run(
         self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -5,7 +5,7 @@ A provider knows HTTP and one API. It knows no database, no Flask, and never kee
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -63,11 +63,15 @@ COUNTS = (
 
 @dataclass(frozen=True)
 class Activity:
-    """One whole reply: its lines, and the UTC days, both ends included, on which its silence means no usage."""
+    """One whole reply: its lines, and the UTC days, both ends included, on which its silence means no usage.
+
+    ``today``: the UTC day that it was at the provider, by the clock that was furthest.
+    """
 
     first_day: date
     last_day: date
     lines: Sequence[CostLine]
+    today: date | None = None
 
 
 @dataclass(frozen=True)
@@ -116,11 +120,7 @@ class Unreachable(ProviderError):
 
 
 class UnexpectedResponse(ProviderError):
-    """An answer of an unknown shape. ``body`` is the raw reply, kept for a look."""
-
-    def __init__(self, message: str, body: bytes = b"") -> None:
-        super().__init__(message)
-        self.body = body
+    """An answer of an unknown shape. The reader has the reply itself, see ``take_replies``."""
 
 
 class NotOffered(ProviderError):
@@ -181,8 +181,9 @@ class Provider(Protocol):
     def check_key(self, key: str) -> KeyInfo:
         """Ask whether the key can read costs; answers within 10 seconds. Raises ProviderError."""
 
-    def reader(self, key: str) -> Reader:
-        """Read the account of this key; nothing is sent yet."""
+    def reader(self, key: str, before_each: Callable[[], None] = lambda: None) -> Reader:
+        """Read the account of this key; nothing is sent yet. ``before_each`` is called before every request, which can
+        take a minute; what it raises ends the reading."""
 
     def close(self) -> None:
         """Close the connections that are kept open between calls."""

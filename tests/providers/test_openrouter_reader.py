@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grafient.providers import NotOffered, UnexpectedResponse, Unreachable
+from grafient.providers import NotOffered, UnexpectedResponse, Unreachable, openrouter
 from grafient.providers.http import ReadingClient, Reply, within
 from grafient.providers.openrouter import OpenRouter, OpenRouterReader, _Pace
 from grafient.providers.openrouter.calls import Calls
@@ -227,6 +227,14 @@ class TestKeys:
         assert len({key.key_hash for key in listed}) == len(listed) == 500
         offsets = [request.query["offset"] for request in sandbox.requests() if request.path.endswith("/keys")]
         assert offsets == ["0", "100", "200", "300", "400", "500", "0"]
+
+    def test_those_of_workspaces_on_a_second_page_too(
+        self, lively: OpenRouterReader, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(openrouter, "_A_PAGE", 1)
+        assert {key.name for key in lively.api_keys()} == {
+            key.name for key in sandbox.account("lively").keys(sandbox.today)
+        }
 
     def test_without_workspaces_those_of_the_default_one(self, provider: OpenRouter, sandbox: Sandbox) -> None:
         names = {key.name for key in provider.reader(sandbox.key("no-workspaces")).api_keys()}

@@ -341,7 +341,7 @@ class TestKeys:
             {"hash": "ab15", "name": "n" * 600},
             {"hash": "ab16", "name": "a\0b"},
         ]
-        assert parse_keys(json.dumps({"data": rows}).encode()) == [
+        assert list(parse_keys(json.dumps({"data": rows}).encode()).values()) == [
             ApiKey("ab12", "Production", disabled=True),
             ApiKey("ab13", "sk-or-v1-abc...124", disabled=False),
             ApiKey("ab14cdefghijklm", "ab14cdefghij", disabled=False),

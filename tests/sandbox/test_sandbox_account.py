@@ -18,7 +18,7 @@ from grafient.sandbox.manners import ACCOUNTS
 
 LIVELY = Account("lively", "lively")
 YEAR = [date(2025, 11, 22) + timedelta(days=number) for number in range(365)]
-steady = settings(max_examples=25, deadline=None, derandomize=True, database=None)
+steady = settings(max_examples=25, derandomize=True, database=None)
 any_day = st.dates(date(2020, 1, 1), date(2036, 12, 31))
 
 

@@ -19,7 +19,7 @@ from grafient.providers.openrouter import OpenRouterReader
 from grafient.sandbox import Sandbox
 from tests import syncing
 from tests.pages import Pages
-from tests.syncing import a_day, at, on_sqlite
+from tests.syncing import a_day, at, later, on_sqlite
 
 NEW = "/integrations/new"
 
@@ -220,6 +220,28 @@ def test_what_the_provider_does_not_tell_is_said(app: Flask, pages: Pages, sandb
     connected(app, pages, sandbox, "no-analytics")
     assert "does not offer analytics" in pages.get("/integrations/1").text
     assert "Up to date" in pages.get("/integrations/1/card").text
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("name", "afterwards"),
+    [("lively", "only its analytics does, per model"), ("no-analytics", "it can’t be had at all")],
+)
+def test_days_that_are_about_to_leave_the_window_raise_an_alarm(
+    app: Flask, pages: Pages, sandbox: Sandbox, name: str, afterwards: str
+) -> None:
+    connected(app, pages, sandbox, name)
+    for days_later, alarmed in ((0, False), (23, False), (25, True)):
+        with later(days_later):
+            card = pages.get("/integrations/1/card").text
+            assert ('class="alarm"' in card) == alarmed
+            said = re.sub(r"<[^>]+>", "", card)
+    assert "2 days are missing, 20 Nov 2026 the first. OpenRouter tells of it until 20 Dec 2026; after that" in said
+    assert afterwards in said
+    with later(25):
+        pages.post("/integrations/1/sync", 303, "/integrations")
+        run_due(app)
+        assert 'class="alarm"' not in pages.get("/integrations/1/card").text
 
 
 def test_a_new_key_in_place_of_a_rejected_one(app: Flask, pages: Pages, sandbox: Sandbox) -> None:

@@ -8,10 +8,11 @@ reads what was answered.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import TypeVar
 
 from grafient.providers.contract import (
     Activity,
@@ -46,11 +47,15 @@ HISTORY_DAYS = 365
 MOST_ROWS = 10_000
 """In one reply of /analytics/query."""
 
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""So far may the clock of what answers be from that of what dates the answer."""
+
 CHECK_SECONDS = 9.0
 FETCH_SECONDS = 60.0
 _ACCOUNT_REF = 255
-_KEYS_A_PAGE = 100
+_A_PAGE = 100
 _MOST_PAGES = 200
+_T = TypeVar("_T")
 
 
 class OpenRouter:
@@ -84,12 +89,12 @@ class OpenRouter:
                 raise NotManagementKey(INFERENCE_KEY)
         account = str(data.organization_id or data.creator_user_id or "").replace("\0", "\N{REPLACEMENT CHARACTER}")
         if len(account) > _ACCOUNT_REF:
-            raise UnexpectedResponse(f"OpenRouter's id of the account is longer than {_ACCOUNT_REF}.", reply.body)
+            raise UnexpectedResponse(f"OpenRouter's id of the account is longer than {_ACCOUNT_REF}.")
         return KeyInfo(account or None, data.label, data.expires_at)
 
-    def reader(self, key: str) -> OpenRouterReader:
+    def reader(self, key: str, before_each: Callable[[], None] = lambda: None) -> OpenRouterReader:
         """Read the account of this key."""
-        return OpenRouterReader(Calls(self._client, self._base_url, key))
+        return OpenRouterReader(Calls(self._client, self._base_url, key, before_each))
 
     def close(self) -> None:
         """Close the connections that are kept open between calls."""
@@ -154,7 +159,7 @@ class OpenRouterReader:
         with _not_offered("OpenRouter does not tell this account's API keys."):
             keys: dict[str, ApiKey] = {}
             for scope in [{"workspace_id": workspace} for workspace in self._workspaces()] or [{}]:
-                keys |= self._pages(scope)
+                keys |= self._pages("/keys", {**scope, "include_disabled": "true"}, parse_keys)
         return list(keys.values())
 
     def take_replies(self) -> list[RawReply]:
@@ -168,17 +173,19 @@ class OpenRouterReader:
 
     def _activity(self, params: dict[str, str], *, watch: bool = False) -> Activity:
         """The reply's silence speaks only for days that were in the window by every clock there is, ours before and
-        after the call and the server's, so that a midnight on the way makes no day of usage look empty.
+        after the call and the server's, give or take what the server's machines may differ by, so that a midnight on
+        the way makes no day of usage look empty.
         """
         before = datetime.now(UTC)
         with within(FETCH_SECONDS):
             reply = self._calls.get("/activity", attempts=4, params=params or None)
         clocks = [before, datetime.now(UTC), *_server_clock(reply)]
-        newest, oldest = max(clocks).date(), min(clocks).date()
-        lines = [line for line in parse_activity(reply.body) if line.day < newest]
+        newest, oldest = (max(clocks) + CLOCKS_DIFFER).date(), (min(clocks) - CLOCKS_DIFFER).date()
+        today = max(clocks).date()
+        lines = [line for line in parse_activity(reply.body) if line.day < today]
         odd = odd_fields(reply.body) if watch else None
         self._notes += [odd] if odd else []
-        return Activity(newest - timedelta(days=WINDOW_DAYS), oldest - timedelta(days=1), lines)
+        return Activity(newest - timedelta(days=WINDOW_DAYS), oldest - timedelta(days=1), lines, today)
 
     def _query(self, first: date, last: date, dimensions: list[str]) -> tuple[list[CostLine], bool]:
         """One question to analytics. Its time range ends before the day after the last."""
@@ -195,9 +202,9 @@ class OpenRouterReader:
             reply = self._calls.ask("/analytics/query", question, attempts=3)
         lines, truncated = parse_query(reply.body, metrics)
         if "model" in dimensions and any(not line.permaslug for line in lines):
-            raise UnexpectedResponse("OpenRouter's analytics no longer says which model a row is of.", reply.body)
+            raise UnexpectedResponse("OpenRouter's analytics no longer says which model a row is of.")
         if any(not first <= line.day <= last for line in lines):
-            raise UnexpectedResponse("OpenRouter's analytics tells of days that it was not asked for.", reply.body)
+            raise UnexpectedResponse("OpenRouter's analytics tells of days that it was not asked for.")
         return lines, truncated
 
     def _offered_metrics(self) -> list[str]:
@@ -213,24 +220,23 @@ class OpenRouterReader:
 
     def _workspaces(self) -> list[str]:
         try:
-            with within(FETCH_SECONDS):
-                return parse_workspaces(self._calls.get("/workspaces", attempts=3, params={"limit": "100"}).body)
+            return list(self._pages("/workspaces", {"limit": str(_A_PAGE)}, parse_workspaces))
         except (NotFound, NotManagementKey):
             return []
 
-    def _pages(self, params: dict[str, str]) -> dict[str, ApiKey]:
-        """Every page of /keys. The end is a page without a key that is new, however long pages are."""
-        keys: dict[str, ApiKey] = {}
+    def _pages(self, path: str, params: dict[str, str], parse: Callable[[bytes], Mapping[str, _T]]) -> dict[str, _T]:
+        """What all pages tell, by its id. The end is a short page, or one that tells nothing new."""
+        found: dict[str, _T] = {}
         for _ in range(_MOST_PAGES):
             self._keys_pace.wait()
             with within(FETCH_SECONDS):
-                asked = {**params, "include_disabled": "true", "offset": str(len(keys))}
-                page = parse_keys(self._calls.get("/keys", attempts=3, params=asked).body)
-            fresh = {key.key_hash: key for key in page if key.key_hash not in keys}
-            keys |= fresh
-            if not fresh or len(page) < _KEYS_A_PAGE:
+                asked = {**params, "offset": str(len(found))}
+                page = parse(self._calls.get(path, attempts=3, params=asked).body)
+            fresh = page.keys() - found.keys()
+            found |= page
+            if not fresh or len(page) < _A_PAGE:
                 break
-        return keys
+        return found
 
 
 _NO_ANALYTICS = "OpenRouter does not offer analytics to this account."

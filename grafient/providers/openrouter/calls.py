@@ -35,8 +35,10 @@ class NotFound(NotOffered):
 class Calls:
     """Calls with one key at one base address; keeps every reply that says something, as evidence."""
 
-    def __init__(self, client: ReadingClient, base_url: str, key: str) -> None:
-        self._client, self._base_url, self._key = client, base_url, key
+    def __init__(
+        self, client: ReadingClient, base_url: str, key: str, before_each: Callable[[], None] = lambda: None
+    ) -> None:
+        self._client, self._base_url, self._key, self._before_each = client, base_url, key, before_each
         self._replies: list[RawReply] = []
 
     def get(self, path: str, *, attempts: int, params: dict[str, str] | None = None) -> Reply:
@@ -67,6 +69,7 @@ class Calls:
         return retrying(self._once, request, send)
 
     def _once(self, request: str, send: Callable[[], Reply]) -> Reply:
+        self._before_each()
         try:
             reply = send()
         except httpx.TimeoutException:
@@ -105,7 +108,7 @@ def _raise_for_status(reply: Reply) -> None:
     if status == 404:
         raise NotFound("OpenRouter does not have the address that Grafient asked.")
     if status != 200:
-        raise UnexpectedResponse(f"OpenRouter refused the request ({status}).", reply.body)
+        raise UnexpectedResponse(f"OpenRouter refused the request ({status}).")
     if reply.body.lstrip()[:1] not in (b"{", b"["):
         raise Unreachable("OpenRouter could not be reached: a page came instead of data.")
 

@@ -136,7 +136,13 @@ def parse_key(body: bytes) -> KeyData:
 
 def parse_activity(body: bytes) -> list[CostLine]:
     """The lines of an /activity reply, repeats summed."""
-    return _lines(((f"$.data[{number}]", row) for number, row in enumerate(_decode(_ACTIVITY_REPLY, body).data)), body)
+    lines = []
+    for number, row in enumerate(_decode(_ACTIVITY_REPLY, body).data):
+        try:
+            lines.append(_line(row))
+        except _Misfit as misfit:
+            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `$.data[{number}]`.") from None
+    return _merged(lines)
 
 
 def odd_fields(body: bytes) -> str | None:
@@ -166,17 +172,17 @@ def parse_lifetime(body: bytes) -> Decimal:
     try:
         return _usd(_decode(_CREDITS_REPLY, body).data.total_usage)
     except _Misfit as misfit:
-        raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `$.data.total_usage`.", body) from None
+        raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `$.data.total_usage`.") from None
 
 
-def parse_keys(body: bytes) -> list[ApiKey]:
-    """The keys of one page of /keys. A key that has no name goes by its masked label."""
-    keys = []
+def parse_keys(body: bytes) -> dict[str, ApiKey]:
+    """The keys of one page of /keys, by their hash. A key that has no name goes by its masked label."""
+    keys = {}
     for number, row in enumerate(_decode(_KEYS_REPLY, body).data):
         if not 1 <= len(row.hash) <= _HASH or not row.hash.isalnum() or not row.hash.isascii():
-            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} `hash` is none - at `$.data[{number}]`.", body)
+            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} `hash` is none - at `$.data[{number}]`.")
         name = _text(row.name) or _text(row.label) or row.hash[:12]
-        keys.append(ApiKey(row.hash, name[:_KEY_NAME], bool(row.disabled)))
+        keys[row.hash] = ApiKey(row.hash, name[:_KEY_NAME], bool(row.disabled))
     return keys
 
 
@@ -184,9 +190,9 @@ _HASH = 128
 _KEY_NAME = 500
 
 
-def parse_workspaces(body: bytes) -> list[str]:
-    """The ids of a /workspaces reply."""
-    return [_text(row.id) for row in _decode(_WORKSPACES_REPLY, body).data]
+def parse_workspaces(body: bytes) -> dict[str, None]:
+    """The ids of one page of /workspaces."""
+    return dict.fromkeys(_text(row.id) for row in _decode(_WORKSPACES_REPLY, body).data)
 
 
 def parse_meta(body: bytes) -> tuple[set[str], set[str]]:
@@ -219,8 +225,8 @@ def parse_query(body: bytes, metrics: Collection[str]) -> tuple[list[CostLine], 
         try:
             lines.append(_analytics_line(row, metrics))
         except _Misfit as misfit:
-            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `$.data.data[{number}]`.", body) from None
-    return _merged(lines, body), data.metadata.truncated
+            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `$.data.data[{number}]`.") from None
+    return _merged(lines), data.metadata.truncated
 
 
 def _analytics_line(row: Mapping[str, Any], metrics: Collection[str]) -> CostLine:
@@ -275,24 +281,14 @@ def _decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {error}.", body) from None
+        raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {error}.") from None
     except RecursionError:
-        raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} it is nested too deeply.", body) from None
+        raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} it is nested too deeply.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, InvalidOperation):
         raise Unreachable("OpenRouter's reply was cut off or garbled on the way.") from None
 
 
-def _lines(rows: Iterable[tuple[str, _Row]], body: bytes) -> list[CostLine]:
-    lines = []
-    for path, row in rows:
-        try:
-            lines.append(_line(row))
-        except _Misfit as misfit:
-            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `{path}`.", body) from None
-    return _merged(lines, body)
-
-
-def _merged(lines: Iterable[CostLine], body: bytes) -> list[CostLine]:
+def _merged(lines: Iterable[CostLine]) -> list[CostLine]:
     """Lines of one identity summed."""
     merged: dict[tuple[date, str, str, str], CostLine] = {}
     for line in lines:
@@ -300,7 +296,7 @@ def _merged(lines: Iterable[CostLine], body: bytes) -> list[CostLine]:
         try:
             merged[identity] = _added(merged[identity], line) if identity in merged else line
         except _Misfit as misfit:
-            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit}, on {line.day}.", body) from None
+            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit}, on {line.day}.") from None
     return list(merged.values())
 
 
