@@ -16,8 +16,7 @@ demo: $(VENV)/run.stamp
 
 test: $(VENV)/test.stamp
 	@$(PY) tests/browser_setup.py
-	$(PY) -m pytest -n 2 --dist loadfile -m "not processes and not browser" $(ARGS)
-	$(PY) -m pytest -m "processes or browser" $(ARGS)
+	$(PY) -m pytest -n 3 --dist loadfile $(ARGS)
 
 check: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .
