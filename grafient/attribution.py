@@ -18,9 +18,7 @@ from grafient import lines
 from grafient.extensions import db
 from grafient.lines import Identity, identity
 from grafient.models import UNATTRIBUTED, ApiKey, CostLine, KeyLine
-from grafient.providers import Activity
-from grafient.providers import ApiKey as ListedKey
-from grafient.providers import CostLine as Line
+from grafient.providers import Activity, BilledLine, ListedKey
 
 READ_AFTER_GONE = timedelta(days=31)
 """A key that is no longer listed is still asked about for so long: its last days may yet be in the window."""
@@ -95,7 +93,7 @@ def settle(integration_id: int, days: Collection[date]) -> None:
         return
     whole = _by_identity(lines.stored(CostLine, integration_id, lines.on(CostLine, days)))
     spent = lines.stored(KeyLine, integration_id, lines.on(KeyLine, days), KeyLine.key_hash != UNATTRIBUTED)
-    parts: dict[Identity, list[Line]] = {}
+    parts: dict[Identity, list[BilledLine]] = {}
     for part in spent:
         parts.setdefault(identity(part), []).append(part)
     rest = {name: _rest(whole.get(name), parts.get(name, [])) for name in whole.keys() | parts.keys()}
@@ -108,7 +106,7 @@ def settle(integration_id: int, days: Collection[date]) -> None:
     )
 
 
-def _rest(whole: Line | None, parts: Sequence[Line]) -> Line | None:
+def _rest(whole: BilledLine | None, parts: Sequence[BilledLine]) -> BilledLine | None:
     """The whole less its parts; less than nothing where the parts are more. None where nothing is left."""
     if not parts:
         return whole
@@ -128,7 +126,7 @@ _ADDED = tuple(name for name in lines.MEASURES if name != "model")
 
 
 def _exchange(
-    integration_id: int, key_hash: str, before: Mapping[Identity, Line], after: Mapping[Identity, Line]
+    integration_id: int, key_hash: str, before: Mapping[Identity, BilledLine], after: Mapping[Identity, BilledLine]
 ) -> set[date]:
     gone = [line for name, line in before.items() if after.get(name) != line]
     here = [line for name, line in after.items() if before.get(name) != line]
@@ -136,5 +134,5 @@ def _exchange(
     return {line.day for line in (*gone, *here)}
 
 
-def _by_identity(found: Iterable[Line]) -> dict[Identity, Line]:
+def _by_identity(found: Iterable[BilledLine]) -> dict[Identity, BilledLine]:
     return {identity(line): line for line in found}

@@ -15,13 +15,13 @@ from sqlalchemy.orm import undefer
 
 from grafient.extensions import db
 from grafient.models import RawReply, SyncRun
-from grafient.providers import RawReply as Reply
+from grafient.providers import ReceivedReply
 
 _SWEEP = 200
 _IN_MEMORY = 8 * 1024 * 1024
 
 
-def keep(run_id: int, replies: Iterable[Reply]) -> None:
+def keep(run_id: int, replies: Iterable[ReceivedReply]) -> None:
     """Store replies with the run that asked for them, in the caller's transaction."""
     db.session.add_all(
         RawReply(run_id=run_id, request=r.request, received_at=r.received_at, body=gzip.compress(r.body, 6))

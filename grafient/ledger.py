@@ -19,8 +19,7 @@ from grafient import attribution, lines
 from grafient.extensions import db
 from grafient.lines import IDENTITY, MEASURES, Identity, identity
 from grafient.models import CostLine, CoveredDay, Restatement
-from grafient.providers import Activity
-from grafient.providers import CostLine as Line
+from grafient.providers import Activity, BilledLine
 
 SETTLES_AFTER = timedelta(minutes=30)
 """After midnight UTC, until a day's figures are complete at the provider."""
@@ -30,10 +29,10 @@ SETTLES_AFTER = timedelta(minutes=30)
 class Changes:
     """What one reply changes: lines to write and to take away, and days by what becomes of them."""
 
-    added: list[Line] = field(default_factory=list)
-    changed: list[tuple[Line, Line]] = field(default_factory=list)
-    removed: list[Line] = field(default_factory=list)
-    restated: list[tuple[Line | None, Line | None]] = field(default_factory=list)
+    added: list[BilledLine] = field(default_factory=list)
+    changed: list[tuple[BilledLine, BilledLine]] = field(default_factory=list)
+    removed: list[BilledLine] = field(default_factory=list)
+    restated: list[tuple[BilledLine | None, BilledLine | None]] = field(default_factory=list)
     states: dict[date, str] = field(default_factory=dict)
     """The new state of each day that has one: ``final``, ``no_usage``, ``provisional`` or ``restated``."""
 
@@ -100,7 +99,7 @@ def renamed(activity: Activity, names: Mapping[str, str]) -> Activity:
 
 
 def compare(
-    stored: Iterable[Line],
+    stored: Iterable[BilledLine],
     covered: Mapping[date, str],
     activity: Activity,
     now: datetime,
@@ -127,9 +126,11 @@ def _spoken_of(activity: Activity) -> set[date]:
     return {activity.first_day + timedelta(days=n) for n in range(length)} | {line.day for line in activity.lines}
 
 
-def _compare_day(old: dict[Identity, Line], new: dict[Identity, Line], changes: Changes, open_day: bool) -> bool:
+def _compare_day(
+    old: dict[Identity, BilledLine], new: dict[Identity, BilledLine], changes: Changes, open_day: bool
+) -> bool:
     """Add one day's differences to ``changes``; whether a closed day was restated."""
-    restated: list[tuple[Line | None, Line | None]] = []
+    restated: list[tuple[BilledLine | None, BilledLine | None]] = []
     for name in sorted(old.keys() | new.keys()):
         one, other = old.get(name), new.get(name)
         if one is None:
@@ -152,7 +153,7 @@ def _compare_day(old: dict[Identity, Line], new: dict[Identity, Line], changes: 
     return bool(restated)
 
 
-def _completed(old: Line, new: Line) -> Line | None:
+def _completed(old: BilledLine, new: BilledLine) -> BilledLine | None:
     """One line from two that agree, knowing what either knows; None if they contradict each other."""
     known: dict[str, Any] = {}
     for name in MEASURES:
@@ -174,8 +175,8 @@ def _state(day: date, was: str | None, restated: bool, has_lines: bool, now: dat
     return "final" if has_lines else "no_usage"
 
 
-def _by_day(found: Iterable[Line]) -> dict[date, dict[Identity, Line]]:
-    days: dict[date, dict[Identity, Line]] = defaultdict(dict)
+def _by_day(found: Iterable[BilledLine]) -> dict[date, dict[Identity, BilledLine]]:
+    days: dict[date, dict[Identity, BilledLine]] = defaultdict(dict)
     for line in found:
         days[line.day][identity(line)] = line
     return days
@@ -210,7 +211,7 @@ _UPDATE_DAY = update(CoveredDay.__table__).where(  # type: ignore[arg-type]
 
 
 def _restatement(
-    integration_id: int, run_id: int, pair: tuple[Line | None, Line | None], now: datetime
+    integration_id: int, run_id: int, pair: tuple[BilledLine | None, BilledLine | None], now: datetime
 ) -> dict[str, Any]:
     before, after = pair
     line = before or after
@@ -227,5 +228,5 @@ def _restatement(
     }
 
 
-def _as_json(line: Line) -> str:
+def _as_json(line: BilledLine) -> str:
     return json.dumps({name: getattr(line, name) for name in MEASURES}, default=str)

@@ -11,29 +11,33 @@ from sqlalchemy import ColumnElement, bindparam, delete, insert, select
 
 from grafient.extensions import db
 from grafient.models import CostLine, KeyLine
-from grafient.providers import CostLine as Line
+from grafient.providers import BilledLine
 
 Identity = tuple[date, str, str, str]
 
 IDENTITY = ("day", "permaslug", "endpoint_id", "host")
-FIELDS = tuple(field.name for field in fields(Line))
+FIELDS = tuple(field.name for field in fields(BilledLine))
 MEASURES = tuple(name for name in FIELDS if name not in IDENTITY)
 
 
-def identity(line: Line) -> Identity:
+def identity(line: BilledLine) -> Identity:
     """What makes a line the same line in another reply."""
     return line.day, line.permaslug, line.endpoint_id, line.host
 
 
-def stored(table: type[CostLine | KeyLine], integration_id: int, *conditions: ColumnElement[bool]) -> list[Line]:
+def stored(table: type[CostLine | KeyLine], integration_id: int, *conditions: ColumnElement[bool]) -> list[BilledLine]:
     """The lines of an integration in a table."""
     columns = [getattr(table, name) for name in FIELDS]
     query = select(*columns).where(table.integration_id == integration_id, *conditions)
-    return [Line(**row._mapping) for row in db.session.execute(query)]
+    return [BilledLine(**row._mapping) for row in db.session.execute(query)]
 
 
 def replace(
-    table: type[CostLine | KeyLine], integration_id: int, gone: Iterable[Line], here: Iterable[Line], **also: str
+    table: type[CostLine | KeyLine],
+    integration_id: int,
+    gone: Iterable[BilledLine],
+    here: Iterable[BilledLine],
+    **also: str,
 ) -> None:
     """Take lines away and write others; ``also`` names what else makes a row of the table, its ``key_hash``."""
     names = (*IDENTITY, *also)

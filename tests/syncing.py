@@ -31,7 +31,7 @@ from grafient.models import (
     utc_now,
 )
 from grafient.money import usd_sum
-from grafient.providers import CostLine as Line
+from grafient.providers import BilledLine
 from grafient.providers.contract import COUNTS
 from grafient.providers.openrouter import OpenRouterReader
 from grafient.sandbox import Sandbox
@@ -183,14 +183,14 @@ def restatements() -> int:
 
 def parts_add_up(integration_id: int) -> bool:
     """Whether, for each line, the parts of all keys and the rest that no key explains are the whole, exactly."""
-    parts: dict[Identity, list[Line]] = defaultdict(list)
+    parts: dict[Identity, list[BilledLine]] = defaultdict(list)
     for line in stored_lines.stored(KeyLine, integration_id):
         parts[stored_lines.identity(line)].append(line)
     whole = {stored_lines.identity(line): line for line in stored_lines.stored(CostLine, integration_id)}
     return all(_adds_up(whole.get(name), parts[name]) for name in whole.keys() | parts.keys())
 
 
-def _adds_up(whole: Line | None, parts: list[Line]) -> bool:
+def _adds_up(whole: BilledLine | None, parts: list[BilledLine]) -> bool:
     """Nothing where there is no line. A count that is unknown anywhere adds up to nothing in particular."""
     for name in ("usage_usd", "byok_usd", *COUNTS):
         amounts = [getattr(part, name) for part in parts]

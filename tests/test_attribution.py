@@ -16,9 +16,7 @@ from sqlalchemy import delete, select, update
 from grafient import attribution, ledger, lines
 from grafient.extensions import db
 from grafient.models import ApiKey, CostLine, CoveredDay, Integration, KeyLine, Restatement, SyncRun, Workspace, utc_now
-from grafient.providers import Activity, Unreachable
-from grafient.providers import ApiKey as ListedKey
-from grafient.providers import CostLine as Line
+from grafient.providers import Activity, BilledLine, ListedKey, Unreachable
 from grafient.providers.openrouter import OpenRouterReader, _Pace
 from grafient.sandbox import NewRow, Sandbox
 from tests.syncing import (
@@ -270,7 +268,7 @@ LAST = date(2026, 6, 3)
 NOW = datetime(2026, 6, 7, 6, tzinfo=UTC)
 
 line = st.builds(
-    Line,
+    BilledLine,
     day=st.dates(DAY, LAST),
     permaslug=st.sampled_from(["a", "b"]),
     endpoint_id=st.just("e"),
@@ -299,11 +297,11 @@ def run(workspace: Workspace) -> SyncRun:
 @settings(max_examples=60)
 @given(history=st.lists(told, min_size=1, max_size=6))
 def test_whatever_is_told_of_the_whole_and_of_keys_the_parts_are_the_whole(
-    run: SyncRun, history: list[tuple[str, list[Line]]]
+    run: SyncRun, history: list[tuple[str, list[BilledLine]]]
 ) -> None:
     for table in (CostLine, KeyLine, CoveredDay, Restatement):
         db.session.execute(delete(table))
-    said: dict[str, list[Line]] = {}
+    said: dict[str, list[BilledLine]] = {}
     for key_hash, reply in history:
         activity = Activity(DAY, LAST, reply)
         if key_hash:
@@ -318,15 +316,15 @@ def test_whatever_is_told_of_the_whole_and_of_keys_the_parts_are_the_whole(
         assert set(stored) == set(said.get(key_hash, [])), "an empty reply erases nothing"
 
 
-def record(run: SyncRun, key_hash: str, *found: Line, first: date = DAY, last: date = LAST) -> None:
+def record(run: SyncRun, key_hash: str, *found: BilledLine, first: date = DAY, last: date = LAST) -> None:
     attribution.record(run.integration_id, {key_hash: Activity(first, last, found)}, NOW)
 
 
-def unattributed(run: SyncRun) -> list[Line]:
+def unattributed(run: SyncRun) -> list[BilledLine]:
     return lines.stored(KeyLine, run.integration_id, KeyLine.key_hash == "")
 
 
-WHOLE = Line(DAY, "a", "e", "h", "m", Decimal(5), Decimal(1), 10, 0, 100, 50, None, 7)
+WHOLE = BilledLine(DAY, "a", "e", "h", "m", Decimal(5), Decimal(1), 10, 0, 100, 50, None, 7)
 
 
 def test_the_rest_is_the_whole_less_the_parts_and_nothing_where_all_is_explained(run: SyncRun) -> None:

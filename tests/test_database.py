@@ -23,8 +23,7 @@ from sqlalchemy.pool import NullPool
 from grafient import create_app, database, evidence, ledger, lines, runs
 from grafient.extensions import db
 from grafient.models import CostLine, CoveredDay, Integration, KeyLine, SyncRun, Workspace
-from grafient.providers import Activity
-from grafient.providers import CostLine as Line
+from grafient.providers import Activity, BilledLine
 from tests.conftest import environ
 from tests.syncing import parts_add_up
 
@@ -133,7 +132,7 @@ def test_an_upgraded_database_goes_on_where_it_was(first_version: Flask) -> None
     if db.engine.dialect.name == "sqlite":
         runs.request(7, "manual")
         assert db.session.execute(select(func.max(SyncRun.id))).scalar_one() == 5, "no id is used twice"
-    day = Activity(date(2026, 6, 1), date(2026, 6, 1), [Line(date(2026, 6, 1), "p", "e", "h", "m", Decimal(2))])
+    day = Activity(date(2026, 6, 1), date(2026, 6, 1), [BilledLine(date(2026, 6, 1), "p", "e", "h", "m", Decimal(2))])
     assert ledger.record(7, 3, day, datetime(2026, 6, 3, 6, tzinfo=UTC)).days_restated == 1
     assert parts_add_up(7)
     db.session.commit()

@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 from grafient import evidence, jobs
 from grafient.extensions import db
 from grafient.models import Integration, RawReply, SyncRun, Workspace, utc_now
-from grafient.providers import RawReply as Reply
+from grafient.providers import ReceivedReply
 from grafient.sandbox import Sandbox
 from tests.syncing import again, at, last_run, synced
 
@@ -47,7 +47,7 @@ def unzipped(file: IO[bytes] | None) -> dict[str, bytes]:
 
 def keep(run: SyncRun, *ages: timedelta) -> None:
     """One reply of each age."""
-    evidence.keep(run.id, [Reply("GET /activity", utc_now() - age, b"{}") for age in ages])
+    evidence.keep(run.id, [ReceivedReply("GET /activity", utc_now() - age, b"{}") for age in ages])
     db.session.commit()
 
 
@@ -95,7 +95,7 @@ def test_each_run_has_its_own_and_another_integrations_are_not_given_out(
 
 
 def test_hundreds_of_replies_are_one_file_in_order(run: SyncRun) -> None:
-    replies = [Reply(f"GET /keys?offset={number}", utc_now(), b'{"n": %d}' % number) for number in range(600)]
+    replies = [ReceivedReply(f"GET /keys?offset={number}", utc_now(), b'{"n": %d}' % number) for number in range(600)]
     evidence.keep(run.id, replies)
     db.session.commit()
     files = unzipped(evidence.archive(run.integration_id, run.id))
@@ -106,7 +106,7 @@ def test_hundreds_of_replies_are_one_file_in_order(run: SyncRun) -> None:
 
 def test_what_is_kept_is_compressed(run: SyncRun) -> None:
     body = b'{"data": [' + b"0," * 50_000 + b"0]}"
-    evidence.keep(run.id, [Reply("GET /activity", utc_now(), body)])
+    evidence.keep(run.id, [ReceivedReply("GET /activity", utc_now(), body)])
     db.session.commit()
     assert len(db.session.execute(select(RawReply.body)).scalar_one()) < 1000
     assert unzipped(evidence.archive(run.integration_id, run.id))["0001.json"] == body

@@ -17,15 +17,14 @@ from grafient.extensions import db
 from grafient.ledger import compare
 from grafient.models import CostLine, CoveredDay, Integration, KeyLine, Restatement, SyncRun, Workspace
 from grafient.money import usd_sum
-from grafient.providers import Activity
-from grafient.providers import CostLine as Line
+from grafient.providers import Activity, BilledLine
 
 FIRST = date(2026, 6, 1)
 LAST = date(2026, 6, 6)
 NOW = datetime(2026, 6, 7, 6, 0, tzinfo=UTC)
 
 line = st.builds(
-    Line,
+    BilledLine,
     day=st.dates(FIRST, LAST),
     permaslug=st.sampled_from(["a", "b"]),
     endpoint_id=st.sampled_from(["", "1"]),
@@ -50,20 +49,22 @@ def run(workspace: Workspace) -> SyncRun:
     return run
 
 
-def stored(run: SyncRun) -> set[Line]:
+def stored(run: SyncRun) -> set[BilledLine]:
     return set(lines.stored(CostLine, run.integration_id, CostLine.day.between(FIRST, LAST)))
 
 
-def money(found: set[Line] | list[Line]) -> dict[tuple[date, str, str], tuple[Decimal, Decimal | None]]:
+def money(found: set[BilledLine] | list[BilledLine]) -> dict[tuple[date, str, str], tuple[Decimal, Decimal | None]]:
     return {(one.day, one.permaslug, one.endpoint_id): (one.usage_usd, one.byok_usd) for one in found}
 
 
 @settings(max_examples=60)
 @given(history=st.lists(replies, min_size=1, max_size=5))
-def test_after_any_replies_the_ledger_is_the_last_that_said_something(run: SyncRun, history: list[list[Line]]) -> None:
+def test_after_any_replies_the_ledger_is_the_last_that_said_something(
+    run: SyncRun, history: list[list[BilledLine]]
+) -> None:
     for table in (CostLine, KeyLine, CoveredDay, Restatement):
         db.session.execute(delete(table))
-    said: list[Line] = []
+    said: list[BilledLine] = []
     for reply in history:
         if reply or not said:
             said = reply
@@ -77,7 +78,7 @@ def test_after_any_replies_the_ledger_is_the_last_that_said_something(run: SyncR
     assert set(lines.stored(KeyLine, run.integration_id)) == stored(run), "no key is known: all of it is unattributed"
 
 
-def _nothing_is_lost(run: SyncRun, history: list[list[Line]]) -> None:
+def _nothing_is_lost(run: SyncRun, history: list[list[BilledLine]]) -> None:
     """The first reply's total, plus every restatement, is today's total."""
     sums = select(usd_sum(Restatement.usage_before_usd), usd_sum(Restatement.usage_after_usd))
     before, after = (amount or Decimal(0) for amount in db.session.execute(sums).one())
@@ -86,7 +87,7 @@ def _nothing_is_lost(run: SyncRun, history: list[list[Line]]) -> None:
 
 
 @given(reply=replies)
-def test_the_same_reply_again_changes_nothing(reply: list[Line]) -> None:
+def test_the_same_reply_again_changes_nothing(reply: list[BilledLine]) -> None:
     activity = Activity(FIRST, LAST, reply)
     first = compare([], {}, activity, NOW)
     assert {*first.added} == {*reply}
@@ -96,7 +97,7 @@ def test_the_same_reply_again_changes_nothing(reply: list[Line]) -> None:
 
 
 def test_what_becomes_known_is_added_and_is_no_restatement() -> None:
-    old = Line(FIRST, "a", "", "h", "m", Decimal(1), requests=5)
+    old = BilledLine(FIRST, "a", "", "h", "m", Decimal(1), requests=5)
     new = replace(old, cached_tokens=7)
     changes = compare([old], {FIRST: "final"}, Activity(FIRST, FIRST, [new]), NOW)
     assert changes.changed == [(old, new)]
@@ -104,7 +105,7 @@ def test_what_becomes_known_is_added_and_is_no_restatement() -> None:
 
 
 def test_what_is_no_longer_told_stays_known_unless_the_rest_changed() -> None:
-    old = Line(FIRST, "a", "", "h", "m", Decimal(1), requests=5, cached_tokens=7)
+    old = BilledLine(FIRST, "a", "", "h", "m", Decimal(1), requests=5, cached_tokens=7)
     fewer = replace(old, cached_tokens=None)
     assert compare([old], {FIRST: "final"}, Activity(FIRST, FIRST, [fewer]), NOW).changed == []
     other = replace(fewer, usage_usd=Decimal(2))
@@ -112,9 +113,9 @@ def test_what_is_no_longer_told_stays_known_unless_the_rest_changed() -> None:
 
 
 def test_days_before_the_window_are_left_alone(run: SyncRun, context: Flask) -> None:
-    old = Line(FIRST - timedelta(days=60), "a", "", "h", "m", Decimal(9))
+    old = BilledLine(FIRST - timedelta(days=60), "a", "", "h", "m", Decimal(9))
     ledger.record(run.integration_id, run.id, Activity(old.day, old.day, [old]), NOW)
-    new = Line(LAST, "a", "", "h", "m", Decimal(1))
+    new = BilledLine(LAST, "a", "", "h", "m", Decimal(1))
     ledger.record(run.integration_id, run.id, Activity(FIRST, LAST, [new]), NOW)
     total = db.session.execute(select(usd_sum(CostLine.usage_usd))).scalar_one()
     assert total == Decimal(10)
@@ -124,7 +125,7 @@ DAY = date(2026, 6, 3)
 EARLY = datetime(2026, 6, 4, 0, 10, tzinfo=UTC)
 
 
-def record(run: SyncRun, now: datetime, *found: Line, source: str = "activity") -> ledger.Recorded:
+def record(run: SyncRun, now: datetime, *found: BilledLine, source: str = "activity") -> ledger.Recorded:
     """Write a reply about DAY alone."""
     return ledger.record(run.integration_id, run.id, Activity(DAY, DAY, found), now, source)
 
@@ -135,7 +136,10 @@ def states() -> dict[date, tuple[str, str]]:
 
 
 def test_provisional_until_the_provider_has_settled_the_day(run: SyncRun) -> None:
-    half, whole = Line(DAY, "p", "e", "h", "m", Decimal("1.5")), Line(DAY, "p", "e", "h", "m", Decimal("2.5"))
+    half, whole = (
+        BilledLine(DAY, "p", "e", "h", "m", Decimal("1.5")),
+        BilledLine(DAY, "p", "e", "h", "m", Decimal("2.5")),
+    )
     record(run, EARLY, half)
     assert states() == {DAY: ("provisional", "activity")}
     recorded = record(run, EARLY + timedelta(hours=6), whole)
@@ -147,10 +151,12 @@ def test_provisional_until_the_provider_has_settled_the_day(run: SyncRun) -> Non
     assert stored(run) == {half}
 
 
-@pytest.mark.parametrize("found", [[], [Line(DAY, "p", "e", "h", "m", Decimal(2))]])
-def test_what_was_provisional_by_analytics_is_replaced_and_was_not_restated(run: SyncRun, found: list[Line]) -> None:
-    other = Line(DAY + timedelta(days=1), "p", "e", "h", "m", Decimal(9))
-    record(run, EARLY - timedelta(hours=9), Line(DAY, "p", "", "", "m", Decimal("0.7")), source="analytics")
+@pytest.mark.parametrize("found", [[], [BilledLine(DAY, "p", "e", "h", "m", Decimal(2))]])
+def test_what_was_provisional_by_analytics_is_replaced_and_was_not_restated(
+    run: SyncRun, found: list[BilledLine]
+) -> None:
+    other = BilledLine(DAY + timedelta(days=1), "p", "e", "h", "m", Decimal(9))
+    record(run, EARLY - timedelta(hours=9), BilledLine(DAY, "p", "", "", "m", Decimal("0.7")), source="analytics")
     assert states() == {DAY: ("provisional", "analytics")}
     reply = Activity(DAY, other.day, [*found, other])
     recorded = ledger.record(run.integration_id, run.id, reply, NOW)
@@ -162,9 +168,9 @@ def test_what_was_provisional_by_analytics_is_replaced_and_was_not_restated(run:
 
 def test_analytics_speaks_only_of_days_that_are_not_settled(run: SyncRun) -> None:
     settled, gap, open_day = FIRST, FIRST + timedelta(days=1), NOW.date()
-    mine = Line(settled, "p", "e", "h", "m", Decimal(5))
+    mine = BilledLine(settled, "p", "e", "h", "m", Decimal(5))
     ledger.record(run.integration_id, run.id, Activity(settled, settled, [mine]), NOW)
-    told = [Line(day, "p", "", "", "m", Decimal(7)) for day in (settled, gap, open_day)]
+    told = [BilledLine(day, "p", "", "", "m", Decimal(7)) for day in (settled, gap, open_day)]
     recorded = ledger.record(run.integration_id, run.id, Activity(FIRST, open_day, told), NOW, "analytics")
     assert (recorded.lines_added, recorded.days_restated) == (2, 0)
     assert set(lines.stored(CostLine, run.integration_id)) == {mine, *told[1:]}
@@ -175,22 +181,22 @@ def test_analytics_speaks_only_of_days_that_are_not_settled(run: SyncRun) -> Non
 
 
 def test_what_analytics_has_settled_it_does_not_change(run: SyncRun) -> None:
-    first = Line(DAY, "p", "", "", "m", Decimal(1))
+    first = BilledLine(DAY, "p", "", "", "m", Decimal(1))
     record(run, NOW, first, source="analytics")
     recorded = record(run, NOW, replace(first, usage_usd=Decimal(2)), source="analytics")
     assert (recorded.lines_changed, recorded.days_restated, stored(run)) == (0, 0, {first})
 
 
 def test_activity_that_corrects_what_analytics_has_settled_restates_it(run: SyncRun) -> None:
-    exact = Line(DAY, "p", "e", "h", "m", Decimal("1.0000001"))
-    record(run, NOW, Line(DAY, "p", "", "", "m", Decimal(1)), source="analytics")
+    exact = BilledLine(DAY, "p", "e", "h", "m", Decimal("1.0000001"))
+    record(run, NOW, BilledLine(DAY, "p", "", "", "m", Decimal(1)), source="analytics")
     assert record(run, NOW, exact).days_restated == 1
     assert states() == {DAY: ("restated", "activity")}
     assert stored(run) == {exact}
 
 
 def test_the_silence_of_analytics_erases_nothing(run: SyncRun) -> None:
-    half = Line(DAY, "p", "", "", "m", Decimal(1))
+    half = BilledLine(DAY, "p", "", "", "m", Decimal(1))
     record(run, EARLY - timedelta(hours=9), half, source="analytics")
     assert record(run, NOW, source="analytics").silent
     assert (states(), stored(run)) == ({DAY: ("provisional", "analytics")}, {half})
@@ -198,9 +204,14 @@ def test_the_silence_of_analytics_erases_nothing(run: SyncRun) -> None:
 
 def test_what_is_called_by_its_permaslug_gets_the_plainest_of_its_names(run: SyncRun) -> None:
     names = ["vendor/model:free", "vendor/model-long", "vendor/model"]
-    record(run, NOW, *(Line(DAY, "slug", str(number), "h", name, Decimal(1)) for number, name in enumerate(names)))
+    record(
+        run, NOW, *(BilledLine(DAY, "slug", str(number), "h", name, Decimal(1)) for number, name in enumerate(names))
+    )
     known = ledger.model_names(run.integration_id)
     assert known == {"slug": "vendor/model"}
-    told = [Line(DAY, "slug", "", "", "slug", Decimal(1)), Line(DAY, "unknown", "", "", "unknown", Decimal(1))]
+    told = [
+        BilledLine(DAY, "slug", "", "", "slug", Decimal(1)),
+        BilledLine(DAY, "unknown", "", "", "unknown", Decimal(1)),
+    ]
     renamed = ledger.renamed(Activity(DAY, DAY, told), known)
     assert [line.model for line in renamed.lines] == ["vendor/model", "unknown"]

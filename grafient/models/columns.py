@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, String
+from sqlalchemy import DateTime, Dialect, Enum, String
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
@@ -30,6 +31,13 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def one_of(states: type[StrEnum]) -> Enum:
+    """A column of one of these states, kept as its text. A text that is none of them raises LookupError on reading."""
+    return Enum(
+        states, native_enum=False, create_constraint=False, length=16, values_callable=lambda known: [*map(str, known)]
+    )
 
 
 def utc_now() -> datetime:

@@ -19,8 +19,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from grafient.extensions import Base
-from grafient.models.columns import UtcDateTime
+from grafient.models.columns import UtcDateTime, one_of
 from grafient.money import Usd
+from grafient.states import DayState, Source
 
 
 class _Line:
@@ -90,12 +91,32 @@ class ApiKey(Base):
     read_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
+class KeyReading(Base):
+    """UTC days, from ``first_day`` to ``last_day``, of which a whole reply said what one API key spent.
+
+    Days outside every such interval are unknown for that key, whatever is known of the account: the stage that reads
+    keys can fail, or run out of time, in a sync that read the account's costs. The intervals of a key neither touch
+    nor overlap, so that a key which is read every day has one row.
+    """
+
+    __tablename__ = "key_reading"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["integration_id", "key_hash"], ["api_key.integration_id", "api_key.key_hash"], ondelete="CASCADE"
+        ),
+        {"sqlite_with_rowid": False},
+    )
+
+    integration_id: Mapped[int] = mapped_column(primary_key=True)
+    key_hash: Mapped[str] = mapped_column(String(128), primary_key=True)
+    first_day: Mapped[date] = mapped_column(primary_key=True)
+    last_day: Mapped[date]
+
+
 class CoveredDay(Base):
     """A UTC day of which a whole reply spoke: with lines, or known to be without usage.
 
-    ``state``: ``final``, ``no_usage``, ``restated`` or ``provisional``, which may still grow and is in no total.
-    A day without a row is missing: unknown, not zero. ``source``: ``activity``, the provider's record per endpoint
-    and host, or ``analytics``, per model and rounded to 6 decimals.
+    A day without a row is missing: unknown, not zero.
     """
 
     __tablename__ = "covered_day"
@@ -103,8 +124,8 @@ class CoveredDay(Base):
 
     integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"), primary_key=True)
     day: Mapped[date] = mapped_column(primary_key=True)
-    state: Mapped[str] = mapped_column(String(16))
-    source: Mapped[str] = mapped_column(String(16), server_default="activity")
+    state: Mapped[DayState] = mapped_column(one_of(DayState))
+    source: Mapped[Source] = mapped_column(one_of(Source), server_default=Source.ACTIVITY)
     first_run_id: Mapped[int]
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from decimal import Decimal
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from grafient.extensions import Base
-from grafient.models.columns import UtcDateTime, utc_now
+from grafient.models.columns import UtcDateTime, one_of, utc_now
+from grafient.money import Usd
+from grafient.states import Problem, RunStatus, Stage, Trigger
 
 
 class Integration(Base):
     """One account at a provider.
 
-    ``problem`` is what the last run ended with: None (nothing wrong), ``needs_key``, ``api_changed`` or ``fault``;
-    with ``problem_detail``, a sentence (a success can have one too), and ``problem_since``. A removed integration
+    ``problem`` is what the last run ended with, None if nothing is wrong; with ``problem_detail``, a sentence (a
+    success can have one too), and ``problem_since``. A removed integration
     whose history is kept has ``removed_at`` and no key. Ids are never used twice: sealed keys are bound to them.
     ``no_history``, ``no_keys``, ``no_credits``: why the provider does not tell of days before its window (nor of
     today), of API keys, or of credits; None where it does.
@@ -37,7 +40,7 @@ class Integration(Base):
     key_encryption_id: Mapped[str | None] = mapped_column(String(32))
     key_hint: Mapped[str] = mapped_column(String(4))
 
-    problem: Mapped[str | None] = mapped_column(String(16))
+    problem: Mapped[Problem | None] = mapped_column(one_of(Problem))
     problem_detail: Mapped[str | None] = mapped_column(Text)
     problem_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_success_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -48,7 +51,7 @@ class Integration(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
-    def set_problem(self, problem: str, detail: str, since: datetime | None) -> None:
+    def set_problem(self, problem: Problem, detail: str, since: datetime | None) -> None:
         """What the last run ended with; the moment it began is kept while it stays the same."""
         if self.problem != problem:
             self.problem_since = since
@@ -84,9 +87,9 @@ class SyncRun(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"))
-    trigger: Mapped[str] = mapped_column(String(16))
+    trigger: Mapped[Trigger] = mapped_column(one_of(Trigger))
     slot: Mapped[date | None]
-    status: Mapped[str] = mapped_column(String(16), default="due")
+    status: Mapped[RunStatus] = mapped_column(one_of(RunStatus), default=RunStatus.DUE)
     attempt: Mapped[int] = mapped_column(default=0)
     token: Mapped[str | None] = mapped_column(String(32))
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -96,9 +99,8 @@ class SyncRun(Base):
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     error: Mapped[str | None] = mapped_column(Text)
-    stage: Mapped[str | None] = mapped_column(String(16))
-    """What is being read: ``costs``, ``checks``, ``history`` or ``keys``, of which ``steps_done`` of ``steps_asked``
-    (days or keys) are."""
+    stage: Mapped[Stage | None] = mapped_column(one_of(Stage))
+    """What is being read, of which ``steps_done`` of ``steps_asked`` (days of history, or keys) are."""
     steps_done: Mapped[int | None]
     steps_asked: Mapped[int | None]
 
@@ -109,5 +111,13 @@ class SyncRun(Base):
     lines_changed: Mapped[int | None]
     lines_removed: Mapped[int | None]
     days_restated: Mapped[int | None]
+
+    days_settled: Mapped[int | None]
+    settled_usd: Mapped[Decimal | None] = mapped_column(Usd)
+    """Days that this sync was the first to read whole, and what they cost."""
+    restated_usd: Mapped[Decimal | None] = mapped_column(Usd)
+    """By how much the total of the restated days grew; less than nothing where it shrank."""
+    provisional_usd: Mapped[Decimal | None] = mapped_column(Usd)
+    """By how much what is known so far of days that are not settled grew."""
 
     integration: Mapped[Integration] = relationship()

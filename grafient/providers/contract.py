@@ -11,6 +11,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Protocol
 
+from grafient.days import span
+
 
 @dataclass(frozen=True)
 class KeyInfo:
@@ -26,7 +28,7 @@ class KeyInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class CostLine:
+class BilledLine:
     """What one endpoint of one model cost on one UTC day.
 
     USD at 12 decimals. ``byok_usd`` is the provider's *estimate* of what the user's own key was charged, disjoint
@@ -58,7 +60,7 @@ COUNTS = (
     "reasoning_tokens",
     "cached_tokens",
 )
-"""The fields of a CostLine that are counted, not billed: whole numbers up to 64 bits, or None."""
+"""The fields of a BilledLine that are counted, not billed: whole numbers up to 64 bits, or None."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,21 @@ class Activity:
 
     first_day: date
     last_day: date
-    lines: Sequence[CostLine]
+    lines: Sequence[BilledLine]
     today: date | None = None
+
+    @property
+    def days(self) -> set[date]:
+        """The days that the reply speaks of: those it has lines for, and those on which its silence means no usage.
+
+        A reply whose ``Date`` header is a month old speaks of no day by its silence (``first_day`` is then after
+        ``last_day``), and still of the days of its lines; the days between those are not spoken of.
+        """
+        return {*span(self.first_day, self.last_day), *(line.day for line in self.lines)}
 
 
 @dataclass(frozen=True)
-class ApiKey:
+class ListedKey:
     """One of the account's keys for requests to models. ``key_hash`` names it for good; it is no secret."""
 
     key_hash: str
@@ -84,7 +95,7 @@ class ApiKey:
 
 
 @dataclass(frozen=True)
-class RawReply:
+class ReceivedReply:
     """The evidence behind figures: what was asked (method, path and query; never a header), when, and the body."""
 
     request: str
@@ -149,13 +160,13 @@ class Reader(Protocol):
     def lifetime_usd(self) -> Decimal:
         """All that was ever charged to credits, in USD; can be a minute old."""
 
-    def api_keys(self) -> Sequence[ApiKey]:
+    def api_keys(self) -> Sequence[ListedKey]:
         """The keys for requests that exist now, disabled ones too."""
 
     def key_activity(self, key_hash: str) -> Activity:
         """The part of ``activity`` that one API key spent."""
 
-    def take_replies(self) -> Sequence[RawReply]:
+    def take_replies(self) -> Sequence[ReceivedReply]:
         """The replies since the last time, whether they could be read or not; without any secret."""
 
     def take_notes(self) -> Sequence[str]:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from grafient.providers import ApiKey, CostLine, ProviderError, UnexpectedResponse, Unreachable
+from grafient.providers import BilledLine, ListedKey, ProviderError, UnexpectedResponse, Unreachable
 from grafient.providers.openrouter.replies import (
     odd_fields,
     parse_activity,
@@ -45,14 +45,14 @@ def row(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**recorded, **changes}.items() if value is not None}
 
 
-def parse(*rows: dict[str, Any]) -> list[CostLine]:
+def parse(*rows: dict[str, Any]) -> list[BilledLine]:
     return parse_activity(json.dumps({"data": rows}).encode())
 
 
 class TestParsing:
     def test_a_recorded_row(self) -> None:
         (line,) = parse(row())
-        assert line == CostLine(
+        assert line == BilledLine(
             day=date(2026, 6, 3),
             permaslug="openrouter/owl-alpha",
             endpoint_id="703f11d6-5f20-473e-b2ba-d9e8df3a6d56",
@@ -206,7 +206,7 @@ def counted(**changes: Any) -> dict[str, Any]:
     return {**recorded, **changes}
 
 
-def query(*rows: dict[str, Any], truncated: bool = False) -> list[CostLine]:
+def query(*rows: dict[str, Any], truncated: bool = False) -> list[BilledLine]:
     metadata = {"query_time_ms": 12, "row_count": len(rows), "truncated": truncated}
     body = json.dumps({"data": {"data": rows, "metadata": metadata}}).encode()
     lines, was_truncated = parse_query(body, METRICS)
@@ -217,7 +217,7 @@ def query(*rows: dict[str, Any], truncated: bool = False) -> list[CostLine]:
 class TestAnalytics:
     def test_a_recorded_row(self) -> None:
         (line,) = query(counted())
-        assert line == CostLine(
+        assert line == BilledLine(
             day=date(2026, 6, 3),
             permaslug="openai/gpt-5-mini-2026-03-04",
             endpoint_id="",
@@ -342,11 +342,11 @@ class TestKeys:
             {"hash": "ab16", "name": "a\0b"},
         ]
         assert list(parse_keys(json.dumps({"data": rows}).encode()).values()) == [
-            ApiKey("ab12", "Production", disabled=True),
-            ApiKey("ab13", "sk-or-v1-abc...124", disabled=False),
-            ApiKey("ab14cdefghijklm", "ab14cdefghij", disabled=False),
-            ApiKey("ab15", "n" * 500, disabled=False),
-            ApiKey("ab16", "a\ufffdb", disabled=False),
+            ListedKey("ab12", "Production", disabled=True),
+            ListedKey("ab13", "sk-or-v1-abc...124", disabled=False),
+            ListedKey("ab14cdefghijklm", "ab14cdefghij", disabled=False),
+            ListedKey("ab15", "n" * 500, disabled=False),
+            ListedKey("ab16", "a\ufffdb", disabled=False),
         ]
 
     @pytest.mark.parametrize("bad", ["", "a b", "a&b=c", "é", "a" * 129, "../x"])

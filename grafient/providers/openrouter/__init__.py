@@ -16,12 +16,12 @@ from typing import TypeVar
 
 from grafient.providers.contract import (
     Activity,
-    ApiKey,
-    CostLine,
+    BilledLine,
     KeyInfo,
+    ListedKey,
     NotManagementKey,
     NotOffered,
-    RawReply,
+    ReceivedReply,
     UnexpectedResponse,
 )
 from grafient.providers.http import ReadingClient, Reply, within
@@ -154,15 +154,15 @@ class OpenRouterReader:
         with within(FETCH_SECONDS), _not_offered("OpenRouter does not tell this account's credits."):
             return parse_lifetime(self._calls.get("/credits", attempts=3).body)
 
-    def api_keys(self) -> Sequence[ApiKey]:
+    def api_keys(self) -> Sequence[ListedKey]:
         """The keys of all workspaces; of the default one where the server does not tell of others."""
         with _not_offered("OpenRouter does not tell this account's API keys."):
-            keys: dict[str, ApiKey] = {}
+            keys: dict[str, ListedKey] = {}
             for scope in [{"workspace_id": workspace} for workspace in self._workspaces()] or [{}]:
                 keys |= self._pages("/keys", {**scope, "include_disabled": "true"}, parse_keys)
         return list(keys.values())
 
-    def take_replies(self) -> list[RawReply]:
+    def take_replies(self) -> list[ReceivedReply]:
         """The replies since the last time."""
         return self._calls.take_replies()
 
@@ -187,7 +187,7 @@ class OpenRouterReader:
         self._notes += [odd] if odd else []
         return Activity(newest - timedelta(days=WINDOW_DAYS), oldest - timedelta(days=1), lines, today)
 
-    def _query(self, first: date, last: date, dimensions: list[str]) -> tuple[list[CostLine], bool]:
+    def _query(self, first: date, last: date, dimensions: list[str]) -> tuple[list[BilledLine], bool]:
         """One question to analytics. Its time range ends before the day after the last."""
         metrics = self._offered_metrics()
         question = {

@@ -19,7 +19,7 @@ from grafient.providers.contract import (
     NotManagementKey,
     NotOffered,
     ProviderError,
-    RawReply,
+    ReceivedReply,
     UnexpectedResponse,
     Unreachable,
 )
@@ -39,7 +39,7 @@ class Calls:
         self, client: ReadingClient, base_url: str, key: str, before_each: Callable[[], None] = lambda: None
     ) -> None:
         self._client, self._base_url, self._key, self._before_each = client, base_url, key, before_each
-        self._replies: list[RawReply] = []
+        self._replies: list[ReceivedReply] = []
 
     def get(self, path: str, *, attempts: int, params: dict[str, str] | None = None) -> Reply:
         """GET inside a ``within`` block. Raises ProviderError."""
@@ -53,7 +53,7 @@ class Calls:
         send = lambda: self._client.ask(self._base_url + path, bearer=self._key, question=body)  # noqa: E731
         return self._retried(f"POST {path} {body.decode()}", send, attempts)
 
-    def take_replies(self) -> list[RawReply]:
+    def take_replies(self) -> list[ReceivedReply]:
         """The replies since the last time."""
         replies, self._replies = self._replies, []
         return replies
@@ -80,7 +80,7 @@ class Calls:
             raise UnexpectedResponse("OpenRouter's reply did not end.") from None
         if reply.status in (200, 400):
             body = _KEY.sub(b"[key]", reply.body.replace(self._key.encode(), b"[key]"))
-            self._replies.append(RawReply(request, datetime.now(UTC), body))
+            self._replies.append(ReceivedReply(request, datetime.now(UTC), body))
         _raise_for_status(reply)
         return reply
 

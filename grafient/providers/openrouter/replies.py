@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from grafient.money import usd
-from grafient.providers.contract import COUNTS, ApiKey, CostLine, UnexpectedResponse, Unreachable
+from grafient.providers.contract import COUNTS, BilledLine, ListedKey, UnexpectedResponse, Unreachable
 
 _NAME_BYTES = 2500  # PostgreSQL's index rows end at 2,704 bytes
 _MOST = 2**63 - 1
@@ -134,7 +134,7 @@ def parse_key(body: bytes) -> KeyData:
     return _decode(_KEY_REPLY, body).data
 
 
-def parse_activity(body: bytes) -> list[CostLine]:
+def parse_activity(body: bytes) -> list[BilledLine]:
     """The lines of an /activity reply, repeats summed."""
     lines = []
     for number, row in enumerate(_decode(_ACTIVITY_REPLY, body).data):
@@ -175,14 +175,14 @@ def parse_lifetime(body: bytes) -> Decimal:
         raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `$.data.total_usage`.") from None
 
 
-def parse_keys(body: bytes) -> dict[str, ApiKey]:
+def parse_keys(body: bytes) -> dict[str, ListedKey]:
     """The keys of one page of /keys, by their hash. A key that has no name goes by its masked label."""
     keys = {}
     for number, row in enumerate(_decode(_KEYS_REPLY, body).data):
         if not 1 <= len(row.hash) <= _HASH or not row.hash.isalnum() or not row.hash.isascii():
             raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} `hash` is none - at `$.data[{number}]`.")
         name = _text(row.name) or _text(row.label) or row.hash[:12]
-        keys[row.hash] = ApiKey(row.hash, name[:_KEY_NAME], bool(row.disabled))
+        keys[row.hash] = ListedKey(row.hash, name[:_KEY_NAME], bool(row.disabled))
     return keys
 
 
@@ -213,14 +213,14 @@ METRIC_COUNTS = {
 """Analytics' names of what is counted, and ours."""
 
 
-def parse_query(body: bytes, metrics: Collection[str]) -> tuple[list[CostLine], bool]:
+def parse_query(body: bytes, metrics: Collection[str]) -> tuple[list[BilledLine], bool]:
     """The lines of an /analytics/query reply by day, and by model if it was asked for; whether it was truncated.
 
     Counts arrive as numbers or strings, parts of the cost that were not used as null, the day as ``date__day`` or
     ``created_at__day``. USD are rounded to 6 decimals there.
     """
     data = _decode(_QUERY_REPLY, body).data
-    lines: list[CostLine] = []
+    lines: list[BilledLine] = []
     for number, row in enumerate(data.data):
         try:
             lines.append(_analytics_line(row, metrics))
@@ -229,7 +229,7 @@ def parse_query(body: bytes, metrics: Collection[str]) -> tuple[list[CostLine], 
     return _merged(lines), data.metadata.truncated
 
 
-def _analytics_line(row: Mapping[str, Any], metrics: Collection[str]) -> CostLine:
+def _analytics_line(row: Mapping[str, Any], metrics: Collection[str]) -> BilledLine:
     day = row.get("date__day", row.get("created_at__day"))
     model = row.get("model", "")
     if not isinstance(day, str):
@@ -248,7 +248,7 @@ def _analytics_line(row: Mapping[str, Any], metrics: Collection[str]) -> CostLin
     permaslug = _text(model)
     _check_names(permaslug)
     counts = {ours: _count(row, theirs) for theirs, ours in METRIC_COUNTS.items()}
-    return CostLine(_day(day), permaslug, "", "", permaslug, usage_usd, estimate_usd, **counts)
+    return BilledLine(_day(day), permaslug, "", "", permaslug, usage_usd, estimate_usd, **counts)
 
 
 _ROUNDED_USD = Decimal("0.000002")
@@ -288,9 +288,9 @@ def _decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
         raise Unreachable("OpenRouter's reply was cut off or garbled on the way.") from None
 
 
-def _merged(lines: Iterable[CostLine]) -> list[CostLine]:
+def _merged(lines: Iterable[BilledLine]) -> list[BilledLine]:
     """Lines of one identity summed."""
-    merged: dict[tuple[date, str, str, str], CostLine] = {}
+    merged: dict[tuple[date, str, str, str], BilledLine] = {}
     for line in lines:
         identity = (line.day, line.permaslug, line.endpoint_id, line.host)
         try:
@@ -300,7 +300,7 @@ def _merged(lines: Iterable[CostLine]) -> list[CostLine]:
     return list(merged.values())
 
 
-def _line(row: _Row) -> CostLine:
+def _line(row: _Row) -> BilledLine:
     permaslug, endpoint_id, host = (
         _text(row.model_permaslug),
         _text(row.endpoint_id),
@@ -308,7 +308,7 @@ def _line(row: _Row) -> CostLine:
     )
     model = _text(row.model) or permaslug
     _check_names(permaslug + endpoint_id + host, model)
-    return CostLine(
+    return BilledLine(
         day=_day(row.date),
         permaslug=permaslug,
         endpoint_id=endpoint_id,
@@ -352,7 +352,7 @@ def _usd(value: Decimal) -> Decimal:
         raise _Misfit(str(error)) from None
 
 
-def _added(line: CostLine, repeat: CostLine) -> CostLine:
+def _added(line: BilledLine, repeat: BilledLine) -> BilledLine:
     """The sum of two rows with one identity; a sum with an unknown is unknown."""
 
     sums: dict[str, Any] = {}

@@ -1,0 +1,81 @@
+"""UTC days: periods of them, when a day is settled, and which days are due. Pure; everything else stands on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+ONE_DAY = timedelta(days=1)
+
+SETTLES_AFTER = timedelta(minutes=30)
+"""After midnight UTC, until a day's figures are complete at the provider (OpenRouter's activity: about 30 minutes)."""
+
+DUE_AT = time(6, 0, tzinfo=UTC)
+"""When the day before is read every day: late enough that it is settled at any provider."""
+
+
+def span(first: date, last: date) -> list[date]:
+    """Each day from the first to the last, both included; none if the last is before the first."""
+    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+
+
+def settles_at(day: date) -> datetime:
+    """The moment from which a day's figures are complete at the provider."""
+    return datetime.combine(day + ONE_DAY, time(), tzinfo=UTC) + SETTLES_AFTER
+
+
+def last_due(now: datetime) -> date:
+    """The latest day that the daily sync should have read by now: yesterday, and before 06:00 UTC the day before that.
+
+    At 03:00 UTC on the 20th nobody has read the 19th yet, and nothing is wrong with that. A page about "the last 30
+    days" therefore ends with the 18th until the 19th is due at 06:00; it would otherwise show a missing day, no
+    average and no comparison every night.
+    """
+    return (now.astimezone(UTC) - timedelta(hours=DUE_AT.hour, minutes=DUE_AT.minute)).date() - ONE_DAY
+
+
+@dataclass(frozen=True)
+class Period:
+    """UTC days from ``first`` to ``last``, both included."""
+
+    first: date
+    last: date
+
+    @property
+    def days(self) -> int:
+        return (self.last - self.first).days + 1
+
+    @property
+    def before(self) -> Period:
+        """As many days, just before."""
+        return Period(self.first - timedelta(days=self.days), self.first - ONE_DAY)
+
+    def __contains__(self, day: date) -> bool:
+        return self.first <= day <= self.last
+
+    def __iter__(self) -> Iterator[date]:
+        return iter(span(self.first, self.last))
+
+    @classmethod
+    def latest(cls, days: int, now: datetime) -> Period:
+        """So many days up to the last one that is due."""
+        last = last_due(now)
+        return cls(last - timedelta(days=days - 1), last)
+
+    @classmethod
+    def month(cls, day: date) -> Period:
+        """All days of the month of that day."""
+        first = day.replace(day=1)
+        return cls(first, (first + timedelta(days=31)).replace(day=1) - ONE_DAY)
+
+
+def intervals(days: Iterable[date]) -> list[Period]:
+    """The fewest periods that hold these days and no others, in order."""
+    found: list[Period] = []
+    for day in sorted(set(days)):
+        if found and day == found[-1].last + ONE_DAY:
+            found[-1] = Period(found[-1].first, day)
+        else:
+            found.append(Period(day, day))
+    return found

@@ -1,0 +1,72 @@
+"""The states that are stored and shown, as types. What each is called on a page is the templates' business."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class DayState(StrEnum):
+    """What is known of a UTC day. Only the first four are stored; a day without a row is missing."""
+
+    FINAL = "final"
+    NO_USAGE = "no_usage"
+    RESTATED = "restated"
+    PROVISIONAL = "provisional"
+    """Known so far: it may still grow, and no total counts it."""
+    PARTIAL = "partial"
+    """Known of some of the integrations only."""
+    MISSING = "missing"
+    """Unknown, which is not zero."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the day is known whole, so that totals count it."""
+        return self in (DayState.FINAL, DayState.NO_USAGE, DayState.RESTATED)
+
+
+class Source(StrEnum):
+    """Which of the provider's records a day was read from."""
+
+    ACTIVITY = "activity"
+    """Per model, endpoint and host, to the last digit, for the provider's window of recent days."""
+    ANALYTICS = "analytics"
+    """Per model, rounded to 6 decimals, for the days before and for today so far."""
+
+
+class RunStatus(StrEnum):
+    """Where a sync stands."""
+
+    DUE = "due"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+OPEN = (RunStatus.DUE, RunStatus.RUNNING)
+"""A sync in one of these is still to be done or finished; an integration has at most one."""
+
+
+class Trigger(StrEnum):
+    """Why a sync was wanted."""
+
+    BACKFILL = "backfill"
+    MANUAL = "manual"
+    DAILY = "daily"
+
+
+class Stage(StrEnum):
+    """What a running sync is reading."""
+
+    COSTS = "costs"
+    CHECKS = "checks"
+    HISTORY = "history"
+    KEYS = "keys"
+
+
+class Problem(StrEnum):
+    """What the last sync of an integration ended with, if it did not succeed."""
+
+    NEEDS_KEY = "needs_key"
+    API_CHANGED = "api_changed"
+    FAULT = "fault"
