@@ -1,7 +1,7 @@
-"""Which API key spent what: the parts of each cost line by key, and the rest that no key explains.
+"""Which API key spent what: the parts of each cost line by key, and the rest that no key accounts for.
 
-The parts and the rest add up to the whole for each line, exactly, at the end of every transaction: whoever changes
-either calls ``settle`` in the same one.
+The parts and the rest add up to the whole, for each line, exactly, at the end of every transaction: whoever changes a
+line or a part calls ``recompute_unattributed`` in the same one.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import delete, insert, or_, select, update
 
 from grafient import lines
+from grafient.days import Period, intervals, settles_at, span
 from grafient.extensions import db
 from grafient.lines import Identity, identity
-from grafient.models import UNATTRIBUTED, ApiKey, CostLine, KeyLine
+from grafient.models import UNATTRIBUTED, ApiKey, CostLine, KeyLine, KeyReading
 from grafient.providers import Activity, BilledLine, ListedKey
 
 READ_AFTER_GONE = timedelta(days=31)
-"""A key that is no longer listed is still asked about for so long: its last days may yet be in the window."""
+"""A key that is no longer listed is still read for so long: its last days may still be in the provider's window."""
 
 _MOST = 2**63 - 1
 
@@ -59,45 +60,73 @@ def _keys(integration_id: int) -> Any:
     return select(ApiKey).where(ApiKey.integration_id == integration_id)
 
 
-def record(integration_id: int, parts: Mapping[str, Activity], now: datetime) -> None:
+def record(integration_id: int, parts: Mapping[str, Activity], now: datetime, *, account_is_whole: bool) -> None:
     """Write what single keys spent, by their hash, in the caller's transaction.
 
-    As with a whole account, an empty reply erases nothing that is stored.
+    ``account_is_whole``: whether the account's own reply in the same sync was a whole one, not a suspicious silence.
+    Then a key's empty reply is believed: its only line was corrected away, say, and the account's lines have been
+    replaced already. Kept, the key's line would stay for ever, with less than nothing unattributed beside it.
     """
     changed: set[date] = set()
     for key_hash, activity in parts.items():
-        changed |= _record_key(integration_id, key_hash, activity)
+        changed |= _record_key(integration_id, key_hash, activity, account_is_whole)
+        _record_reading(integration_id, key_hash, activity, now)
     db.session.execute(
         update(ApiKey)
         .where(ApiKey.integration_id == integration_id, ApiKey.key_hash.in_(parts))
         .values(read_at=now)
         .execution_options(synchronize_session=False)
     )
-    settle(integration_id, changed)
+    recompute_unattributed(integration_id, changed)
 
 
-def _record_key(integration_id: int, key_hash: str, activity: Activity) -> set[date]:
-    """Replace one key's lines on the days that its reply speaks of; the days that changed."""
-    days = {line.day for line in activity.lines} | {activity.first_day, activity.last_day}
-    spoken = KeyLine.day.between(min(days), max(days))
-    before = _by_identity(lines.stored(KeyLine, integration_id, KeyLine.key_hash == key_hash, spoken))
+def _record_key(integration_id: int, key_hash: str, activity: Activity, account_is_whole: bool) -> set[date]:
+    """Replace what a key spent on the days that its reply speaks of; the days that changed."""
+    days = activity.days
+    if not days:
+        return set()
+    near = KeyLine.day.between(min(days), max(days))
+    stored = lines.stored(KeyLine, integration_id, KeyLine.key_hash == key_hash, near)
+    before = _by_identity(line for line in stored if line.day in days)
     after = _by_identity(activity.lines)
-    if before and not after:
+    if before and not after and not account_is_whole:
         return set()
     return _exchange(integration_id, key_hash, before, after)
 
 
-def settle(integration_id: int, days: Collection[date]) -> None:
-    """Work out anew, for these days, what no key explains."""
+def _record_reading(integration_id: int, key_hash: str, activity: Activity, now: datetime) -> None:
+    """Add the days that a key's reply speaks of to those that were read of it, joined with the intervals they touch.
+
+    A day that is not settled yet does not count: read at 00:10 UTC, yesterday may still grow, and if that were the
+    last reading of the key, the day would look complete for good.
+    """
+    days = {day for day in activity.days if settles_at(day) <= now}
     if not days:
         return
-    whole = _by_identity(lines.stored(CostLine, integration_id, lines.on(CostLine, days)))
-    spent = lines.stored(KeyLine, integration_id, lines.on(KeyLine, days), KeyLine.key_hash != UNATTRIBUTED)
+    mine = KeyReading.integration_id == integration_id, KeyReading.key_hash == key_hash
+    query = select(KeyReading.first_day, KeyReading.last_day).where(*mine)
+    before = [Period(first, last) for first, last in db.session.execute(query)]
+    after = intervals([*days, *(day for known in before for day in span(known.first, known.last))])
+    if after == sorted(before, key=lambda known: known.first):
+        return
+    db.session.execute(delete(KeyReading).where(*mine))
+    own = {"integration_id": integration_id, "key_hash": key_hash}
+    lines.execute_many(
+        insert(KeyReading), [own | {"first_day": known.first, "last_day": known.last} for known in after]
+    )
+
+
+def recompute_unattributed(integration_id: int, days: Collection[date]) -> None:
+    """Work out anew, for these days, what no key accounts for."""
+    if not days:
+        return
+    whole = _by_identity(lines.stored(CostLine, integration_id, CostLine.day.in_(days)))
+    spent = lines.stored(KeyLine, integration_id, KeyLine.day.in_(days), KeyLine.key_hash != UNATTRIBUTED)
     parts: dict[Identity, list[BilledLine]] = {}
     for part in spent:
         parts.setdefault(identity(part), []).append(part)
     rest = {name: _rest(whole.get(name), parts.get(name, [])) for name in whole.keys() | parts.keys()}
-    own = lines.stored(KeyLine, integration_id, lines.on(KeyLine, days), KeyLine.key_hash == UNATTRIBUTED)
+    own = lines.stored(KeyLine, integration_id, KeyLine.day.in_(days), KeyLine.key_hash == UNATTRIBUTED)
     _exchange(
         integration_id,
         UNATTRIBUTED,

@@ -1,145 +1,259 @@
-"""Of the days asked for, which are known: the query that every page and export is about, and its coverage."""
+"""What is known of each day: for each integration that a query is about, and for all of them together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from functools import cached_property
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, case, func, select
+from sqlalchemy import and_, case, select
 
+from grafient.days import Period, last_due, span
 from grafient.extensions import db
-from grafient.models import CoveredDay, Integration
-from grafient.periods import Period
-
-
-@dataclass(frozen=True)
-class Query:
-    """What a page or an export is about: a workspace's period, perhaps one integration, host, key, or part of a name.
-
-    ``key``: an API key's hash, or ``UNATTRIBUTED`` for what no key explains. ``byok``: amounts are with the estimate
-    of what the user's own provider keys were charged.
-    """
-
-    workspace_id: int
-    period: Period
-    integration_id: int | None = None
-    host: str | None = None
-    model: str | None = None
-    key: str | None = None
-    byok: bool = False
-
-    @property
-    def told(self) -> ColumnElement[bool]:
-        """The condition that a covered day is of the period and tells of this: analytics knows no hosts and no keys."""
-        within = self.period.holds(CoveredDay.day)
-        return and_(within, CoveredDay.source == "activity") if self.host or self.key else within
+from grafient.models import UNATTRIBUTED, ApiKey, CoveredDay, Integration, KeyReading
+from grafient.query import Group, Query, is_expected, selected, within
+from grafient.states import DayState, Source
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Of ``asked`` days, how many are settled, so that the figures cover them whole; how many of these were restated;
-    and how many are provisional, which no total counts."""
+    """Of ``asked`` days, how many are settled, so that the figures have all of them; how many of these were restated;
+    and how many are provisional, which no total counts.
+
+    ``integrations`` should have data for these days. Those in ``without_data`` (their labels) have none at all: the
+    figures, and the days counted here, are of the others.
+    """
 
     asked: int
     covered: int
     provisional: int
     restated: int
+    integrations: int = 1
+    without_data: Sequence[str] = ()
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
+        """Whether every day is settled, for each integration that has data."""
         return self.asked == self.covered
 
+    @property
+    def counted(self) -> int:
+        """How many integrations the figures are of."""
+        return self.integrations - len(self.without_data)
 
-@dataclass(frozen=True)
-class Choice:
-    """An integration to filter by."""
-
-    id: int
-    label: str
-    removed: bool
-
-
-def coverage(query: Query) -> Coverage:
-    """How much of the period is known, over all integrations asked for."""
-    return counted(day_states(query))
-
-
-def counted(states: Mapping[date, str]) -> Coverage:
-    """The coverage that the states of days come to."""
-    count = list(states.values()).count
-    settled = len(states) - count("missing") - count("partial") - count("provisional")
-    return Coverage(len(states), settled, count("provisional"), count("restated"))
+    @classmethod
+    def of(cls, states: Sequence[DayState], integrations: int = 1, without_data: Sequence[str] = ()) -> Coverage:
+        """Count the states of days."""
+        return cls(
+            asked=len(states),
+            covered=sum(state.is_settled for state in states),
+            provisional=states.count(DayState.PROVISIONAL),
+            restated=states.count(DayState.RESTATED),
+            integrations=integrations,
+            without_data=without_data,
+        )
 
 
-def day_states(query: Query) -> dict[date, str]:
-    """The state of each day of the period, over all integrations asked for.
+class KnownDay(NamedTuple):
+    """What is known of one day of one integration. ``read_at``: when a provisional day was last read."""
 
-    A day is covered when each integration that it could have had usage of is; one that covers fewer days because it
-    was removed is not asked for the days after.
+    state: DayState
+    source: Source
+    read_at: datetime | None
+
+
+class Known:
+    """What is known of the days of a query, and of those around it that were loaded with them.
+
+    One account that was never read must not hide what is known of the others. With ten integrations of which nine are
+    read every day, each day would be incomplete, and there would be no average and no comparison for anybody. So an
+    integration with no settled day in the query's period is left out of every figure, and named beside it.
     """
-    asked = integrations_of(query)
-    if not asked:
-        return dict.fromkeys(query.period, "missing")
-    rows = db.session.execute(
-        select(
-            CoveredDay.day,
-            func.count().label("covered"),
-            func.sum(case((CoveredDay.state == "provisional", 1), else_=0)).label("provisional"),
-            func.sum(case((CoveredDay.state == "restated", 1), else_=0)).label("restated"),
-            func.sum(case((CoveredDay.state == "no_usage", 1), else_=0)).label("no_usage"),
+
+    def __init__(
+        self,
+        query: Query,
+        scope: Sequence[Integration],
+        days: Mapping[int, Mapping[date, KnownDay]],
+        keys: KeyDays | None = None,
+    ) -> None:
+        self.query, self.period = query, query.period
+        self._days, self._keys = days, keys
+        self._states: dict[date, DayState] = {}
+        self.asked = [i for i in scope if self._expected(i, query.period) or self._has_data(i)]
+        self.integrations = [i for i in self.asked if self._has_data(i)] or self.asked
+        """Those that the figures are of."""
+
+    @cached_property
+    def coverage(self) -> Coverage:
+        """The coverage of the query's period, over all integrations that count."""
+        counted = {integration.id for integration in self.integrations}
+        without = [integration.label for integration in self.asked if integration.id not in counted]
+        return Coverage.of([self.state(day) for day in self.period], len(self.asked), without)
+
+    def coverage_of(self, integration: Integration) -> Coverage:
+        """The coverage of the days of the query's period that one integration should cover."""
+        days = self._expected(integration, self.period)
+        return Coverage.of([self._state_of(integration, day) for day in days])
+
+    def state(self, day: date) -> DayState:
+        """The state of a day over all integrations that count and should cover it."""
+        if day not in self._states:
+            self._states[day] = self._joint_state(day)
+        return self._states[day]
+
+    def _joint_state(self, day: date) -> DayState:
+        expected = [i for i in self.integrations if is_expected(i, day)]
+        if not expected:  # all were removed before it was due; what they had read of it is all there will ever be
+            expected = [i for i in self.integrations if day in self._days[i.id]]
+        states = [self._state_of(integration, day) for integration in expected]
+        if not states or all(state == DayState.MISSING for state in states):
+            return DayState.MISSING
+        for state in (DayState.MISSING, DayState.PROVISIONAL, DayState.RESTATED):
+            if state in states:
+                return DayState.PARTIAL if state == DayState.MISSING else state
+        return DayState.NO_USAGE if all(state == DayState.NO_USAGE for state in states) else DayState.FINAL
+
+    def missing_part(self, day: date) -> tuple[int, int]:
+        """Of how many integrations a day is missing, and how many should cover it."""
+        expected = [i for i in self.integrations if is_expected(i, day)]
+        missing = sum(self._state_of(integration, day) == DayState.MISSING for integration in expected)
+        return missing, len(expected)
+
+    def knows_part(self, day: date, group: Group, name: str | None) -> bool:
+        """Whether it is known what a model, host or key had on a day, so that no line of it means nothing was billed.
+
+        ``name`` None: all that have no column of their own. Days from analytics have no hosts and no keys, and the
+        keys of a day can be unread while the day itself is known.
+        """
+        if group == Group.MODEL or name == UNATTRIBUTED:
+            return True
+        return all(
+            self._knows_part(integration, day, self._days[integration.id][day].source, group, name)
+            for integration in self.integrations
+            if day in self._days[integration.id]
         )
-        .where(CoveredDay.integration_id.in_([i.id for i in asked]), query.told)
-        .group_by(CoveredDay.day)
-    )
-    by_day = {row.day: row for row in rows}
-    states = {}
-    for day in query.period:
-        expected = sum(1 for i in asked if i.removed_at is None or day < i.removed_at.date()) or len(asked)
-        states[day] = _day_state(by_day.get(day), expected)
-    return states
+
+    def _knows_part(self, integration: Integration, day: date, source: Source, group: Group, name: str | None) -> bool:
+        if group == Group.HOST or self._keys is None:
+            return source == Source.ACTIVITY
+        if name is None:
+            return source == Source.ACTIVITY and self._keys.is_read(integration.id, UNATTRIBUTED, day, source)
+        return not self._keys.has(integration.id, name) or self._keys.is_read(integration.id, name, day, source)
+
+    def is_complete(self, integration: Integration, period: Period) -> bool:
+        """Whether an integration has data for a period, for every day of it that it should cover."""
+        days = self._expected(integration, period)
+        return bool(days) and all(self._state_of(integration, day).is_settled for day in days)
+
+    @property
+    def any_settled(self) -> bool:
+        """Whether a total can be said at all."""
+        return any(self._has_data(integration) for integration in self.integrations)
+
+    def provisional(self, *, removed: bool) -> dict[date, datetime]:
+        """The days from the query's first on that are known provisionally, and when they were last read.
+
+        ``removed``: those of removed integrations, which no sync will ever settle; else those of the others.
+        """
+        found: dict[date, datetime] = {}
+        for integration in self.integrations:
+            if (integration.removed_at is not None) == removed:
+                for day, known in sorted(self._days[integration.id].items()):
+                    if known.read_at is not None and day >= self.period.first:
+                        found[day] = max(found.get(day, known.read_at), known.read_at)
+        return dict(sorted(found.items()))
+
+    def _state_of(self, integration: Integration, day: date) -> DayState:
+        known = self._days[integration.id].get(day)
+        return DayState.MISSING if known is None else known.state
+
+    def _has_data(self, integration: Integration) -> bool:
+        days = self._days[integration.id]
+        return any(known.state.is_settled for day, known in days.items() if day in self.period)
+
+    def _expected(self, integration: Integration, period: Period) -> list[date]:
+        end = None if integration.removed_at is None else last_due(integration.removed_at)
+        return span(period.first, period.last if end is None else min(period.last, end))
 
 
-def _day_state(row: Any, expected: int) -> str:
-    if row is None:
-        return "missing"
-    if row.covered < expected:
-        return "partial"
-    if row.provisional:
-        return "provisional"
-    if row.restated:
-        return "restated"
-    return "no_usage" if row.no_usage == row.covered else "final"
+def load(
+    query: Query, integrations: Sequence[Integration], group: Group = Group.MODEL, around: Period | None = None
+) -> Known:
+    """What is known of the query's days, or of ``around``, which has them all. ``integrations``: the workspace's.
+
+    Where a host or an API key is asked for, only days count of which they are known: analytics has neither, and of a
+    key those days alone were read that a reply about this key spoke of.
+    """
+    period = around or query.period
+    scope = selected(query, integrations)
+    by_key = query.key is not None or group == Group.KEY
+    keys = KeyDays.load([i.id for i in scope]) if by_key else None
+    if keys is not None and query.key:
+        scope = [i for i in scope if keys.has(i.id, query.key)]
+    rows = db.session.execute(_covered_days([i.id for i in scope], query, period))
+    days: dict[int, dict[date, KnownDay]] = {integration.id: {} for integration in scope}
+    unknown = []
+    for integration_id, day, state, source, read_at in rows:
+        if keys is None or query.key is None or keys.is_read(integration_id, query.key, day, source):
+            days[integration_id][day] = KnownDay(state, source, read_at)
+        elif query.key == UNATTRIBUTED:  # what unread keys spent is among it, and would look like nobody's
+            unknown.append((integration_id, day))
+    return Known(replace(query, unknown=tuple(unknown)), scope, days, keys)
 
 
-def choices(workspace_id: int) -> list[Choice]:
-    """The integrations that pages can filter by, removed ones with history last."""
-    query = select(Integration.id, Integration.label, Integration.removed_at).where(
-        Integration.workspace_id == workspace_id
-    )
-    rows = db.session.execute(query.order_by(Integration.removed_at.is_not(None), Integration.label, Integration.id))
-    return [Choice(row.id, row.label, row.removed_at is not None) for row in rows]
+def _covered_days(ids: Sequence[int], query: Query, period: Period) -> Any:
+    read_at = case((CoveredDay.state == DayState.PROVISIONAL, CoveredDay.changed_at))
+    columns = CoveredDay.integration_id, CoveredDay.day, CoveredDay.state, CoveredDay.source
+    condition = and_(CoveredDay.integration_id.in_(ids), within(CoveredDay.day, period))
+    if query.host is not None:
+        condition = and_(condition, CoveredDay.source == Source.ACTIVITY)
+    return select(*columns, read_at).where(condition)
 
 
-def covered_days(integration_ids: Sequence[int], query: Query) -> dict[int, tuple[int, int, int]]:
-    """For each of these integrations, its settled, provisional and restated days of the query's."""
-    rows = db.session.execute(
-        select(
-            CoveredDay.integration_id,
-            func.sum(case((CoveredDay.state == "provisional", 0), else_=1)),
-            func.sum(case((CoveredDay.state == "provisional", 1), else_=0)),
-            func.sum(case((CoveredDay.state == "restated", 1), else_=0)),
-        )
-        .where(CoveredDay.integration_id.in_(integration_ids), query.told)
-        .group_by(CoveredDay.integration_id)
-    )
-    return {row[0]: (row[1], row[2], row[3]) for row in rows}
+class KeyDays:
+    """Which days were read of each API key. A key that is gone has no usage on the days after."""
 
+    def __init__(self) -> None:
+        self._intervals: dict[tuple[int, str], list[Period]] = {}
+        self._gone: dict[tuple[int, str], date] = {}
+        self._hashes: dict[int, list[str]] = {}
 
-def integrations_of(query: Query) -> list[Integration]:
-    """Those that the query is about, removed ones included: their history counts."""
-    statement = select(Integration).where(Integration.workspace_id == query.workspace_id)
-    if query.integration_id is not None:
-        statement = statement.where(Integration.id == query.integration_id)
-    return list(db.session.execute(statement.order_by(Integration.id)).scalars())
+    @classmethod
+    def load(cls, integration_ids: Sequence[int]) -> KeyDays:
+        """Of all keys of these integrations."""
+        reading = and_(KeyReading.integration_id == ApiKey.integration_id, KeyReading.key_hash == ApiKey.key_hash)
+        columns = ApiKey.integration_id, ApiKey.key_hash, ApiKey.gone_at, KeyReading.first_day, KeyReading.last_day
+        query = select(*columns).outerjoin(KeyReading, reading).where(ApiKey.integration_id.in_(integration_ids))
+        found = cls()
+        for integration_id, key_hash, gone_at, first, last in db.session.execute(query):
+            name = (integration_id, key_hash)
+            if name not in found._intervals:
+                found._intervals[name] = []
+                found._hashes.setdefault(integration_id, []).append(key_hash)
+            if first is not None:
+                found._intervals[name].append(Period(first, last))
+            if gone_at is not None:
+                found._gone[name] = gone_at.date()
+        return found
+
+    def has(self, integration_id: int, key_hash: str) -> bool:
+        """Whether the integration has, or had, that key."""
+        return (integration_id, key_hash) in self._intervals
+
+    def is_read(self, integration_id: int, key_hash: str, day: date, source: Source) -> bool:
+        """Whether what a key spent on a day is known; for what no key explains, whether all keys' is.
+
+        All of a day that is known from analytics is what no key explains.
+        """
+        if key_hash == UNATTRIBUTED:
+            hashes = self._hashes.get(integration_id, [])
+            return source == Source.ANALYTICS or all(self._is_read(integration_id, one, day) for one in hashes)
+        return source == Source.ACTIVITY and self._is_read(integration_id, key_hash, day)
+
+    def _is_read(self, integration_id: int, key_hash: str, day: date) -> bool:
+        name = (integration_id, key_hash)
+        gone = self._gone.get(name)
+        return (gone is not None and day > gone) or any(day in interval for interval in self._intervals[name])

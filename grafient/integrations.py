@@ -1,4 +1,4 @@
-"""The write side: connect an account, replace its key, want a sync, pause, remove.
+"""The write side: connect an account, replace its key, ask for a sync, pause, resume, remove.
 
 A provider's key is in the clear only inside ``check``, ``connect`` and ``replace_key`` here, and in ``sync``. No
 transaction is open while a provider is asked.
@@ -12,6 +12,7 @@ from grafient import runs
 from grafient.extensions import db, providers, vault
 from grafient.models import CoveredDay, Integration, Workspace, utc_now
 from grafient.providers import KeyInfo
+from grafient.states import Trigger
 
 MAX_INTEGRATIONS = 100
 """In one workspace. Pages list them all."""
@@ -50,7 +51,7 @@ def connect(workspace_id: int, provider: str, label: str, key: str, *, twice: bo
     ``twice``: connect an account that is connected already. Raises ProviderError, AlreadyConnected or Refused.
     """
     info = check(provider, key)
-    db.session.execute(select(Workspace.id).where(Workspace.id == workspace_id).with_for_update())  # one at a time
+    _lock(workspace_id)
     if _count(workspace_id) >= MAX_INTEGRATIONS:
         raise Refused(f"A workspace can have {MAX_INTEGRATIONS} integrations. Remove one to add another.")
     integration = None if twice else _known(workspace_id, provider, info)
@@ -63,7 +64,7 @@ def connect(workspace_id: int, provider: str, label: str, key: str, *, twice: bo
     integration.clear_problem()
     db.session.flush()  # the seal is bound to the id
     _seal(integration, key)
-    runs.request(integration.id, "backfill")
+    runs.request(integration.id, Trigger.BACKFILL)
     db.session.commit()
     return integration
 
@@ -71,21 +72,24 @@ def connect(workspace_id: int, provider: str, label: str, key: str, *, twice: bo
 def replace_key(integration: Integration, key: str) -> None:
     """Put another key of the same account in place; the history stays. Commits.
 
-    Raises ProviderError, or Refused if the key belongs to another account.
+    Raises ProviderError, or Refused if the key belongs to another account, or to one that another integration has.
     """
     integration_id, provider, account = integration.id, integration.provider, integration.account_ref
+    workspace_id = integration.workspace_id
     info = check(provider, key)
+    _lock(workspace_id)
     if None not in (account, info.account_ref) and account != info.account_ref:
         raise Refused(
-            "This key belongs to another account. Its costs would mix with this integration's history: "
-            "add it as an integration of its own."
+            "This key belongs to another account, whose costs would mix with this integration's history. "
+            "Add it as a new integration instead."
         )
+    _refuse_second(workspace_id, integration_id, provider, info)
     runs.cancel_open(integration_id)  # a sync under way would report on the old key
     query = select(Integration).where(Integration.id == integration_id, Integration.removed_at.is_(None))
     fresh = db.session.execute(query.with_for_update().execution_options(populate_existing=True)).scalar_one_or_none()
     if fresh is None:
-        raise Refused("The integration was removed meanwhile, so the key was not stored.")
-    runs.request(integration_id, "manual")
+        raise Refused("The integration has been removed in the meantime, so the key was not saved.")
+    runs.request(integration_id, Trigger.MANUAL)
     fresh.account_ref = info.account_ref or account
     _seal(fresh, key)
     fresh.clear_problem()
@@ -93,14 +97,20 @@ def replace_key(integration: Integration, key: str) -> None:
 
 
 def force_sync(integration: Integration) -> None:
-    """Want a sync now, if none is under way; a paused integration resumes. Commits."""
-    runs.request(integration.id, "manual")
+    """Ask for a sync now, if none is under way. A paused integration is read once and stays paused. Commits."""
+    runs.request(integration.id, Trigger.MANUAL)
+    db.session.commit()
+
+
+def resume(integration: Integration) -> None:
+    """End a pause: daily syncs again, and one now. Commits."""
+    runs.request(integration.id, Trigger.MANUAL)
     integration.paused_at = None
     db.session.commit()
 
 
 def pause(integration: Integration) -> None:
-    """Stop the daily runs until a sync is forced; what is open is cancelled. Commits."""
+    """Stop the daily syncs until they are resumed; one that is under way is cancelled. Commits."""
     runs.cancel_open(integration.id)
     integration.paused_at = utc_now()
     db.session.commit()
@@ -128,6 +138,42 @@ def _seal(integration: Integration, key: str) -> None:
     integration.key_hint = key[-4:]
 
 
+def _lock(workspace_id: int) -> None:
+    """Let changes of a workspace's integrations wait for each other until the transaction ends.
+
+    Two forms sent at the same moment would otherwise both find that no integration has the account yet, and both
+    connect it.
+    """
+    db.session.execute(select(Workspace.id).where(Workspace.id == workspace_id).with_for_update())
+
+
+def _refuse_second(workspace_id: int, integration_id: int, provider: str, info: KeyInfo) -> None:
+    """Raise Refused if another integration has the account of a key, or the history of that account.
+
+    An account can be unknown when its integration is made, because the provider did not say, and be told with a later
+    key. Both integrations would then count the same costs.
+    """
+    if info.account_ref is None:
+        return
+    query = select(Integration).where(
+        Integration.workspace_id == workspace_id,
+        Integration.id != integration_id,
+        Integration.provider == provider,
+        Integration.account_ref == info.account_ref,
+    )
+    other = db.session.execute(query.order_by(Integration.removed_at.is_not(None)).limit(1)).scalar_one_or_none()
+    if other is None:
+        return
+    if other.removed_at is None:
+        raise AlreadyConnected(
+            f"This key's account is already connected, as “{other.label}”. Replace the key there instead."
+        )
+    raise Refused(
+        f"This key's account has its history under “{other.label}”, which was removed. Use Add Integration with this "
+        "key to continue that history."
+    )
+
+
 def _known(workspace_id: int, provider: str, info: KeyInfo) -> Integration | None:
     """The removed integration of the same account, if there is one. Raises AlreadyConnected for one that is not."""
     if info.account_ref is None:
@@ -141,7 +187,7 @@ def _known(workspace_id: int, provider: str, info: KeyInfo) -> Integration | Non
     found = db.session.execute(latest).scalar_one_or_none()
     if found is not None and found.removed_at is None:
         raise AlreadyConnected(
-            f"This account is connected already, as “{found.label}”. A second integration would count its costs twice."
+            f"This account is already connected, as “{found.label}”. A second integration would count its costs twice."
         )
     return found
 

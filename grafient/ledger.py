@@ -1,7 +1,12 @@
-"""The ledger of costs: what a reply says is compared with what is stored, and the difference is written.
+"""The ledger of costs: a reply is compared with what is stored, and the difference is written.
 
-A day is replaced, never added to. What it was before is kept. A reply's silence erases nothing unless the reply
-speaks of other days, which proves that it is not merely empty.
+A day is replaced, never added to, and what a settled day was before is kept as a restatement.
+
+Silence needs care, because providers sometimes answer an empty list where they should answer an error. A reply that
+has no line for a day means "no usage" only for the days it speaks of (see ``Activity.days``), and a reply without any
+line is not believed at all where lines are stored: OpenRouter once answered ``{"data": []}`` for an hour, which would
+have erased a month. A reply that has lines for other days proves that it is not merely empty, so there a day without
+lines is believed to have been corrected to nothing.
 """
 
 from __future__ import annotations
@@ -10,76 +15,128 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 
 from grafient import attribution, lines
+from grafient.days import settles_at
 from grafient.extensions import db
 from grafient.lines import IDENTITY, MEASURES, Identity, identity
 from grafient.models import CostLine, CoveredDay, Restatement
 from grafient.providers import Activity, BilledLine
-
-SETTLES_AFTER = timedelta(minutes=30)
-"""After midnight UTC, until a day's figures are complete at the provider."""
+from grafient.states import DayState, Source
 
 
 @dataclass
 class Changes:
-    """What one reply changes: lines to write and to take away, and days by what becomes of them."""
+    """What one reply changes: lines to write and to take away, and the new states of days."""
 
     added: list[BilledLine] = field(default_factory=list)
     changed: list[tuple[BilledLine, BilledLine]] = field(default_factory=list)
     removed: list[BilledLine] = field(default_factory=list)
     restated: list[tuple[BilledLine | None, BilledLine | None]] = field(default_factory=list)
-    states: dict[date, str] = field(default_factory=dict)
-    """The new state of each day that has one: ``final``, ``no_usage``, ``provisional`` or ``restated``."""
+    """Lines of settled days, before and after."""
+    states: dict[date, DayState] = field(default_factory=dict)
 
     @property
     def changed_closed(self) -> int:
-        """How many lines of settled days are told differently."""
+        """How many lines of settled days have other figures now."""
         return sum(1 for before, after in self.restated if before and after)
 
     @property
     def removed_closed(self) -> int:
-        """How many lines of settled days are told no more."""
+        """How many lines of settled days are gone."""
         return sum(1 for _, after in self.restated if after is None)
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """Counts of what a sync did, for its row in the history."""
+    """What a reply did to the ledger, for its sync's row in the history. USD are what was charged to credits."""
 
     lines_added: int
     lines_changed: int
     lines_removed: int
     days_restated: int
+    days_settled: int
+    """Days that were missing or provisional and are settled now, and what they cost."""
+    settled_usd: Decimal
+    restated_usd: Decimal
+    """By how much the days that were settled already grew."""
+    provisional_usd: Decimal
+    """By how much what is known so far of days that stay unsettled grew."""
     silent: bool
-    """The reply was empty although usage is stored for its days, so nothing was touched."""
+    """The reply was empty although usage is stored for its days, so nothing was changed."""
 
 
-def record(integration_id: int, run_id: int, activity: Activity, now: datetime, source: str = "activity") -> Recorded:
+def record(
+    integration_id: int, run_id: int, activity: Activity, now: datetime, source: Source = Source.ACTIVITY
+) -> Recorded:
     """Write a whole reply into the ledger, in the caller's transaction.
 
-    ``source``: ``activity``, the provider's own record, or ``analytics``, which only speaks of days that are not
-    settled yet: where a day has both, activity is the one that counts.
+    A reply of the provider's analytics only changes days that are not settled yet: where a day has both sources, the
+    activity counts.
     """
-    days = _spoken_of(activity)
-    stored = lines.stored(CostLine, integration_id, CostLine.day.between(min(days), max(days)))
-    covered = _covered(integration_id, min(days), max(days))
-    if source == "analytics":
+    days = activity.days
+    first, last = min(days, default=activity.first_day), max(days, default=activity.last_day)
+    stored = lines.stored(CostLine, integration_id, CostLine.day.between(first, last))
+    covered = _covered(integration_id, first, last)
+    if source == Source.ANALYTICS:
         days = {day for day in days if is_open(covered.get(day))}
     silent = not activity.lines and any(line.day in days for line in stored)
     changes = Changes() if silent else compare(stored, covered, activity, now, days)
     _write(integration_id, run_id, changes, covered, now, source)
-    restated = {line.day for pair in changes.restated for line in pair if line}
-    return Recorded(len(changes.added), changes.changed_closed, changes.removed_closed, len(restated), silent)
+    return _recorded(changes, covered, activity, silent)
 
 
-def is_open(state: str | None) -> bool:
-    """Whether a day in that state is still to be settled: missing or provisional."""
-    return state in (None, "provisional")
+def _recorded(changes: Changes, covered: Mapping[date, DayState], activity: Activity, silent: bool) -> Recorded:
+    opened = {day: state for day, state in changes.states.items() if is_open(covered.get(day))}
+    settled = {day for day, state in opened.items() if state.is_settled}
+    usage = _usd_by_day(activity.lines)
+    return Recorded(
+        lines_added=len(changes.added),
+        lines_changed=changes.changed_closed,
+        lines_removed=changes.removed_closed,
+        days_restated=len({line.day for pair in changes.restated for line in pair if line}),
+        days_settled=len(settled),
+        settled_usd=sum((usage[day] for day in settled), Decimal(0)),
+        restated_usd=_growth(changes.restated),
+        provisional_usd=_growth(
+            (before, after)
+            for before, after in _pairs(changes)
+            if opened.get((after or before).day) == DayState.PROVISIONAL  # type: ignore[union-attr]
+        ),
+        silent=silent,
+    )
+
+
+def _pairs(changes: Changes) -> Iterable[tuple[BilledLine | None, BilledLine | None]]:
+    """Every line that a reply changes, before and after."""
+    yield from ((None, line) for line in changes.added)
+    yield from changes.changed
+    yield from ((line, None) for line in changes.removed)
+
+
+def _growth(pairs: Iterable[tuple[BilledLine | None, BilledLine | None]]) -> Decimal:
+    return sum((_usd(after) - _usd(before) for before, after in pairs), Decimal(0))
+
+
+def _usd(line: BilledLine | None) -> Decimal:
+    return Decimal(0) if line is None else line.usage_usd
+
+
+def _usd_by_day(found: Iterable[BilledLine]) -> dict[date, Decimal]:
+    usage: dict[date, Decimal] = defaultdict(Decimal)
+    for line in found:
+        usage[line.day] += line.usage_usd
+    return usage
+
+
+def is_open(state: DayState | None) -> bool:
+    """Whether a day in that state is still to be settled: missing (None) or provisional."""
+    return state is None or not state.is_settled
 
 
 def model_names(integration_id: int) -> dict[str, str]:
@@ -100,30 +157,25 @@ def renamed(activity: Activity, names: Mapping[str, str]) -> Activity:
 
 def compare(
     stored: Iterable[BilledLine],
-    covered: Mapping[date, str],
+    covered: Mapping[date, DayState],
     activity: Activity,
     now: datetime,
     days: Collection[date] | None = None,
 ) -> Changes:
     """What a reply changes in what is stored. Pure.
 
-    ``covered`` has the state of each day known so far. The reply speaks of the days it has lines for, and of every
-    day from its first to its last; of these, only ``days`` are compared, if given.
+    ``covered`` has the state of each day that is covered so far. Of the days that the reply speaks of, only ``days``
+    are compared, if given.
     """
     before, after = _by_day(stored), _by_day(activity.lines)
     changes = Changes()
-    for day in sorted(_spoken_of(activity) if days is None else days):
+    for day in sorted(activity.days if days is None else days):
         was = covered.get(day)
         restated = _compare_day(before.get(day, {}), after.get(day, {}), changes, is_open(was))
         state = _state(day, was, restated, bool(after.get(day)), now)
-        if state != was or restated or state == "provisional":
+        if state != was or restated or state == DayState.PROVISIONAL:
             changes.states[day] = state
     return changes
-
-
-def _spoken_of(activity: Activity) -> set[date]:
-    length = (activity.last_day - activity.first_day).days + 1
-    return {activity.first_day + timedelta(days=n) for n in range(length)} | {line.day for line in activity.lines}
 
 
 def _compare_day(
@@ -164,15 +216,14 @@ def _completed(old: BilledLine, new: BilledLine) -> BilledLine | None:
     return replace(old, **known)
 
 
-def _state(day: date, was: str | None, restated: bool, has_lines: bool, now: datetime) -> str:
-    settled_at = datetime.combine(day + timedelta(days=1), time(), tzinfo=UTC) + SETTLES_AFTER
+def _state(day: date, was: DayState | None, restated: bool, has_lines: bool, now: datetime) -> DayState:
     if restated:
-        return "restated"
-    if was not in (None, "provisional"):
+        return DayState.RESTATED
+    if was is not None and was.is_settled:
         return was
-    if now < settled_at:
-        return "provisional"
-    return "final" if has_lines else "no_usage"
+    if now < settles_at(day):
+        return DayState.PROVISIONAL
+    return DayState.FINAL if has_lines else DayState.NO_USAGE
 
 
 def _by_day(found: Iterable[BilledLine]) -> dict[date, dict[Identity, BilledLine]]:
@@ -182,7 +233,7 @@ def _by_day(found: Iterable[BilledLine]) -> dict[date, dict[Identity, BilledLine
     return days
 
 
-def _covered(integration_id: int, first: date, last: date) -> dict[date, str]:
+def _covered(integration_id: int, first: date, last: date) -> dict[date, DayState]:
     query = select(CoveredDay.day, CoveredDay.state).where(
         CoveredDay.integration_id == integration_id, CoveredDay.day.between(first, last)
     )
@@ -190,19 +241,25 @@ def _covered(integration_id: int, first: date, last: date) -> dict[date, str]:
 
 
 def _write(
-    integration_id: int, run_id: int, changes: Changes, covered: Mapping[date, str], now: datetime, source: str
+    integration_id: int,
+    run_id: int,
+    changes: Changes,
+    covered: Mapping[date, DayState],
+    now: datetime,
+    source: Source,
 ) -> None:
     gone = [*changes.removed, *(old for old, _ in changes.changed)]
     here = [*changes.added, *(new for _, new in changes.changed)]
     lines.replace(CostLine, integration_id, gone, here)
-    lines.many(insert(Restatement), [_restatement(integration_id, run_id, pair, now) for pair in changes.restated])
+    restated = [_restatement(integration_id, run_id, pair, now) for pair in changes.restated]
+    lines.execute_many(insert(Restatement), restated)
     own = {"integration_id": integration_id, "first_run_id": run_id, "changed_at": now, "source": source}
     new = [own | {"day": day, "state": state} for day, state in changes.states.items() if day not in covered]
-    lines.many(insert(CoveredDay), new)
-    told = {"b_integration_id": integration_id, "changed_at": now, "source": source}
-    known = [told | {"b_day": day, "state": state} for day, state in changes.states.items() if day in covered]
-    lines.many(_UPDATE_DAY, known)
-    attribution.settle(integration_id, {line.day for line in (*gone, *here)})
+    lines.execute_many(insert(CoveredDay), new)
+    known = {"b_integration_id": integration_id, "changed_at": now, "source": source}
+    updated = [known | {"b_day": day, "state": state} for day, state in changes.states.items() if day in covered]
+    lines.execute_many(_UPDATE_DAY, updated)
+    attribution.recompute_unattributed(integration_id, {line.day for line in (*gone, *here)})
 
 
 _UPDATE_DAY = update(CoveredDay.__table__).where(  # type: ignore[arg-type]

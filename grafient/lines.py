@@ -1,8 +1,8 @@
-"""Lines of costs in bulk: read, compared by their identity, replaced. What ``ledger`` and ``attribution`` stand on."""
+"""Cost lines in bulk: read, identified, and replaced, for ``ledger`` and ``attribution``."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import date
 from typing import Any
@@ -46,17 +46,12 @@ def replace(
         *(getattr(table, name) == bindparam(f"b_{name}") for name in names),
     )
     own = {f"b_{name}": value for name, value in also.items()} | {"b_integration_id": integration_id}
-    many(statement, [{f"b_{name}": getattr(line, name) for name in IDENTITY} | own for line in gone])
+    execute_many(statement, [{f"b_{name}": getattr(line, name) for name in IDENTITY} | own for line in gone])
     constant: dict[str, Any] = also | {"integration_id": integration_id}
-    many(insert(table), [{name: getattr(line, name) for name in FIELDS} | constant for line in here])
+    execute_many(insert(table), [{name: getattr(line, name) for name in FIELDS} | constant for line in here])
 
 
-def many(statement: Any, rows: Sequence[dict[str, Any]]) -> None:
-    """Execute for each of the rows, of which there may be none."""
+def execute_many(statement: Any, rows: Sequence[dict[str, Any]]) -> None:
+    """Execute a statement once for each of the rows; with no rows, not at all."""
     if rows:
         db.session.connection().execute(statement, list(rows))
-
-
-def on(table: type[CostLine | KeyLine], days: Collection[date]) -> ColumnElement[bool]:
-    """The condition that a line is of one of the days."""
-    return table.day.in_(days)

@@ -6,6 +6,7 @@ of 10^-12 USD end at $9.2 million. So SQLite keeps a fixed-point text and sums i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from sqlite3 import Connection
 from typing import Any
@@ -30,6 +31,12 @@ def usd(amount: Decimal | int | str) -> Decimal:
     if not value.is_finite() or value.copy_abs() >= LIMIT_USD:
         raise ValueError(f"not an amount in USD that can be kept: {value:.6E}")
     return value.quantize(STEP_USD, context=_exact)
+
+
+def places(amounts: Iterable[Decimal | int | None]) -> int:
+    """The most decimals that one of these has, and at least two: a column of all of them lines up."""
+    shown = (Decimal(amount).normalize().as_tuple().exponent for amount in amounts if amount)
+    return max([2, *(-exponent for exponent in shown if isinstance(exponent, int))])
 
 
 class Usd(TypeDecorator[Decimal]):

@@ -1,25 +1,29 @@
-"""Is this the bill? The figures held against what else the provider says: analytics per day, credits over time.
+"""Is this the bill? The figures compared with everything else the provider reports.
 
-Activity, analytics and credits are three counts of the same money at one provider. Where they agree, a figure is
-*verified*; where they do not, it *differs*, and the page says by how much and where. All amounts are USD.
+Activity, analytics (per day) and credits (over the account's lifetime) are three counts of the same money at one
+provider. Where they agree, a figure is *verified*; where they do not, it *differs*, and the page says by how much and
+where. All amounts are USD.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from enum import StrEnum
+from typing import Any, NamedTuple
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, or_, select, type_coerce, update
 
 from grafient import lines
+from grafient.days import ONE_DAY, Period, span
 from grafient.extensions import db
 from grafient.models import CostLine, CoveredDay, CreditReading, DayCheck, Integration, Restatement
-from grafient.money import usd_sum
-from grafient.periods import Period
+from grafient.money import Usd, usd_sum
 from grafient.providers import Activity
+from grafient.query import is_expected, within
+from grafient.states import DayState, Source
 
 ROUNDED_USD = Decimal("0.000001")
 """Analytics rounds to 6 decimals: so much is no difference."""
@@ -30,25 +34,43 @@ CREDITS_LAG = timedelta(minutes=5)
 
 def record_checks(integration_id: int, window: Activity, totals: Mapping[date, Decimal], now: datetime) -> None:
     """Write what analytics says of the window's days, in the caller's transaction. No entry: nothing was charged."""
-    days = [window.first_day + timedelta(days=n) for n in range((window.last_day - window.first_day).days + 1)]
-    known = DayCheck.day.between(window.first_day, window.last_day)
+    known = within(DayCheck.day, Period(window.first_day, window.last_day))
     db.session.execute(delete(DayCheck).where(DayCheck.integration_id == integration_id, known))
     own = {"integration_id": integration_id, "checked_at": now}
-    lines.many(insert(DayCheck), [own | {"day": day, "analytics_usd": totals.get(day, Decimal(0))} for day in days])
+    rows = [
+        own | {"day": day, "analytics_usd": totals.get(day, Decimal(0))}
+        for day in span(window.first_day, window.last_day)
+    ]
+    lines.execute_many(insert(DayCheck), rows)
 
 
-def record_reading(integration_id: int, lifetime_usd: Decimal, now: datetime) -> int:
-    """Write a reading of the credits, in the caller's transaction; its id."""
+@dataclass(frozen=True)
+class Reading:
+    """A reading of the credits that was written: its row's id, and the UTC day on which it was read."""
+
+    id: int
+    day: date
+
+
+def record_reading(integration_id: int, lifetime_usd: Decimal, now: datetime) -> Reading:
+    """Write a reading of the credits, in the caller's transaction."""
     reading = CreditReading(integration_id=integration_id, read_at=now, lifetime_usd=lifetime_usd)
     db.session.add(reading)
     db.session.flush()
-    return reading.id
+    return Reading(reading.id, now.date())
 
 
-def add_today(reading_id: int | None, today_usd: Decimal) -> None:
-    """Say how much of a reading was charged on its own UTC day, in the caller's transaction."""
-    if reading_id is not None:
-        db.session.execute(update(CreditReading).where(CreditReading.id == reading_id).values(today_usd=today_usd))
+def add_own_day(reading: Reading, totals: Mapping[date, Decimal], first: date, last: date) -> None:
+    """Note how much of a reading was charged on its own UTC day, in the caller's transaction.
+
+    ``totals`` is what analytics says was charged per day, asked from ``first`` to ``last``; no entry is nothing. The
+    activity of a sync can be read at 23:59 and the credits a minute later, on the next day. What was charged on the
+    day before has nothing to do with that reading: subtracted from it, it looked like costs that were missing. If the
+    reading's own day was not asked for, its part stays unknown.
+    """
+    if first <= reading.day <= last:
+        own_day = totals.get(reading.day, Decimal(0))
+        db.session.execute(update(CreditReading).where(CreditReading.id == reading.id).values(today_usd=own_day))
 
 
 @dataclass(frozen=True)
@@ -94,16 +116,22 @@ class Span:
         return abs(self.difference_usd) <= self.slack_usd
 
 
+class VerdictState(StrEnum):
+    """What a period's figures are worth."""
+
+    VERIFIED = "verified"
+    """Each day of each integration agrees with analytics, and the credits with the days."""
+    DIFFERS = "differs"
+    """By ``Verdict.difference_usd``, on its ``differing`` days or over its ``wrong_spans``."""
+    UNVERIFIED = "unverified"
+    """There is too little to compare with, for the reason in ``Verdict.why``."""
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """What a period's figures are worth.
+    """What a period's figures are worth, and how that was checked. ``asked`` counts days times integrations."""
 
-    ``state``: ``verified`` (each day of each integration agrees with analytics, and the credits with the days),
-    ``differs`` (by ``difference_usd``, on the ``differing`` days or over the differing ``spans``) or ``unverified``,
-    for the reason in ``why``. ``asked`` counts days times integrations.
-    """
-
-    state: str
+    state: VerdictState
     asked: int
     days: Sequence[CheckedDay]
     spans: Sequence[Span]
@@ -114,86 +142,108 @@ class Verdict:
         return [day for day in self.days if not day.agrees]
 
     @property
+    def wrong_spans(self) -> list[Span]:
+        return [span for span in self.spans if not span.agrees]
+
+    @property
     def agreeing(self) -> int:
         return len(self.days) - len(self.differing)
+
+    @property
+    def unchecked(self) -> int:
+        """How many of the days asked for have nothing to be compared with."""
+        return max(self.asked - len(self.days), 0)
 
     @property
     def difference_usd(self) -> Decimal:
         """The larger of what the days and what the credits are off by, over all integrations."""
         days = sum((abs(day.difference_usd) for day in self.differing), Decimal(0))
-        spans = sum((abs(span.difference_usd) for span in self.spans if not span.agrees), Decimal(0))
+        spans = sum((abs(span.difference_usd) for span in self.wrong_spans), Decimal(0))
         return max(days, spans)
 
 
 def verdict(integrations: Sequence[Integration], period: Period) -> Verdict:
-    """Hold a period's figures of these integrations against all that is known besides."""
+    """Compare a period's figures of these integrations with everything else the provider says.
+
+    Asked are the days that each integration should cover (see ``query.is_expected``), so that an integration which was
+    removed last month does not leave this month unverified.
+    """
     ids = [integration.id for integration in integrations]
-    sources = _sources(ids, period)
-    usage = _usage(ids, Period(period.first, period.last + timedelta(days=1)))
-    days = _checked(ids, period, sources, usage)
-    spans = _spans(ids, period, sources, usage)
-    asked = period.days * len(ids)
-    if not all(day.agrees for day in days) or not all(span.agrees for span in spans):
-        state = "differs"
+    days = _days(ids, Period(period.first, period.last + ONE_DAY))
+    settled = {name: day for name, day in days.items() if name[1] in period and day.state.is_settled}
+    checked = [
+        CheckedDay(integration_id, day, found.usage_usd, found.analytics_usd)
+        for (integration_id, day), found in settled.items()
+        if found.analytics_usd is not None and found.source == Source.ACTIVITY
+    ]
+    spans = _spans(ids, period, settled, days)
+    expected = {(i.id, day) for i in integrations for day in period if is_expected(i, day)}
+    if not all(day.agrees for day in checked) or not all(span.agrees for span in spans):
+        state = VerdictState.DIFFERS
     else:
-        state = "verified" if days and len(days) == asked else "unverified"
-    why = _why(integrations, asked, len(days), sources) if state == "unverified" else ""
-    return Verdict(state, asked, days, spans, why)
+        proven = {(day.integration_id, day.day) for day in checked}
+        state = VerdictState.VERIFIED if proven and expected <= proven else VerdictState.UNVERIFIED
+    why = _why(integrations, expected, len(checked), settled) if state == VerdictState.UNVERIFIED else ""
+    return Verdict(state, len(expected | settled.keys()), checked, spans, why)
 
 
 _Key = tuple[int, date]
 
 
-def _sources(ids: Sequence[int], period: Period) -> dict[_Key, str]:
-    """Where each settled day is known from."""
-    query = select(CoveredDay.integration_id, CoveredDay.day, CoveredDay.source).where(
-        CoveredDay.integration_id.in_(ids), period.holds(CoveredDay.day), CoveredDay.state != "provisional"
+class _Day(NamedTuple):
+    """A covered day of an integration by both counts; ``analytics_usd`` None where analytics was not asked."""
+
+    state: DayState
+    source: Source
+    usage_usd: Decimal
+    analytics_usd: Decimal | None
+
+
+def _days(ids: Sequence[int], period: Period) -> dict[_Key, _Day]:
+    """Each covered day, in order."""
+    usage = (
+        select(CostLine.integration_id, CostLine.day, usd_sum(CostLine.usage_usd).label("usage_usd"))
+        .where(CostLine.integration_id.in_(ids), within(CostLine.day, period))
+        .group_by(CostLine.integration_id, CostLine.day)
+        .subquery()
     )
-    return {(integration_id, day): source for integration_id, day, source in db.session.execute(query)}
-
-
-def _usage(ids: Sequence[int], period: Period) -> dict[_Key, Decimal]:
-    """What each day came to."""
-    sums = select(CostLine.integration_id, CostLine.day, usd_sum(CostLine.usage_usd)).where(
-        CostLine.integration_id.in_(ids), period.holds(CostLine.day)
+    query = (
+        select(
+            CoveredDay.integration_id,
+            CoveredDay.day,
+            CoveredDay.state,
+            CoveredDay.source,
+            type_coerce(usage.c.usage_usd, Usd),
+            DayCheck.analytics_usd,
+        )
+        .outerjoin(usage, and_(usage.c.integration_id == CoveredDay.integration_id, usage.c.day == CoveredDay.day))
+        .outerjoin(DayCheck, and_(DayCheck.integration_id == CoveredDay.integration_id, DayCheck.day == CoveredDay.day))
+        .where(CoveredDay.integration_id.in_(ids), within(CoveredDay.day, period))
+        .order_by(CoveredDay.day, CoveredDay.integration_id)
     )
-    rows = db.session.execute(sums.group_by(CostLine.integration_id, CostLine.day))
-    return {(integration_id, day): amount for integration_id, day, amount in rows}
+    return {
+        (integration_id, day): _Day(state, source, usage_usd or Decimal(0), analytics_usd)
+        for integration_id, day, state, source, usage_usd, analytics_usd in db.session.execute(query)
+    }
 
 
-def _checked(
-    ids: Sequence[int], period: Period, sources: Mapping[_Key, str], usage: Mapping[_Key, Decimal]
-) -> list[CheckedDay]:
-    checks = (
-        select(DayCheck.integration_id, DayCheck.day, DayCheck.analytics_usd)
-        .where(DayCheck.integration_id.in_(ids), period.holds(DayCheck.day))
-        .order_by(DayCheck.day, DayCheck.integration_id)
-    )
-    return [
-        CheckedDay(integration_id, day, usage.get((integration_id, day), Decimal(0)), analytics_usd)
-        for integration_id, day, analytics_usd in db.session.execute(checks)
-        if sources.get((integration_id, day)) == "activity"
-    ]
-
-
-def _spans(
-    ids: Sequence[int], period: Period, sources: Mapping[_Key, str], usage: Mapping[_Key, Decimal]
-) -> list[Span]:
+def _spans(ids: Sequence[int], period: Period, settled: Mapping[_Key, _Day], days: Mapping[_Key, _Day]) -> list[Span]:
     """For each integration the longest stretch of settled days that lies between two readings, if there is one."""
     ends: dict[int, list[CreditReading]] = {}
     for reading in _readings(ids, period):
         ends.setdefault(reading.integration_id, []).append(reading)
-    changes = _changes(ids, min((readings[0].read_at for readings in ends.values()), default=None))
-    spans = []
+    found = []
     for integration_id, readings in ends.items():
         first, last = readings[0], readings[-1]
-        if first.read_at.date() >= last.read_at.date():
-            continue
-        days = Period(first.read_at.date(), last.read_at.date() - timedelta(days=1))
-        if all((integration_id, day) in sources for day in days):
-            own = [change for change in changes if change.integration_id == integration_id]
-            known = sum((usage.get((integration_id, day), Decimal(0)) for day in days), Decimal(0))
-            spans.append(_span(days, first, last, known + _restated_between(days, first, last, own), usage))
+        between = Period(first.read_at.date(), last.read_at.date() - ONE_DAY)
+        if between.days > 0 and all((integration_id, day) in settled for day in between):
+            found.append((between, first, last))
+    changes = _changes(ids, min(first.read_at for _, first, _ in found)) if found else []
+    spans = []
+    for between, first, last in found:
+        own = [change for change in changes if change.integration_id == first.integration_id]
+        stored = sum((settled[first.integration_id, day].usage_usd for day in between), Decimal(0))
+        spans.append(_span(between, first, last, stored + _restated_between(between, first, last, own), days))
     return spans
 
 
@@ -201,18 +251,16 @@ def _readings(ids: Sequence[int], period: Period) -> list[CreditReading]:
     """The first and the last reading of each integration that have days of the period between them, in order."""
     begin = datetime.combine(period.first, time(), tzinfo=UTC)
     end = datetime.combine(period.last + timedelta(days=2), time(), tzinfo=UTC)
-    within = CreditReading.integration_id.in_(ids), CreditReading.read_at >= begin, CreditReading.read_at < end
-    ends = select(func.min(CreditReading.id), func.max(CreditReading.id)).where(*within)
-    rows = db.session.execute(ends.group_by(CreditReading.integration_id)).all()
-    chosen = [reading_id for row in rows for reading_id in row]
-    query = select(CreditReading).where(CreditReading.id.in_(chosen)).order_by(CreditReading.read_at, CreditReading.id)
+    inside = CreditReading.integration_id.in_(ids), CreditReading.read_at >= begin, CreditReading.read_at < end
+    ends = select(func.min(CreditReading.id).label("first"), func.max(CreditReading.id).label("last")).where(*inside)
+    each = ends.group_by(CreditReading.integration_id).subquery()
+    chosen = or_(CreditReading.id == each.c.first, CreditReading.id == each.c.last)
+    query = select(CreditReading).join(each, chosen).order_by(CreditReading.read_at, CreditReading.id)
     return list(db.session.execute(query).scalars())
 
 
-def _changes(ids: Sequence[int], since: datetime | None) -> Sequence[Any]:
+def _changes(ids: Sequence[int], since: datetime) -> Sequence[Any]:
     """What restatements changed on each day, by the moment they were learned of."""
-    if since is None:
-        return []
     query = (
         select(
             Restatement.integration_id,
@@ -244,38 +292,47 @@ def _restated_between(days: Period, first: CreditReading, last: CreditReading, c
 
 
 def _span(
-    days: Period, first: CreditReading, last: CreditReading, days_usd: Decimal, usage: Mapping[_Key, Decimal]
+    between: Period, first: CreditReading, last: CreditReading, days_usd: Decimal, days: Mapping[_Key, _Day]
 ) -> Span:
     growth = (last.lifetime_usd - (last.today_usd or 0)) - (first.lifetime_usd - (first.today_usd or 0))
-    slack = ROUNDED_USD + _slack(first, usage) + _slack(last, usage)
-    return Span(first.integration_id, days, first.read_at, last.read_at, growth, days_usd, slack)
+    slack = ROUNDED_USD + _slack(first, days) + _slack(last, days)
+    return Span(first.integration_id, between, first.read_at, last.read_at, growth, days_usd, slack)
 
 
-def _slack(reading: CreditReading, usage: Mapping[_Key, Decimal]) -> Decimal:
+def _slack(reading: CreditReading, days: Mapping[_Key, _Day]) -> Decimal:
     """What can't be told apart at a reading: what its age hides, or all of a day whose part so far is not known."""
     day = reading.read_at.date()
     if reading.today_usd is None:
-        return abs(usage.get((reading.integration_id, day), Decimal(0)))
+        known = days.get((reading.integration_id, day))
+        return abs(known.usage_usd) if known else Decimal(0)
     midnight = datetime.combine(day, time(), tzinfo=UTC)
     elapsed = max(reading.read_at - midnight, timedelta(hours=1))
     return abs(reading.today_usd) * int(CREDITS_LAG.total_seconds()) / int(elapsed.total_seconds())
 
 
-def _why(integrations: Sequence[Integration], asked: int, checked: int, sources: Mapping[_Key, str]) -> str:
+def _why(integrations: Sequence[Integration], expected: Set[_Key], checked: int, settled: Mapping[_Key, _Day]) -> str:
     """What keeps a period from being verified, in a sentence."""
+    asked = len(expected | settled.keys())
+    if not asked:
+        return ""
     reasons = []
-    alone = sum(1 for source in sources.values() if source == "analytics")
+    alone = sum(1 for day in settled.values() if day.source == Source.ANALYTICS)
     if alone:
-        reasons.append(f"{_are(alone)} known from analytics alone, which there is nothing to hold against")
-    if len(sources) < asked:
-        reasons.append(f"{_are(asked - len(sources))} missing or not settled")
-    unchecked = len(sources) - alone - checked
+        reasons.append(f"{_are(alone)} known from analytics only, so there is nothing to compare {_it(alone)} with")
+    missing = len(expected - settled.keys())
+    if missing:
+        reasons.append(f"{_are(missing)} missing or not settled yet")
+    unchecked = len(settled) - alone - checked
     if unchecked:
-        said = next((i.no_history for i in integrations if i.no_history), "analytics has not been asked of them")
-        reasons.append(f"{unchecked} {'has' if unchecked == 1 else 'have'} no second count: {said.rstrip('.')}")
+        said = next((i.no_history for i in integrations if i.no_history), "analytics has not been asked yet")
+        reasons.append(f"{unchecked} {'has' if unchecked == 1 else 'have'} nothing to compare with: {said.rstrip('.')}")
     agree = "day agrees" if asked == 1 else "days agree"
-    return f"{checked} of {asked} {agree} with a second count; {'; '.join(reasons)}." if asked else ""
+    return f"{checked} of {asked} {agree} with analytics; {'; '.join(reasons)}."
 
 
 def _are(number: int) -> str:
     return f"{number} {'is' if number == 1 else 'are'}"
+
+
+def _it(number: int) -> str:
+    return "it" if number == 1 else "them"

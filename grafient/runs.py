@@ -1,8 +1,12 @@
-"""The run ledger: the database decides what is due, and who may do it.
+"""Sync runs: the database decides what is due, and who may do it.
 
-A run is one row of ``sync_run``. Whoever wants a sync, by hand, on connecting or by the clock, writes the same row,
-and the database allows an integration one open run. A worker claims a run with a token for the length of a lease;
-what it found and "done" are committed together and only while the token still holds. Nothing here needs Redis.
+A run is one row of ``sync_run``. Force Sync, Add Integration and the clock all write such a row, and the database
+allows an integration one open run. A worker claims a run with a token, for the length of a lease: until then nobody
+else takes it. What the worker found and "done" are committed together, and only while the token is still in the row.
+
+For example: a worker is killed in the middle of a sync. Its lease of two minutes ends, another worker claims the run
+with a new token, and does it again. Should the first one come back to life (a laptop that slept), its token is no
+longer in the row, and nothing that it still wants to write is committed. Nothing here needs Redis.
 """
 
 from __future__ import annotations
@@ -10,22 +14,23 @@ from __future__ import annotations
 import random
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, case, exists, func, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from grafient.days import DUE_AT, ONE_DAY, last_due
 from grafient.extensions import db
 from grafient.models import Integration, SyncRun, utc_now
-
-DAILY_AT = time(6, 0, tzinfo=UTC)
-"""OpenRouter settles a day about 30 minutes after midnight UTC."""
+from grafient.states import OPEN, Problem, RunStatus, Stage, Trigger
 
 LEASE = timedelta(seconds=120)
-"""Longer than any one call to a provider, its 60 seconds and the writing; a sync takes another in time before each."""
+"""Longer than any one call to a provider (60 seconds) and writing what it brought. A sync renews its lease before a
+call that might end after it."""
 
 LONGEST_LEASE = 8
-"""Leases double with each attempt up to so many times the first, so that a run that kills its workers rests."""
+"""Each attempt's first lease is twice as long as the last one's, up to this many times LEASE: a run that kills every
+worker which takes it, say by a reply that fills the memory, then does so every 16 minutes instead of every two."""
 
 FIRST_PAUSE = timedelta(minutes=1)
 LONGEST_PAUSE = timedelta(hours=1)
@@ -34,7 +39,7 @@ LONGEST_ASKED = timedelta(hours=24)
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to do one run until the lease ends. ``token`` guards every write that follows."""
+    """The right to do one run until the lease ends. Every write checks that ``token`` is still the run's."""
 
     run_id: int
     integration_id: int
@@ -48,45 +53,46 @@ class LeaseLost(Exception):
 
 def slot_of(now: datetime) -> date:
     """The UTC day whose 06:00 is the latest that has come."""
-    return (now - timedelta(hours=DAILY_AT.hour, minutes=DAILY_AT.minute)).astimezone(UTC).date()
+    return last_due(now) + ONE_DAY
 
 
-def request(integration_id: int, trigger: str) -> None:
-    """Want a sync now. If one is open already it is that one, brought forward if it waits for a retry."""
+def request(integration_id: int, trigger: Trigger) -> None:
+    """Ask for a sync now. If one is open already, it is that one, and it no longer waits for its next try."""
     now = utc_now()
-    values = {"integration_id": integration_id, "trigger": trigger, "status": "due", "attempt": 0}
+    values = {"integration_id": integration_id, "trigger": trigger, "status": RunStatus.DUE, "attempt": 0}
     db.session.execute(_insert_or_nothing().values(**values, next_attempt_at=now, created_at=now))
     db.session.execute(
         update(SyncRun)
-        .where(SyncRun.integration_id == integration_id, SyncRun.status == "due", SyncRun.next_attempt_at > now)
+        .where(SyncRun.integration_id == integration_id, SyncRun.status == RunStatus.DUE, SyncRun.next_attempt_at > now)
         .values(next_attempt_at=now)
     )
 
 
 def insert_daily(now: datetime) -> int:
-    """Write what the clock owes: one run per integration and day, from 06:00 UTC on, however late it is noticed.
+    """Write the daily runs that are due: one per integration and day, from 06:00 UTC on, however late that is noticed.
 
-    Left out: those that nobody could sync (paused, removed, waiting for a new key), those that have an open run,
-    and those that were synced since 06:00 anyway. Returns the number of new runs.
+    A Grafient that was switched off until 14:00 has them at 14:00. Left out are integrations that can't be synced
+    (paused, removed, waiting for a new key), that have an open run, or that were synced since 06:00 anyway. Returns
+    the number of new runs.
     """
     slot = slot_of(now)
-    due_at = datetime.combine(slot, DAILY_AT)
+    due_at = datetime.combine(slot, DUE_AT)
     open_or_slotted = exists().where(
         SyncRun.integration_id == Integration.id,
-        or_(SyncRun.slot == slot, SyncRun.status.in_(("due", "running"))),
+        or_(SyncRun.slot == slot, SyncRun.status.in_(OPEN)),
     )
     owed = select(
         Integration.id,
-        literal("daily"),
+        literal(Trigger.DAILY, SyncRun.trigger.type),
         literal(slot),
-        literal("due"),
+        literal(RunStatus.DUE, SyncRun.status.type),
         literal(0),
         literal(now, SyncRun.next_attempt_at.type),
         literal(now, SyncRun.created_at.type),
     ).where(
         Integration.removed_at.is_(None),
         Integration.paused_at.is_(None),
-        or_(Integration.problem.is_(None), Integration.problem != "needs_key"),
+        or_(Integration.problem.is_(None), Integration.problem != Problem.NEEDS_KEY),
         Integration.created_at < due_at,
         or_(Integration.last_success_at.is_(None), Integration.last_success_at < due_at),
         ~open_or_slotted,
@@ -106,7 +112,7 @@ def claim(now: datetime) -> Claim | None:
     due = db.session.execute(
         select(SyncRun.id, SyncRun.attempt)
         .where(_claimable(now))
-        .order_by(case((SyncRun.trigger == "daily", 1), else_=0), SyncRun.next_attempt_at, SyncRun.id)
+        .order_by(case((SyncRun.trigger == Trigger.DAILY, 1), else_=0), SyncRun.next_attempt_at, SyncRun.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     ).first()
@@ -117,7 +123,7 @@ def claim(now: datetime) -> Claim | None:
         update(SyncRun)
         .where(SyncRun.id == due.id, _claimable(now))
         .values(
-            status="running",
+            status=RunStatus.RUNNING,
             token=token,
             lease_until=now + LEASE * min(2**due.attempt, LONGEST_LEASE),
             attempt=SyncRun.attempt + 1,
@@ -135,7 +141,7 @@ def hold(claim: Claim) -> SyncRun:
     """
     run = db.session.execute(
         select(SyncRun)
-        .where(SyncRun.id == claim.run_id, SyncRun.status == "running", SyncRun.token == claim.token)
+        .where(SyncRun.id == claim.run_id, SyncRun.status == RunStatus.RUNNING, SyncRun.token == claim.token)
         .with_for_update()
         .execution_options(populate_existing=True)
     ).scalar_one_or_none()
@@ -150,20 +156,20 @@ def extend(run: SyncRun) -> datetime:
     return run.lease_until
 
 
-def progress(run: SyncRun, stage: str, done: int | None = None, asked: int | None = None) -> None:
-    """Say how far a held run is."""
+def progress(run: SyncRun, stage: Stage, done: int | None = None, asked: int | None = None) -> None:
+    """Note how far a held run is."""
     run.stage, run.steps_done, run.steps_asked = stage, done, asked
 
 
-def finish(run: SyncRun, status: str, error: str | None = None) -> None:
-    """End a held run: ``done``, ``failed`` or ``cancelled``."""
+def finish(run: SyncRun, status: RunStatus, error: str | None = None) -> None:
+    """End a held run."""
     run.status, run.error, run.finished_at = status, error, utc_now()
     run.token = run.lease_until = run.stage = None
 
 
 def retry_later(run: SyncRun, error: str, retry_after: float | None) -> None:
-    """Put a held run back: due again after a pause that grows, and is never shorter than what was asked for."""
-    run.status, run.error = "due", error
+    """Put a held run back: due again after a pause that grows with each attempt, and is no shorter than asked for."""
+    run.status, run.error = RunStatus.DUE, error
     run.token = run.lease_until = run.stage = None
     run.next_attempt_at = utc_now() + pause(run.attempt, retry_after)
 
@@ -176,18 +182,18 @@ def pause(attempt: int, retry_after: float | None) -> timedelta:
 
 
 def cancel_open(integration_id: int) -> None:
-    """End whatever is open for an integration; a worker that is at it can't commit any more."""
+    """End whatever is open for an integration; a worker that is doing it can't commit any more."""
     db.session.execute(
         update(SyncRun)
-        .where(SyncRun.integration_id == integration_id, SyncRun.status.in_(("due", "running")))
-        .values(status="cancelled", token=None, lease_until=None, stage=None, finished_at=utc_now())
+        .where(SyncRun.integration_id == integration_id, SyncRun.status.in_(OPEN))
+        .values(status=RunStatus.CANCELLED, token=None, lease_until=None, stage=None, finished_at=utc_now())
     )
 
 
 def _claimable(now: datetime) -> ColumnElement[bool]:
     return or_(
-        and_(SyncRun.status == "due", SyncRun.next_attempt_at <= now),
-        and_(SyncRun.status == "running", SyncRun.lease_until < now),
+        and_(SyncRun.status == RunStatus.DUE, SyncRun.next_attempt_at <= now),
+        and_(SyncRun.status == RunStatus.RUNNING, SyncRun.lease_until < now),
     )
 
 

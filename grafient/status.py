@@ -2,33 +2,64 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import and_, case, func, select
+from sqlalchemy import case, func, select
 
-from grafient import database, evidence, reconciliation, reports
+from grafient import evidence, reconciliation, restatements
+from grafient.days import Period
 from grafient.extensions import db, providers
-from grafient.models import ApiKey, CoveredDay, Integration, Restatement, RestatementSeen, SyncRun, utc_now
-from grafient.money import usd_sum
-from grafient.periods import Period
+from grafient.models import ApiKey, CoveredDay, Integration, SyncRun, utc_now
+from grafient.query import within
 from grafient.reconciliation import Verdict
-from grafient.reports import RestatedDay
+from grafient.restatements import RestatedDay
+from grafient.states import OPEN, DayState, Problem, RunStatus, Stage, Trigger
+
+
+class CardState(StrEnum):
+    """What a person reads on a card."""
+
+    BACKFILLING = "Backfilling"
+    SYNCING = "Syncing"
+    UP_TO_DATE = "Up to date"
+    NO_USAGE = "No usage yet"
+    RETRYING = "Retrying"
+    NEEDS_KEY = "Needs a new key"
+    API_CHANGED = "Provider changed its API"
+    PAUSED = "Paused"
+    OVERDUE = "Overdue"
+
+
+class Tone(StrEnum):
+    """How a state is coloured."""
+
+    GOOD = "good"
+    BUSY = "busy"
+    WARN = "warn"
+    BAD = "bad"
+
 
 HISTORY_ROWS = 50
 CALENDAR_DAYS = 366
 WINDOW_DAYS = 30
 ALARM_DAYS = 7
 OVERDUE_AFTER = timedelta(hours=26)
+"""After the last successful sync: a day, and two hours for a sync that is slow or tried again."""
+
+ASK_SECONDS = 2
+"""How often a card asks how far a sync is."""
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """Missing days that are about to leave the provider's window: how many, the first, until when it can be had whole,
-    and whether analytics would still tell of it per model afterwards."""
+    """Missing days that are about to leave the provider's window: how many, the first, until when it can be read in
+    full, and whether analytics would still have it per model afterwards."""
 
     days: int
     first: date
@@ -37,12 +68,28 @@ class Alarm:
 
 
 @dataclass(frozen=True)
+class Brought:
+    """What the last successful sync brought: days read whole for the first time and what they cost, settled days that
+    it changed and by how much, and by how much what is known of unsettled days, such as today so far, grew."""
+
+    days_settled: int
+    settled_usd: Decimal
+    days_restated: int
+    restated_usd: Decimal
+    provisional_usd: Decimal
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.days_settled or self.days_restated or self.provisional_usd)
+
+
+@dataclass(frozen=True)
 class Card:
     """An integration's live status.
 
-    ``state`` is one of the words a person reads (``Up to date``, ``Retrying``, ...); ``tone`` is ``good``,
-    ``busy``, ``warn`` or ``bad``; ``detail`` says what happened and what to do; ``since`` when it began.
-    ``busy``: something is under way, so the card asks again.
+    ``detail`` says what happened and what to do; ``since`` when it began. ``busy``: something is under way or waits.
+    ``ask_after``: in how many seconds something can have changed, so that the card should ask again; None if only a
+    person or the clock at 06:00 UTC can change anything.
     """
 
     id: int
@@ -51,8 +98,8 @@ class Card:
     provider_name: str
     key_url: str
     key_hint: str
-    state: str
-    tone: str
+    state: CardState
+    tone: Tone
     detail: str
     since: datetime | None
     next_attempt_at: datetime | None
@@ -60,14 +107,23 @@ class Card:
     first_day: date | None
     last_day: date | None
     days_covered: int
-    stage: str | None
+    stage: Stage | None
     steps_done: int | None
     steps_asked: int | None
     """How far the sync under way is: its stage (see SyncRun), and days or keys done of those asked for."""
     alarm: Alarm | None
     no_history: str | None
     busy: bool
+    waits: bool
+    """Whether it is to be tried again, at ``next_attempt_at``."""
+    ask_after: int | None
     paused: bool
+    brought: Brought | None
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether it is known how much the sync's stage still has to read."""
+        return bool(self.steps_asked) and self.stage in (Stage.HISTORY, Stage.KEYS)
 
 
 @dataclass(frozen=True)
@@ -75,26 +131,30 @@ class IntegrationPage:
     """One integration: its card, the state of each recent day (oldest first), its syncs and restatements."""
 
     card: Card
-    calendar: Sequence[tuple[date, str]]
+    calendar: Sequence[tuple[date, DayState]]
     runs: Sequence[SyncRun]
     replies: Mapping[int, int]
     """How many raw replies are kept of a run, by its id."""
     restatements: Sequence[RestatedDay]
     verdict: Verdict
-    """What the last 30 completed days are worth."""
+    """What the last 30 days that are due are worth."""
     keys: int
     no_keys: str | None
     no_credits: str | None
 
+    @property
+    def settled_days(self) -> int:
+        """How many days of the calendar are settled."""
+        return sum(state.is_settled for _, state in self.calendar)
 
-@dataclass(frozen=True)
-class Unseen:
-    """Days of an integration that changed since a user last looked, and by how much in USD, all together."""
+    @property
+    def completed_days(self) -> int:
+        """How many days of the calendar are over; its last is today."""
+        return len(self.calendar) - 1
 
-    integration_id: int
-    label: str
-    days: int
-    change_usd: Decimal
+    def count(self, state: DayState) -> int:
+        """How many days of the calendar are in a state."""
+        return sum(one == state for _, one in self.calendar)
 
 
 def cards(workspace_id: int) -> list[Card]:
@@ -117,7 +177,7 @@ def backfilling(workspace_id: int) -> bool:
             Integration.workspace_id == workspace_id,
             Integration.last_success_at.is_(None),
             Integration.removed_at.is_(None),
-            SyncRun.status.in_(("due", "running")),
+            SyncRun.status.in_(OPEN),
         )
     )
     return db.session.execute(statement.limit(1)).first() is not None
@@ -128,32 +188,52 @@ def _cards(integrations: list[Integration]) -> list[Card]:
     open_runs = {
         run.integration_id: run
         for run in db.session.execute(
-            select(SyncRun).where(SyncRun.integration_id.in_(ids), SyncRun.status.in_(("due", "running")))
+            select(SyncRun).where(SyncRun.integration_id.in_(ids), SyncRun.status.in_(OPEN))
         ).scalars()
     }
-    missing = _missing_soon(ids)
+    missing, brought = _missing_soon(ids), _brought(ids)
     days = {
         row.integration_id: row
         for row in db.session.execute(
             select(
                 CoveredDay.integration_id,
                 func.count().label("days"),
-                func.sum(case((CoveredDay.state == "no_usage", 1), else_=0)).label("empty"),
+                func.sum(case((CoveredDay.state == DayState.NO_USAGE, 1), else_=0)).label("empty"),
                 func.min(CoveredDay.day).label("first"),
                 func.max(CoveredDay.day).label("last"),
             )
-            .where(CoveredDay.integration_id.in_(ids), CoveredDay.state != "provisional")
+            .where(CoveredDay.integration_id.in_(ids), CoveredDay.state != DayState.PROVISIONAL)
             .group_by(CoveredDay.integration_id)
         )
     }
-    return [_card(i, open_runs.get(i.id), days.get(i.id), missing.get(i.id, [])) for i in integrations]
+    return [
+        _card(i, open_runs.get(i.id), days.get(i.id), missing.get(i.id, []), brought.get(i.id)) for i in integrations
+    ]
+
+
+def _brought(ids: Sequence[int]) -> dict[int, Brought]:
+    """What the last successful sync of each integration brought, where that is known."""
+    latest = select(func.max(SyncRun.id)).where(SyncRun.integration_id.in_(ids), SyncRun.status == RunStatus.DONE)
+    query = select(SyncRun).where(SyncRun.id.in_(latest.group_by(SyncRun.integration_id)))
+    nothing = Decimal(0)
+    return {
+        run.integration_id: Brought(
+            run.days_settled,
+            run.settled_usd or nothing,
+            run.days_restated or 0,
+            run.restated_usd or nothing,
+            run.provisional_usd or nothing,
+        )
+        for run in db.session.execute(query).scalars()
+        if run.days_settled is not None
+    }
 
 
 def _missing_soon(ids: Sequence[int]) -> dict[int, list[date]]:
     """By integration, the days in the window's last week that are not settled, the first to go first."""
     soon = _soon()
     query = select(CoveredDay.integration_id, CoveredDay.day).where(
-        CoveredDay.integration_id.in_(ids), soon.holds(CoveredDay.day), CoveredDay.state != "provisional"
+        CoveredDay.integration_id.in_(ids), within(CoveredDay.day, soon), CoveredDay.state != DayState.PROVISIONAL
     )
     settled = {(row[0], row[1]) for row in db.session.execute(query)}
     return {i: [day for day in soon if (i, day) not in settled] for i in ids}
@@ -173,10 +253,12 @@ def _alarm(integration: Integration, missing: Sequence[date], run: SyncRun | Non
     return Alarm(len(missing), missing[0], until, integration.no_history is None)
 
 
-def _card(integration: Integration, run: SyncRun | None, days: Any, missing: Sequence[date]) -> Card:
-    provider = providers[integration.provider]
-    state, tone, detail, since = _status(integration, run, days, utc_now())
-    waits = run is not None and run.status == "due" and run.attempt > 0
+def _card(
+    integration: Integration, run: SyncRun | None, days: Any, missing: Sequence[date], brought: Brought | None
+) -> Card:
+    provider, now = providers[integration.provider], utc_now()
+    state, tone, detail, since = _status(integration, run, days, now)
+    waits = run is not None and run.status == RunStatus.DUE and run.attempt > 0
     return Card(
         id=integration.id,
         label=integration.label,
@@ -193,48 +275,67 @@ def _card(integration: Integration, run: SyncRun | None, days: Any, missing: Seq
         first_day=days.first if days else None,
         last_day=days.last if days else None,
         days_covered=days.days if days else 0,
-        stage=run.stage if run is not None and run.status == "running" else None,
+        stage=run.stage if run is not None and run.status == RunStatus.RUNNING else None,
         steps_done=run.steps_done if run is not None else None,
         steps_asked=run.steps_asked if run is not None else None,
         alarm=_alarm(integration, missing, run),
         no_history=integration.no_history,
         busy=run is not None,
+        waits=waits,
+        ask_after=None if run is None else _ask_after(run, waits, now),
         paused=integration.paused_at is not None,
+        brought=brought,
     )
 
 
-def _status(
-    integration: Integration, run: SyncRun | None, days: Any, now: datetime
-) -> tuple[str, str, str, datetime | None]:
+def _ask_after(run: SyncRun, waits: bool, now: datetime) -> int:
+    """Nothing changes before the next try, which can be a day away: a provider may ask for so long a pause. A card that
+    asked every 2 seconds all the while sent 43,200 requests for the same answer."""
+    if not waits:
+        return ASK_SECONDS
+    return max(ASK_SECONDS, math.ceil((run.next_attempt_at - now).total_seconds()) + 1)
+
+
+_Status = tuple[CardState, Tone, str, datetime | None]
+
+
+def _status(integration: Integration, run: SyncRun | None, days: Any, now: datetime) -> _Status:
     """State, tone, what happened and what to do, and since when."""
-    detail, since = integration.problem_detail or "", integration.problem_since
     if run is not None:
-        wanted_at = run.lease_until if run.status == "running" else run.next_attempt_at
-        unattended = f" {_NO_WORKER}" if wanted_at and now - wanted_at > timedelta(minutes=2) else ""
-        if run.status == "due" and run.attempt > 0:
-            return "Retrying", "warn", detail + unattended, since
-        state = "Backfilling" if run.trigger == "backfill" or integration.last_success_at is None else "Syncing"
-        return state, "busy", unattended.strip(), run.started_at or run.created_at
-    if integration.problem == "needs_key":
-        return (
-            "Needs a new key",
-            "bad",
-            f"{detail} Paste a new {providers[integration.provider].key_name}.",
-            since,
-        )
-    if integration.problem == "api_changed":
-        return "Provider changed its API", "bad", f"{detail} What is stored was left as it is.", since
+        return _open_status(integration, run, now)
+    detail, since = integration.problem_detail or "", integration.problem_since
+    if integration.problem == Problem.NEEDS_KEY:
+        what_to_do = f"Paste a new {providers[integration.provider].key_name}."
+        return CardState.NEEDS_KEY, Tone.BAD, f"{detail} {what_to_do}", since
+    if integration.problem == Problem.API_CHANGED:
+        return CardState.API_CHANGED, Tone.BAD, f"{detail} Nothing that is stored was changed.", since
     if integration.paused_at is not None:
-        return "Paused", "warn", "Nothing is read until you resume it.", integration.paused_at
+        return CardState.PAUSED, Tone.WARN, "There are no daily syncs until you resume it.", integration.paused_at
     last = integration.last_success_at
     if last is None or now - last > OVERDUE_AFTER:
-        return "Overdue", "bad", f"No sync has come through for a day. {_NO_WORKER}", last or integration.created_at
+        what = f"There has been no successful sync for more than a day. {_NO_WORKER}"
+        return CardState.OVERDUE, Tone.BAD, what, last or integration.created_at
     if days is None or days.days == days.empty:
-        return "No usage yet", "good", "Today's usage appears tomorrow, after 06:00 UTC.", last
-    return "Up to date", "good", detail, last
+        return CardState.NO_USAGE, Tone.GOOD, "Today's usage appears tomorrow, after 06:00 UTC.", last
+    return CardState.UP_TO_DATE, Tone.GOOD, detail, last
 
 
-_NO_WORKER = "It is overdue. Is a worker running? The page /readyz says what is missing."
+def _open_status(integration: Integration, run: SyncRun, now: datetime) -> _Status:
+    """The same while a sync is under way, or waits."""
+    wanted_at = run.lease_until if run.status == RunStatus.RUNNING else run.next_attempt_at
+    unattended = f"This sync is overdue. {_NO_WORKER}" if wanted_at and now - wanted_at > UNATTENDED_AFTER else ""
+    if run.status == RunStatus.DUE and run.attempt > 0:
+        detail = f"{integration.problem_detail or ''} {unattended}".strip()
+        return CardState.RETRYING, Tone.WARN, detail, integration.problem_since
+    first = run.trigger == Trigger.BACKFILL or integration.last_success_at is None
+    state = CardState.BACKFILLING if first else CardState.SYNCING
+    return state, Tone.BUSY, unattended, run.started_at or run.created_at
+
+
+UNATTENDED_AFTER = timedelta(minutes=2)
+"""After a sync was due, or its worker's lease ended: workers take what is due within seconds."""
+
+_NO_WORKER = "Is a worker running? The page /readyz says what is missing."
 
 
 def integration_page(integration: Integration) -> IntegrationPage:
@@ -242,59 +343,21 @@ def integration_page(integration: Integration) -> IntegrationPage:
     today = utc_now().date()
     period = Period(today - timedelta(days=CALENDAR_DAYS - 1), today)
     covered = select(CoveredDay.day, CoveredDay.state).where(
-        CoveredDay.integration_id == integration.id, period.holds(CoveredDay.day)
+        CoveredDay.integration_id == integration.id, within(CoveredDay.day, period)
     )
     states = {row.day: row.state for row in db.session.execute(covered)}
     history = select(SyncRun).where(SyncRun.integration_id == integration.id).order_by(SyncRun.id.desc())
     runs = list(db.session.execute(history.limit(HISTORY_ROWS)).scalars())
     return IntegrationPage(
         card=card(integration),
-        calendar=[(day, states.get(day, "missing")) for day in period],
+        calendar=[(day, states.get(day, DayState.MISSING)) for day in period],
         runs=runs,
         replies=evidence.counts([run.id for run in runs]),
-        restatements=reports.restated_days([integration.id], HISTORY_ROWS),
-        verdict=reconciliation.verdict([integration], Period.latest(WINDOW_DAYS)),
+        restatements=restatements.restated_days([integration.id], HISTORY_ROWS),
+        verdict=reconciliation.verdict([integration], Period.latest(WINDOW_DAYS, utc_now())),
         keys=db.session.execute(
             select(func.count()).select_from(ApiKey).where(ApiKey.integration_id == integration.id)
         ).scalar_one(),
         no_keys=integration.no_keys,
         no_credits=integration.no_credits,
     )
-
-
-def unseen(user_id: int, workspace_id: int) -> list[Unseen]:
-    """The integrations with days that changed since the user last looked at their pages."""
-    seen = func.coalesce(RestatementSeen.restatement_id, 0)
-    query = (
-        select(
-            Integration.id,
-            Integration.label,
-            func.count(Restatement.day.distinct()),
-            usd_sum(Restatement.usage_before_usd),
-            usd_sum(Restatement.usage_after_usd),
-        )
-        .join(Restatement, Restatement.integration_id == Integration.id)
-        .outerjoin(
-            RestatementSeen,
-            and_(RestatementSeen.integration_id == Integration.id, RestatementSeen.user_id == user_id),
-        )
-        .where(Integration.workspace_id == workspace_id, Integration.removed_at.is_(None), Restatement.id > seen)
-        .group_by(Integration.id, Integration.label)
-        .order_by(Integration.id)
-    )
-    nothing = Decimal(0)
-    rows = db.session.execute(query)
-    return [Unseen(row[0], row[1], row[2], (row[4] or nothing) - (row[3] or nothing)) for row in rows]
-
-
-def look(user_id: int, integration_id: int) -> None:
-    """The user has looked at what changed in an integration so far. Commits if that is news."""
-    query = select(func.max(Restatement.id)).where(Restatement.integration_id == integration_id)
-    latest = db.session.execute(query).scalar()
-    seen = db.session.get(RestatementSeen, (user_id, integration_id))
-    if latest is None or (seen is not None and seen.restatement_id == latest):
-        return
-    db.session.rollback()
-    database.reading.set(False)
-    db.session.merge(RestatementSeen(user_id=user_id, integration_id=integration_id, restatement_id=latest))
-    db.session.commit()

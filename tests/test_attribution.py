@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -14,8 +14,20 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, select, update
 
 from grafient import attribution, ledger, lines
+from grafient.days import Period
 from grafient.extensions import db
-from grafient.models import ApiKey, CostLine, CoveredDay, Integration, KeyLine, Restatement, SyncRun, Workspace, utc_now
+from grafient.models import (
+    ApiKey,
+    CostLine,
+    CoveredDay,
+    Integration,
+    KeyLine,
+    KeyReading,
+    Restatement,
+    SyncRun,
+    Workspace,
+    utc_now,
+)
 from grafient.providers import Activity, BilledLine, ListedKey, Unreachable
 from grafient.providers.openrouter import OpenRouterReader, _Pace
 from grafient.sandbox import NewRow, Sandbox
@@ -231,7 +243,7 @@ class TestSyncs:
         self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(_Pace, "wait", lambda self: None)
-        monkeypatch.setattr("grafient.sync.COMMIT_SECONDS", 0.2)
+        monkeypatch.setattr("grafient.sync.stages.COMMIT_SECONDS", 0.2)
         integration = connect(workspace, sandbox, "many-keys")
         read = OpenRouterReader.key_activity
 
@@ -305,7 +317,7 @@ def test_whatever_is_told_of_the_whole_and_of_keys_the_parts_are_the_whole(
     for key_hash, reply in history:
         activity = Activity(DAY, LAST, reply)
         if key_hash:
-            attribution.record(run.integration_id, {key_hash: activity}, NOW)
+            attribution.record(run.integration_id, {key_hash: activity}, NOW, account_is_whole=False)
         else:
             ledger.record(run.integration_id, run.id, activity, NOW)
         if reply:
@@ -317,7 +329,7 @@ def test_whatever_is_told_of_the_whole_and_of_keys_the_parts_are_the_whole(
 
 
 def record(run: SyncRun, key_hash: str, *found: BilledLine, first: date = DAY, last: date = LAST) -> None:
-    attribution.record(run.integration_id, {key_hash: Activity(first, last, found)}, NOW)
+    attribution.record(run.integration_id, {key_hash: Activity(first, last, found)}, NOW, account_is_whole=True)
 
 
 def unattributed(run: SyncRun) -> list[BilledLine]:
@@ -371,6 +383,62 @@ def test_days_before_a_keys_window_are_left_alone(run: SyncRun) -> None:
     assert len(lines.stored(KeyLine, run.integration_id, KeyLine.key_hash == "key1")) == 2
 
 
+def test_days_that_a_reply_does_not_speak_of_are_left_alone(run: SyncRun) -> None:
+    """A reply with a Date header of last month speaks of the days of its lines alone, not of those between."""
+    between = DAY + timedelta(days=1)
+    record(run, "key1", *(replace(WHOLE, day=day) for day in (DAY, between, LAST)))
+    late, early = LAST + timedelta(days=40), DAY - timedelta(days=40)
+    again = replace(WHOLE, usage_usd=Decimal(7))
+    record(run, "key1", again, replace(again, day=LAST), first=late, last=early)
+    stored = {
+        line.day: line.usage_usd for line in lines.stored(KeyLine, run.integration_id, KeyLine.key_hash == "key1")
+    }
+    assert stored == {DAY: Decimal(7), between: Decimal(5), LAST: Decimal(7)}
+    assert readings(run, "key1") == [Period(DAY, LAST)]
+    record(run, "key1", first=late, last=early)
+    assert len(lines.stored(KeyLine, run.integration_id, KeyLine.key_hash == "key1")) == 3
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_keys_empty_reply_is_believed_if_the_accounts_own_was_whole(run: SyncRun, whole: bool) -> None:
+    record(run, "key1", WHOLE)
+    attribution.record(run.integration_id, {"key1": Activity(DAY, LAST, [])}, NOW, account_is_whole=whole)
+    stored = lines.stored(KeyLine, run.integration_id, KeyLine.key_hash == "key1")
+    assert stored == ([] if whole else [WHOLE])
+
+
+def readings(run: SyncRun, key_hash: str) -> list[Period]:
+    """The days that were read of a key."""
+    mine = KeyReading.integration_id == run.integration_id, KeyReading.key_hash == key_hash
+    query = select(KeyReading.first_day, KeyReading.last_day).where(*mine).order_by(KeyReading.first_day)
+    return [Period(*row) for row in db.session.execute(query)]
+
+
+def test_the_days_that_were_read_of_a_key_are_kept_as_few_intervals(run: SyncRun) -> None:
+    def day(number: int) -> date:
+        return DAY + timedelta(days=number)
+
+    def read(first: int, last: int, now: datetime = NOW + timedelta(days=90)) -> list[Period]:
+        activity = Activity(day(first), day(last), [])
+        attribution.record(run.integration_id, {"key1": activity}, now, account_is_whole=True)
+        return readings(run, "key1")
+
+    assert read(0, 4) == [Period(day(0), day(4))]
+    assert read(1, 3) == [Period(day(0), day(4))]
+    assert read(5, 9) == [Period(day(0), day(9))], "they touch"
+    assert read(12, 14) == [Period(day(0), day(9)), Period(day(12), day(14))], "two days were never read"
+    assert read(8, 20) == [Period(day(0), day(20))]
+    assert readings(run, "key2") == []
+
+
+def test_a_day_counts_as_read_of_a_key_once_it_is_settled(run: SyncRun) -> None:
+    reply, midnight = Activity(DAY, LAST, []), datetime.combine(LAST + timedelta(days=1), time(), tzinfo=UTC)
+    for minutes, last in ((29, LAST - timedelta(days=1)), (30, LAST)):
+        now = midnight + timedelta(minutes=minutes)
+        attribution.record(run.integration_id, {"key1": reply}, now, account_is_whole=True)
+        assert readings(run, "key1") == [Period(DAY, last)]
+
+
 def test_names_follow_the_provider_and_stay_when_a_key_is_gone(run: SyncRun) -> None:
     def listed(*found: ListedKey) -> ApiKey:
         attribution.record_keys(run.integration_id, found, utc_now())
@@ -392,6 +460,8 @@ def test_those_unread_for_longest_are_read_first(run: SyncRun) -> None:
     listed = [ListedKey(f"k{number}", "", disabled=False) for number in range(4)]
     attribution.record_keys(run.integration_id, listed, NOW)
     for key_hash, hours in (("k0", 1), ("k1", 5), ("k2", 3)):
-        attribution.record(run.integration_id, {key_hash: Activity(DAY, LAST, [])}, NOW - timedelta(hours=hours))
+        attribution.record(
+            run.integration_id, {key_hash: Activity(DAY, LAST, [])}, NOW - timedelta(hours=hours), account_is_whole=True
+        )
     assert attribution.to_read(run.integration_id, NOW, NOW) == ["k3", "k1", "k2", "k0"]
     assert attribution.to_read(run.integration_id, NOW - timedelta(hours=2), NOW) == ["k3", "k1", "k2"]

@@ -22,8 +22,9 @@ from sqlalchemy.pool import NullPool
 
 from grafient import create_app, database, evidence, ledger, lines, runs
 from grafient.extensions import db
-from grafient.models import CostLine, CoveredDay, Integration, KeyLine, SyncRun, Workspace
+from grafient.models import CostLine, CoveredDay, Integration, KeyLine, KeyReading, SyncRun, Workspace
 from grafient.providers import Activity, BilledLine
+from grafient.states import Trigger
 from tests.conftest import environ
 from tests.syncing import parts_add_up
 
@@ -55,7 +56,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(context: Flask)
                 ask(db.engine)
         assert db.session.execute(text("SELECT version_num FROM alembic_version")).scalar() == "9999"
     finally:
-        db.session.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+        db.session.execute(text("UPDATE alembic_version SET version_num = '0003'"))
         db.session.commit()
 
 
@@ -123,6 +124,42 @@ def test_an_upgrade_from_the_first_version_keeps_what_was_stored(first_version: 
         assert compare_metadata(migration, db.metadata) == []
 
 
+def test_an_upgrade_finds_out_from_the_evidence_which_days_were_read_for_each_key(first_version: Flask) -> None:
+    """Each reply on a key spoke of the 30 days before it, if it was a whole one; a day with a line was read too."""
+    flask_migrate.upgrade(directory=str(database.MIGRATIONS), revision="0002")
+    key, line = (
+        {"name": "n", "disabled": False, "read_at": None},
+        "INSERT INTO key_line (integration_id, day, permaslug, ",
+    )
+    line += (
+        "endpoint_id, host, key_hash, model, usage_usd) VALUES (7, :day, 'p', 'e', 'h', :hash, 'm', '1.000000000000')"
+    )
+    for key_hash in ("aaa", "bbb", "ccc"):
+        insert = "INSERT INTO api_key (integration_id, key_hash, name, disabled) VALUES (7, :hash, :name, :disabled)"
+        db.session.execute(text(insert), {"hash": key_hash} | key)
+    for key_hash, day in (("aaa", "2026-06-30"), ("bbb", "2026-03-01"), ("bbb", "2026-03-02"), ("bbb", "2026-03-04")):
+        db.session.execute(text(line), {"hash": key_hash, "day": day})
+    for number in range(120):  # more than are read at a time
+        _reply(f"GET /models?page={number}", "2026-07-01 06:00:00", b"{}")
+    _reply("GET /activity?api_key_hash=aaa", "2026-06-15 06:00:00", b'{"data": []}')
+    _reply("GET /activity?api_key_hash=aaa", "2026-07-01 06:00:00", b'{"data": []}')
+    _reply("GET /activity?api_key_hash=aaa", "2026-09-01 06:00:00", b'{"error": {"code": 400}}')
+    _reply("GET /activity?api_key_hash=ccc", "2026-07-01 06:00:00", b"cut of")
+    db.session.commit()
+    database.upgrade(db.engine)
+    found = db.session.execute(select(KeyReading.key_hash, KeyReading.first_day, KeyReading.last_day))
+    assert sorted(map(tuple, found)) == [
+        ("aaa", date(2026, 5, 16), date(2026, 6, 30)),
+        ("bbb", date(2026, 3, 1), date(2026, 3, 2)),
+        ("bbb", date(2026, 3, 4), date(2026, 3, 4)),
+    ]
+
+
+def _reply(request: str, received_at: str, body: bytes) -> None:
+    statement = "INSERT INTO raw_reply (run_id, request, received_at, body) VALUES (4, :request, :at, :body)"
+    db.session.execute(text(statement), {"request": request, "at": received_at, "body": gzip.compress(body)})
+
+
 COVERED = select(CoveredDay.day, CoveredDay.state, CoveredDay.source)
 
 
@@ -130,7 +167,7 @@ def test_an_upgraded_database_goes_on_where_it_was(first_version: Flask) -> None
     database.upgrade(db.engine)
     db.session.execute(delete(SyncRun).where(SyncRun.id == 4))
     if db.engine.dialect.name == "sqlite":
-        runs.request(7, "manual")
+        runs.request(7, Trigger.MANUAL)
         assert db.session.execute(select(func.max(SyncRun.id))).scalar_one() == 5, "no id is used twice"
     day = Activity(date(2026, 6, 1), date(2026, 6, 1), [BilledLine(date(2026, 6, 1), "p", "e", "h", "m", Decimal(2))])
     assert ledger.record(7, 3, day, datetime(2026, 6, 3, 6, tzinfo=UTC)).days_restated == 1

@@ -164,7 +164,7 @@ def test_a_key_for_what_was_removed_meanwhile_is_not_stored(
         return info
 
     monkeypatch.setattr(integrations, "check", slow_check)
-    with pytest.raises(Refused, match="removed meanwhile"):
+    with pytest.raises(Refused, match="removed in the meantime"):
         integrations.replace_key(integration, sandbox.key("lively-again"))
     db.session.rollback()
     assert db.session.execute(select(Integration.key_ciphertext)).scalar() is None

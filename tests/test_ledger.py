@@ -18,6 +18,7 @@ from grafient.ledger import compare
 from grafient.models import CostLine, CoveredDay, Integration, KeyLine, Restatement, SyncRun, Workspace
 from grafient.money import usd_sum
 from grafient.providers import Activity, BilledLine
+from grafient.states import DayState, Source
 
 FIRST = date(2026, 6, 1)
 LAST = date(2026, 6, 6)
@@ -99,7 +100,7 @@ def test_the_same_reply_again_changes_nothing(reply: list[BilledLine]) -> None:
 def test_what_becomes_known_is_added_and_is_no_restatement() -> None:
     old = BilledLine(FIRST, "a", "", "h", "m", Decimal(1), requests=5)
     new = replace(old, cached_tokens=7)
-    changes = compare([old], {FIRST: "final"}, Activity(FIRST, FIRST, [new]), NOW)
+    changes = compare([old], {FIRST: DayState.FINAL}, Activity(FIRST, FIRST, [new]), NOW)
     assert changes.changed == [(old, new)]
     assert (changes.restated, changes.states) == ([], {})
 
@@ -107,9 +108,9 @@ def test_what_becomes_known_is_added_and_is_no_restatement() -> None:
 def test_what_is_no_longer_told_stays_known_unless_the_rest_changed() -> None:
     old = BilledLine(FIRST, "a", "", "h", "m", Decimal(1), requests=5, cached_tokens=7)
     fewer = replace(old, cached_tokens=None)
-    assert compare([old], {FIRST: "final"}, Activity(FIRST, FIRST, [fewer]), NOW).changed == []
+    assert compare([old], {FIRST: DayState.FINAL}, Activity(FIRST, FIRST, [fewer]), NOW).changed == []
     other = replace(fewer, usage_usd=Decimal(2))
-    assert compare([old], {FIRST: "final"}, Activity(FIRST, FIRST, [other]), NOW).changed == [(old, other)]
+    assert compare([old], {FIRST: DayState.FINAL}, Activity(FIRST, FIRST, [other]), NOW).changed == [(old, other)]
 
 
 def test_days_before_the_window_are_left_alone(run: SyncRun, context: Flask) -> None:
@@ -125,7 +126,7 @@ DAY = date(2026, 6, 3)
 EARLY = datetime(2026, 6, 4, 0, 10, tzinfo=UTC)
 
 
-def record(run: SyncRun, now: datetime, *found: BilledLine, source: str = "activity") -> ledger.Recorded:
+def record(run: SyncRun, now: datetime, *found: BilledLine, source: Source = Source.ACTIVITY) -> ledger.Recorded:
     """Write a reply about DAY alone."""
     return ledger.record(run.integration_id, run.id, Activity(DAY, DAY, found), now, source)
 
@@ -156,8 +157,8 @@ def test_what_was_provisional_by_analytics_is_replaced_and_was_not_restated(
     run: SyncRun, found: list[BilledLine]
 ) -> None:
     other = BilledLine(DAY + timedelta(days=1), "p", "e", "h", "m", Decimal(9))
-    record(run, EARLY - timedelta(hours=9), BilledLine(DAY, "p", "", "", "m", Decimal("0.7")), source="analytics")
-    assert states() == {DAY: ("provisional", "analytics")}
+    record(run, EARLY - timedelta(hours=9), BilledLine(DAY, "p", "", "", "m", Decimal("0.7")), source=Source.ANALYTICS)
+    assert states() == {DAY: ("provisional", Source.ANALYTICS)}
     reply = Activity(DAY, other.day, [*found, other])
     recorded = ledger.record(run.integration_id, run.id, reply, NOW)
     assert (recorded.lines_changed, recorded.lines_removed, recorded.days_restated) == (0, 0, 0)
@@ -171,25 +172,25 @@ def test_analytics_speaks_only_of_days_that_are_not_settled(run: SyncRun) -> Non
     mine = BilledLine(settled, "p", "e", "h", "m", Decimal(5))
     ledger.record(run.integration_id, run.id, Activity(settled, settled, [mine]), NOW)
     told = [BilledLine(day, "p", "", "", "m", Decimal(7)) for day in (settled, gap, open_day)]
-    recorded = ledger.record(run.integration_id, run.id, Activity(FIRST, open_day, told), NOW, "analytics")
+    recorded = ledger.record(run.integration_id, run.id, Activity(FIRST, open_day, told), NOW, Source.ANALYTICS)
     assert (recorded.lines_added, recorded.days_restated) == (2, 0)
     assert set(lines.stored(CostLine, run.integration_id)) == {mine, *told[1:]}
     found = states()
-    assert (found[settled], found[gap]) == (("final", "activity"), ("final", "analytics"))
-    assert found[open_day] == ("provisional", "analytics")
-    assert found[LAST] == ("no_usage", "analytics")
+    assert (found[settled], found[gap]) == (("final", "activity"), ("final", Source.ANALYTICS))
+    assert found[open_day] == ("provisional", Source.ANALYTICS)
+    assert found[LAST] == ("no_usage", Source.ANALYTICS)
 
 
 def test_what_analytics_has_settled_it_does_not_change(run: SyncRun) -> None:
     first = BilledLine(DAY, "p", "", "", "m", Decimal(1))
-    record(run, NOW, first, source="analytics")
-    recorded = record(run, NOW, replace(first, usage_usd=Decimal(2)), source="analytics")
+    record(run, NOW, first, source=Source.ANALYTICS)
+    recorded = record(run, NOW, replace(first, usage_usd=Decimal(2)), source=Source.ANALYTICS)
     assert (recorded.lines_changed, recorded.days_restated, stored(run)) == (0, 0, {first})
 
 
 def test_activity_that_corrects_what_analytics_has_settled_restates_it(run: SyncRun) -> None:
     exact = BilledLine(DAY, "p", "e", "h", "m", Decimal("1.0000001"))
-    record(run, NOW, BilledLine(DAY, "p", "", "", "m", Decimal(1)), source="analytics")
+    record(run, NOW, BilledLine(DAY, "p", "", "", "m", Decimal(1)), source=Source.ANALYTICS)
     assert record(run, NOW, exact).days_restated == 1
     assert states() == {DAY: ("restated", "activity")}
     assert stored(run) == {exact}
@@ -197,9 +198,9 @@ def test_activity_that_corrects_what_analytics_has_settled_restates_it(run: Sync
 
 def test_the_silence_of_analytics_erases_nothing(run: SyncRun) -> None:
     half = BilledLine(DAY, "p", "", "", "m", Decimal(1))
-    record(run, EARLY - timedelta(hours=9), half, source="analytics")
-    assert record(run, NOW, source="analytics").silent
-    assert (states(), stored(run)) == ({DAY: ("provisional", "analytics")}, {half})
+    record(run, EARLY - timedelta(hours=9), half, source=Source.ANALYTICS)
+    assert record(run, NOW, source=Source.ANALYTICS).silent
+    assert (states(), stored(run)) == ({DAY: ("provisional", Source.ANALYTICS)}, {half})
 
 
 def test_what_is_called_by_its_permaslug_gets_the_plainest_of_its_names(run: SyncRun) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import StatementError
 
 from grafient.extensions import db
 from grafient.models import CostLine, Integration, Workspace
-from grafient.money import usd, usd_sum
+from grafient.money import places, usd, usd_sum
 
 amounts = st.decimals("-99999999.999999999999", "99999999.999999999999", places=12)
 
@@ -90,3 +90,9 @@ def test_usd_rounds_half_to_even_at_twelve_decimals() -> None:
 def test_usd_refuses_what_is_no_amount(wrong: str) -> None:
     with pytest.raises(ValueError, match="not an amount"):
         usd(Decimal(wrong))
+
+
+def test_places_are_the_most_that_one_of_them_has() -> None:
+    assert places([]) == places([None]) == places([0]) == 2
+    assert places([Decimal("1.250000000000"), None, Decimal("0.1234"), 0]) == 4
+    assert places([Decimal(100), Decimal("1E-7")]) == 7

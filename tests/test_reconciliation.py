@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import select, update
 
 from grafient import reconciliation
+from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import CoveredDay, CreditReading, DayCheck, Integration, Workspace
-from grafient.periods import Period
 from grafient.reconciliation import ROUNDED_USD, Verdict
 from grafient.sandbox import Sandbox
 from tests.syncing import MICRO, NOON, again, at, days, later, leave_out_keys, on_sqlite, synced, window, with_the_year
@@ -107,7 +107,7 @@ class TestDays:
         assert (found.state, found.days, found.difference_usd) == ("unverified", [], 0)
         said = (integration.no_history or "").rstrip(".")
         assert said
-        assert found.why == f"0 of 30 days agree with a second count; 30 have no second count: {said}."
+        assert found.why == f"0 of 30 days agree with analytics; 30 have nothing to compare with: {said}."
 
     @on_sqlite
     def test_what_is_known_from_analytics_alone_is_not_verified_by_it(
@@ -116,7 +116,7 @@ class TestDays:
         integration = synced(with_the_year(workspace), sandbox)
         found = verdict(TODAY - timedelta(days=365), TODAY - timedelta(days=1), integration)
         assert (found.state, found.asked, found.agreeing) == ("unverified", 365, 30)
-        assert "30 of 365 days agree with a second count; 335 are known from analytics alone" in found.why
+        assert "30 of 365 days agree with analytics; 335 are known from analytics only" in found.why
 
     @on_sqlite
     def test_a_day_of_the_window_that_only_analytics_told_of_is_not_verified(
@@ -128,7 +128,7 @@ class TestDays:
         db.session.commit()
         found = verdict(*window(sandbox), integration)
         assert (found.state, found.agreeing) == ("unverified", 29)
-        assert "from analytics alone" in found.why
+        assert "from analytics only" in found.why
 
     def test_today_and_missing_days_are_not_verified(self, workspace: Workspace, sandbox: Sandbox) -> None:
         integration = synced(workspace, sandbox)

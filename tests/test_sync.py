@@ -21,6 +21,7 @@ from grafient.providers.http import Reply
 from grafient.providers.openrouter import OpenRouterReader, _Pace
 from grafient.providers.openrouter.calls import Calls
 from grafient.sandbox import Sandbox
+from grafient.sync import stages
 from grafient.vault import Vault
 from tests.syncing import (
     NOON,
@@ -558,7 +559,7 @@ class TestBeyondTheCosts:
         self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as hurried:
-            hurried.setattr(sync, "MOST_SECONDS", 0)
+            hurried.setattr(stages, "MOST_SECONDS", 0)
             integration = synced(with_the_year(workspace), sandbox)
         run = last_run(integration)
         assert (run.status, len(states())) == ("done", 31)
@@ -602,7 +603,7 @@ class TestOnTheWay:
 
         integration = connect(with_the_year(workspace), sandbox)
         monkeypatch.setattr(Calls, "_once", watched)
-        monkeypatch.setattr(sync, "COMMIT_SECONDS", 0)
+        monkeypatch.setattr(stages, "COMMIT_SECONDS", 0)
         assert run_due() == 1
         count = len(sandbox.account("lively").keys(sandbox.today))
         assert seen == [
@@ -627,7 +628,7 @@ class TestOnTheWay:
         once = Calls._once
         lost = []
         connect(with_the_year(workspace), sandbox)
-        monkeypatch.setattr(sync, "COMMIT_SECONDS", 0)
+        monkeypatch.setattr(stages, "COMMIT_SECONDS", 0)
         with time_machine.travel(NOON + timedelta(minutes=1), tick=True) as clock:
 
             def slow(self: Calls, request: str, send: Any) -> Reply:

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import delete, select
 
-from grafient import integrations, reconciliation, reports, runs, sync
-from grafient.coverage import Query
+from grafient import integrations, reconciliation, runs, sync
+from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import (
     UNATTRIBUTED,
@@ -41,10 +41,11 @@ from grafient.models import (
     Workspace,
     utc_now,
 )
-from grafient.periods import Period
 from grafient.providers import ProviderError
 from grafient.providers.http import Reply
 from grafient.providers.openrouter import _Pace, calls
+from grafient.query import Group, Query
+from grafient.reports import breakdown, dashboard, ledger, statement
 from grafient.sandbox import ActivityRow, NewRow, Sandbox
 
 SEARCH = int(os.environ.get("GRAFIENT_SEARCH", "0"))
@@ -677,28 +678,29 @@ class Grafient(RuleBasedStateMachine):
     def pages_agree_with_the_ledger(self) -> None:
         """Whatever page a figure is on, it is the sum of the settled days' lines, and no other days'."""
         today = utc_now().date()
-        self._check_page(Query(self.workspace_id, Period.latest(30)), "model", "key")
-        self._check_page(Query(self.workspace_id, Period.latest(365)), "host")
-        self._check_page(Query(self.workspace_id, Period(today - timedelta(days=1), today)), "key")
+        now = utc_now()
+        self._check_page(Query(self.workspace_id, Period.latest(30, now)), Group.MODEL, Group.KEY)
+        self._check_page(Query(self.workspace_id, Period.latest(365, now)), Group.HOST)
+        self._check_page(Query(self.workspace_id, Period(today - timedelta(days=1), today)), Group.KEY)
         db.session.rollback()
 
-    def _check_page(self, query: Query, *groups: str) -> None:
+    def _check_page(self, query: Query, *groups: Group) -> None:
         settled = [day for day in query.period if self.model.states.get(day) in SETTLED]
         lines = [line for day in settled for line in self.model.lines.get(day, {}).values()]
         total = sum((line["usage_usd"] for line in lines), Decimal(0)) if settled else None
         for group in groups:
-            dashboard = reports.dashboard(query, group)
-            breakdown = reports.breakdown(query, group, "usage_usd", True)
-            assert dashboard.total_usd == breakdown.total_usd == total, query.period
-            assert dashboard.coverage.covered == breakdown.coverage.covered == len(settled)
-            shown = [day.total_usd for day in dashboard.days if day.state in SETTLED and day.day in query.period]
+            page = dashboard.report(query, group)
+            table = breakdown.report(query, group, "usage_usd", True)
+            assert page.total_usd == table.total_usd == total, query.period
+            assert page.coverage.covered == table.coverage.covered == len(settled)
+            shown = [day.total_usd for day in page.days if day.state in SETTLED and day.day in query.period]
             assert sum(shown, Decimal(0)) == (total or 0)
-            assert sum((row.usage_usd for row in breakdown.rows), Decimal(0)) == (total or 0)
-            assert {day.day: day.state for day in dashboard.days if day.day in query.period} == {
+            assert sum((row.usage_usd for row in table.rows), Decimal(0)) == (total or 0)
+            assert {day.day: day.state for day in page.days if day.day in query.period} == {
                 day: self.model.states.get(day, "missing") for day in query.period
             }
-        assert reports.statement(query).total_usd == total
-        exported = [row for row in reports.ledger(query) if row[-1] in SETTLED]
+        assert statement.report(query).total_usd == total
+        exported = [row for row in ledger.rows(query) if row[-1] in SETTLED]
         assert sum((row[6] for row in exported), Decimal(0)) == (total or 0)
         assert len(exported) == len(lines)
 
@@ -723,13 +725,13 @@ class Grafient(RuleBasedStateMachine):
     def _is_the_bill(self) -> None:
         """What the provider counts in three ways, and counts right, differs nowhere."""
         integration = db.session.get_one(Integration, self.integration_id)
-        found = reconciliation.verdict([integration], Period.latest(30))
+        found = reconciliation.verdict([integration], Period.latest(30, utc_now()))
         if not self.model.silent:
             assert not found.differing
         unknown = select(CreditReading.id).where(CreditReading.today_usd.is_(None))
         if not self.edited and db.session.execute(unknown).first() is None:
             for days in (30, 365):
-                found = reconciliation.verdict([integration], Period.latest(days))
+                found = reconciliation.verdict([integration], Period.latest(days, utc_now()))
                 assert all(span.agrees for span in found.spans), found.spans
         db.session.rollback()
 

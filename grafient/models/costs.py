@@ -100,14 +100,9 @@ class KeyReading(Base):
     """
 
     __tablename__ = "key_reading"
-    __table_args__ = (
-        ForeignKeyConstraint(
-            ["integration_id", "key_hash"], ["api_key.integration_id", "api_key.key_hash"], ondelete="CASCADE"
-        ),
-        {"sqlite_with_rowid": False},
-    )
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
-    integration_id: Mapped[int] = mapped_column(primary_key=True)
+    integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"), primary_key=True)
     key_hash: Mapped[str] = mapped_column(String(128), primary_key=True)
     first_day: Mapped[date] = mapped_column(primary_key=True)
     last_day: Mapped[date]

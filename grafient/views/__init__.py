@@ -11,8 +11,8 @@ from werkzeug.exceptions import HTTPException
 
 from grafient import database
 from grafient.config import Settings
-from grafient.periods import BadPeriod
 from grafient.views import accounts, costs, formats, health, integrations
+from grafient.views.addresses import BadPeriod
 
 _CONTENT_SECURITY_POLICY = "; ".join(
     (

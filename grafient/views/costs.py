@@ -1,44 +1,47 @@
-"""Dashboard, Breakdown, and their exports: one query in the address, shared by all four."""
+"""Dashboard, Breakdown, statements, and their exports."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import date, timedelta
-from decimal import Decimal
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
-from flask import Blueprint, Response, abort, render_template, request, stream_with_context
+from flask import Blueprint, abort, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user
 
-from grafient import database, periods, reports, status
-from grafient.coverage import Query, choices
+from grafient import restatements, status
+from grafient.days import ONE_DAY
 from grafient.models import UNATTRIBUTED, utc_now
-from grafient.periods import Period
-from grafient.reports import Tally
+from grafient.query import Group, Query, key_choices
+from grafient.reports import breakdown as breakdowns
+from grafient.reports import dashboard as dashboards
+from grafient.reports import ledger
+from grafient.reports import statement as statements
+from grafient.reports.breakdown import Breakdown
+from grafient.reports.dashboard import Dashboard
+from grafient.reports.parts import Filters
+from grafient.views import addresses, csv
+from grafient.views.formats import key_names
 
 blueprint = Blueprint("costs", __name__)
-
-_FILTERS = ("days", "from", "to", "integration", "host", "key", "q", "group", "byok")
-NO_KEY = "unattributed"
-"""In the address, for what no key explains."""
 
 
 @blueprint.get("/")
 @auth_required("session")
 def dashboard() -> ResponseReturnValue:
     """What the period cost."""
-    query = _query()
+    query = addresses.query()
+    found = dashboards.report(query, addresses.group())
     return render_template(
         "dashboard/index.html",
-        dashboard=reports.dashboard(query, _group()),
-        backfilling=status.backfilling(query.workspace_id),
-        unseen=status.unseen(current_user.id, query.workspace_id),
-        query=_args(),
-        periods=periods.PERIODS,
-        today=utc_now().date(),
+        dashboard=found,
+        backfilling=any(row.last_success_at is None for row in found.providers)
+        and status.backfilling(query.workspace_id),
+        unseen=restatements.unseen(current_user.id, query.workspace_id),
+        who=next((row.provider_name for row in found.providers), "The provider"),
+        labels={row.integration_id: row.label for row in found.providers} if len(found.providers) > 1 else {},
+        **_shared("costs.dashboard", query, found, addresses.kept()),
     )
 
 
@@ -46,17 +49,20 @@ def dashboard() -> ResponseReturnValue:
 @auth_required("session")
 def breakdown() -> ResponseReturnValue:
     """The same per model, host or key, sorted and filtered."""
-    group = _group()
+    query, group, kept = addresses.query(), addresses.group(), addresses.kept()
     sort, descending = _sort(group)
+    found = breakdowns.report(query, group, sort, descending)
+    direction = "desc" if descending else "asc"
+    sorted_address = kept if (sort, direction) == ("usage_usd", "desc") else kept | {"sort": sort, "dir": direction}
     return render_template(
         "dashboard/breakdown.html",
-        breakdown=reports.breakdown(_query(), group, sort, descending),
-        query=_args(),
-        periods=periods.PERIODS,
-        today=utc_now().date(),
+        breakdown=found,
         sort=sort,
-        direction="desc" if descending else "asc",
-        limit=reports.BREAKDOWN_ROWS,
+        direction=direction,
+        directions=lambda name: _next_direction(name, group, sort, descending),
+        limit=breakdowns.MOST_ROWS,
+        filtered=query.is_filtered or query.integration_id is not None,
+        **_shared("costs.breakdown", query, found, sorted_address),
     )
 
 
@@ -64,44 +70,61 @@ def breakdown() -> ResponseReturnValue:
 @auth_required("session")
 def breakdown_csv() -> ResponseReturnValue:
     """The breakdown's rows, all of them. A figure of which a part is unknown is empty: it is not a total."""
-    query, group = _query(), _group()
-    found = reports.breakdown(query, group, *_sort(group), limit=None)
-    columns = (*((group, "key_hash") if group == "key" else (group,)), *reports.FIGURES, "days_covered", "days_asked")
-    covered = [found.coverage.covered, found.coverage.asked]
+    query, group = addresses.query(), addresses.group()
+    found = breakdowns.report(query, group, *_sort(group), limit=None)
+    names = (group, "key_hash") if group == Group.KEY else (group,)
+    covered = found.coverage
+    ends = {
+        "days_covered": covered.covered,
+        "days_asked": covered.asked,
+        "integrations_covered": covered.counted,
+        "integrations_asked": covered.integrations,
+    }
     cells = (
-        [row.name, *([row.id] if group == "key" else []), *(getattr(row, name) for name in reports.FIGURES), *covered]
+        [row.name, row.id][: len(names)] + [getattr(row, name) for name in breakdowns.FIGURES] + list(ends.values())
         for row in found.rows
     )
-    return _csv("breakdown", query.period, columns, cells)
+    return csv.download("breakdown", query.period, (*names, *breakdowns.FIGURES, *ends), cells)
 
 
 @blueprint.get("/ledger.csv")
 @auth_required("session")
 def ledger_csv() -> ResponseReturnValue:
     """Every cost line of the period, exact."""
-    query = _query()
-    return _csv("ledger", query.period, reports.LEDGER_COLUMNS, reports.ledger(query))
+    query = addresses.query()
+    return csv.download("ledger", query.period, ledger.COLUMNS, ledger.rows(query))
 
 
 @blueprint.get("/statement")
 @auth_required("session")
 def statement() -> ResponseReturnValue:
     """A month, to be printed: by default the last one that is over."""
-    today = utc_now().date()
-    month = request.args.get("month") or f"{today.replace(day=1) - timedelta(days=1):%Y-%m}"
-    period = Period.month(month)
-    query = Query(current_user.workspace_id, period, _integration())
-    following = period.last + timedelta(days=1)
+    period = addresses.month(request.args.get("month", ""))
+    query = Query(current_user.workspace_id, period, addresses.integration())
+    found = statements.report(query)
+    following = period.last + ONE_DAY
+    chosen = [choice for choice in found.integrations if query.integration_id in (None, choice.id)]
+    spent_by = {total.id for total in found.keys}
     return render_template(
         "dashboard/statement.html",
-        statement=reports.statement(query),
-        keys=reports.keys(query.workspace_id),
-        month=month,
-        previous=period.first - timedelta(days=1),
-        following=following if following <= today else None,
+        statement=found,
+        names=key_names(key for key in key_choices(query.workspace_id) if key.key_hash in spent_by),
+        month=f"{period.first:%Y-%m}",
+        previous=period.first - ONE_DAY,
+        following=following if following <= utc_now().date() else None,
         integration=query.integration_id,
+        sole=chosen[0] if len(chosen) == 1 else None,
+        labels={choice.id: choice.label for choice in chosen} if len(chosen) > 1 else {},
+        linked=_linked(found.integrations),
+        here={"from": period.first.isoformat(), "to": period.last.isoformat(), "integration": query.integration_id},
         printed_at=utc_now(),
     )
+
+
+@blueprint.app_template_filter()
+def with_group(args: Mapping[str, str], group: Group) -> dict[str, str]:
+    """An address's filters, added up by that; models are what is shown without asking."""
+    return dict(args) if group == Group.MODEL else {**args, "group": group}
 
 
 @blueprint.app_template_filter()
@@ -110,99 +133,58 @@ def without(args: Mapping[str, str], *names: str) -> dict[str, str]:
     return {name: value for name, value in args.items() if name not in names}
 
 
-def _query() -> Query:
-    return Query(
-        workspace_id=current_user.workspace_id,
-        period=Period.parse(request.args),
-        integration_id=_integration(),
-        host=_text("host") or None,
-        model=_text("q").strip() or None,
-        key=_key(),
-        byok=request.args.get("byok") == "1",
-    )
+def _shared(endpoint: str, query: Query, found: Dashboard | Breakdown, kept: Mapping[str, str]) -> dict[str, Any]:
+    """What the templates that both pages include need. ``kept``: all that the address has, its sort included."""
+    filters: Filters = found.filters
+    names = key_names(filters.keys)
+    return {
+        "endpoint": endpoint,
+        "found": found,
+        "filters": filters,
+        "query": addresses.kept(),
+        "kept": kept,
+        "lengths": addresses.LENGTHS,
+        "period": found.period,
+        "coverage": found.coverage,
+        "with_byok": query.byok,
+        "parted": query.is_filtered,
+        "names": names,
+        "narrowed": _narrowed(query, filters, names),
+        "linked": _linked(filters.integrations),
+        "today": utc_now().date(),
+        "oldest_in_window": utc_now().date() - timedelta(days=status.WINDOW_DAYS),
+    }
 
 
-def _key() -> str | None:
-    """An API key's hash, what no key explains, or None for all. One that nobody has simply has no costs."""
-    text = _text("key")
-    return UNATTRIBUTED if text == NO_KEY else text or None
+def _narrowed(query: Query, filters: Filters, names: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What is filtered by, as words and a name that may be empty."""
+    parts = [("the integration", one.label) for one in filters.integrations if one.id == query.integration_id]
+    if query.host is not None:
+        parts.append(("the host", query.host))
+    if query.key == UNATTRIBUTED:
+        parts.append(("unattributed costs", ""))
+    elif query.key is not None:
+        parts.append(("the API key", names.get(query.key, query.key)))
+    if query.model is not None:
+        parts.append(("models containing", f"“{query.model}”"))
+    return parts
 
 
-def _group() -> str:
-    group = request.args.get("group") or "model"
-    if group not in reports.GROUPS:
-        abort(400)
-    return group
+def _linked(choices: Any) -> list[int]:
+    """The integrations that have pages: those that were not removed."""
+    return [choice.id for choice in choices if not choice.removed]
 
 
-def _text(name: str) -> str:
-    """A filter as it stands in the address; 400 with a NUL in it, which no database has."""
-    value = request.args.get(name, "")
-    if "\0" in value:
-        abort(400)
-    return value
+def _next_direction(name: str, group: Group, sort: str, descending: bool) -> str:
+    """Which way a click on a column's head sorts: names from A on and figures from the largest, then the other way."""
+    if name == sort:
+        return "asc" if descending else "desc"
+    return "asc" if name == group else "desc"
 
 
-def _integration() -> int | None:
-    """The integration asked for; 404 where it is not the user's own."""
-    text = request.args.get("integration", "")
-    if not text:
-        return None
-    own = {str(choice.id): choice.id for choice in choices(current_user.workspace_id)}
-    if text not in own:
-        abort(404)
-    return own[text]
-
-
-def _args() -> dict[str, str]:
-    """The filters as they stand in the address, for links that keep them."""
-    return {name: request.args[name] for name in _FILTERS if request.args.get(name)}
-
-
-def _sort(group: str) -> tuple[str, bool]:
+def _sort(group: Group) -> tuple[str, bool]:
     sort = request.args.get("sort") or "usage_usd"
     direction = request.args.get("dir") or ("asc" if sort == group else "desc")
-    if sort not in (group, *reports.FIGURES) or direction not in ("asc", "desc"):
+    if sort not in (group, *breakdowns.FIGURES) or direction not in ("asc", "desc"):
         abort(400)
     return sort, direction == "desc"
-
-
-def _csv(name: str, period: Period, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Response:
-    filename = f"grafient-{name}-{period.first}-{period.last}.csv"
-    return Response(
-        stream_with_context(_csv_lines(columns, rows)),
-        mimetype="text/csv",
-        headers={"Content-Disposition": f"attachment; filename={filename}"},
-    )
-
-
-def _csv_lines(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
-    """RFC 4180, in portions of about 64 KiB."""
-    database.reading.set(True)  # a stream goes on after its request, and must keep no writer out
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([_cell(value) for value in row])
-        if buffer.tell() > 64 * 1024:
-            yield buffer.getvalue()
-            buffer.seek(0)
-            buffer.truncate()
-    yield buffer.getvalue()
-
-
-def _cell(value: Any) -> str:
-    """Exact digits, ISO days, unknown empty, and no text that a spreadsheet would run as a formula.
-
-    https://owasp.org/www-community/attacks/CSV_Injection
-    """
-    if isinstance(value, Tally):
-        value = value.known if value.complete else None
-    if value is None:
-        return ""
-    if isinstance(value, Decimal):
-        return f"{value.normalize():f}" if value else "0"
-    if isinstance(value, (int, date)):
-        return str(value)
-    text = str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text

@@ -10,9 +10,12 @@ from typing import Any
 
 from flask import Flask
 
+from grafient.days import Period
 from grafient.models import UNATTRIBUTED
-from grafient.periods import Period
-from grafient.reports import Change, KeyChoice
+from grafient.query import Group, KeyChoice
+from grafient.restatements import Change
+from grafient.states import DayState, Stage
+from grafient.status import Brought, Card
 
 UNKNOWN = "—"
 MINUS = "−"
@@ -36,7 +39,6 @@ def register(app: Flask) -> None:
         usd_parts,
         usd_exact,
         exact_parts,
-        places,
         plain,
         whole,
         compact,
@@ -52,8 +54,17 @@ def register(app: Flask) -> None:
         duration,
         key_names,
         differences,
+        day_state,
+        day_state_meaning,
+        group_one,
+        group_many,
+        group_head,
+        group_unknown,
+        card_progress,
+        brought,
     ):
         app.add_template_filter(filter_)
+    app.jinja_env.globals["groups"] = list(Group)
 
 
 def usd(amount: Decimal | int | None, signed: bool = False) -> str:
@@ -87,11 +98,6 @@ def exact_parts(amount: Decimal | int | None, decimals: int = 2, signed: bool = 
     return f"{'+' if signed and value > 0 else _sign(value)}${int(dollars):,}.{rest[:2]}", rest[2:]
 
 
-def places(amounts: Iterable[Decimal | int | None]) -> int:
-    """The most decimals that one of these has, and at least two: a column of all of them lines up."""
-    return max([2, *(len(plain(amount).partition(".")[2]) for amount in amounts if amount is not None)])
-
-
 def plain(number: Decimal | int) -> str:
     """For a machine: all digits, no exponent, no separators, nothing superfluous."""
     value = _decimal(number)
@@ -122,17 +128,17 @@ def compact(number: Decimal | int | None) -> str:
 
 
 def percent(fraction: Decimal | None, signed: bool = False) -> str:
-    """``12.4 %`` of a fraction. A part does not round to nothing, nor to the whole: ``<0.1 %``, ``>99.9 %``."""
+    """``12.4%`` of a fraction. A part does not round to nothing, nor to the whole: ``<0.1%``, ``>99.9%``."""
     if fraction is None:
         return UNKNOWN
     value = _decimal(fraction)
     size = _rounded(value.copy_abs().scaleb(2, _EXACT), -1)
     sign = "+" if signed and value > 0 else _sign(value)
     if value and not size:
-        return f"{sign}<0.1{NBSP}%"
+        return f"{sign}<0.1%"
     if size == 100 and not signed and value.copy_abs() < 1:
-        return f"{sign}>99.9{NBSP}%"
-    return f"{sign}{size:,f}{NBSP}%"
+        return f"{sign}>99.9%"
+    return f"{sign}{size:,f}%"
 
 
 def day(value: date | None) -> str:
@@ -164,9 +170,9 @@ def month(value: date, short: bool = False) -> str:
     return f"{name[:3] if short else name} {value.year}"
 
 
-def by_month(entries: Iterable[tuple[date, str]]) -> list[tuple[date, Sequence[tuple[date, str] | None]]]:
+def by_month(entries: Iterable[tuple[date, DayState]]) -> list[tuple[date, Sequence[tuple[date, DayState] | None]]]:
     """Entries of days as a row for each month: its first day, and a cell for each of 31 days."""
-    rows: dict[date, list[tuple[date, str] | None]] = {}
+    rows: dict[date, list[tuple[date, DayState] | None]] = {}
     for entry in entries:
         rows.setdefault(entry[0].replace(day=1), [None] * 31)[entry[0].day - 1] = entry
     return list(rows.items())
@@ -212,6 +218,85 @@ def key_names(keys: Iterable[KeyChoice]) -> dict[str, str]:
         twice = f" {key_hash[:8]}" if count[key.name] > 1 or not key.name.strip() else ""
         names[key_hash] = f"{name}{twice}{' (deleted)' if key.gone else ''}"
     return names | {UNATTRIBUTED: "Unattributed"}
+
+
+_DAY_STATES = {
+    DayState.FINAL: ("Final", "complete; it has not changed since it was first read"),
+    DayState.PROVISIONAL: ("Provisional", "known so far; it may still grow and is in no total"),
+    DayState.RESTATED: ("Restated", "changed after it was first read; the earlier amounts are kept"),
+    DayState.NO_USAGE: ("No usage", "the provider reported no usage"),
+    DayState.PARTIAL: ("Incomplete", "missing for some of the integrations"),
+    DayState.MISSING: ("Missing", "unknown: it is in no total, and not zero"),
+}
+
+
+def day_state(state: DayState) -> str:
+    """What the state of a day is called."""
+    return _DAY_STATES[state][0]
+
+
+def day_state_meaning(state: DayState) -> str:
+    """What it means, to follow its name."""
+    return _DAY_STATES[state][1]
+
+
+_STAGES = {
+    Stage.COSTS: "Costs of recent days",
+    Stage.CHECKS: "Credits and analytics",
+    Stage.HISTORY: "History",
+    Stage.KEYS: "API keys",
+}
+
+
+def card_progress(card: Card) -> str:
+    """How far the sync of a card is: ``History: 170 of 335 days``."""
+    if card.stage is None:
+        return "Waiting to start"
+    of = f": {whole(card.steps_done)} of {whole(card.steps_asked)}" if card.counts_steps else ""
+    return f"{_STAGES[card.stage]}{of}{' days' if of and card.stage == Stage.HISTORY else ''}"
+
+
+def brought(found: Brought) -> str:
+    """What a sync brought: ``1 new day, $29.07; 3 days changed, +$41.51``, or ``Nothing new``."""
+    if found.is_nothing:
+        return "Nothing new"
+    parts = []
+    if found.days_settled:
+        parts.append(f"{_days(found.days_settled, 'new day')}, {usd(found.settled_usd)}")
+    if found.days_restated:
+        parts.append(f"{_days(found.days_restated, 'day')} changed, {usd(found.restated_usd, signed=True)}")
+    if found.provisional_usd:
+        parts.append(f"today so far {usd(found.provisional_usd, signed=True)}")
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:]
+
+
+def _days(number: int, name: str) -> str:
+    return f"{whole(number)} {name}{'' if number == 1 else 's'}"
+
+
+_GROUPS = {Group.MODEL: ("model", "models"), Group.HOST: ("host", "hosts"), Group.KEY: ("API key", "API keys")}
+
+
+def group_one(group: Group) -> str:
+    """What one thing that costs are added up by is called."""
+    return _GROUPS[group][0]
+
+
+def group_many(group: Group) -> str:
+    """The same, of several."""
+    return _GROUPS[group][1]
+
+
+def group_head(group: Group) -> str:
+    """The same, as a column's head."""
+    name = _GROUPS[group][0]
+    return name[0].upper() + name[1:]
+
+
+def group_unknown(group: Group) -> str:
+    """What stands for one without a name."""
+    return f"{group_head(group)} unknown"
 
 
 _MEASURES = {

@@ -6,17 +6,21 @@ from datetime import timedelta
 from functools import wraps
 from typing import Any
 
-from flask import Blueprint, abort, flash, make_response, redirect, render_template, send_file, url_for
+from flask import Blueprint, abort, current_app, flash, make_response, redirect, render_template, send_file, url_for
 from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user
 
-from grafient import evidence, integrations, jobs, reports, status
+from grafient import evidence, integrations, jobs, status
 from grafient.extensions import limiter, providers
 from grafient.forms import IntegrationForm, RemoveForm, ReplaceKeyForm
 from grafient.integrations import AlreadyConnected, Refused
 from grafient.models import Integration, utc_now
-from grafient.periods import Period
 from grafient.providers import KeyInfo, KeyRejected, ProviderError
+from grafient.query import key_choices
+from grafient.reports import day as day_report
+from grafient.restatements import mark_restatements_seen
+from grafient.views import addresses
+from grafient.views.formats import key_names
 from grafient.views.htmx import answer, is_htmx
 
 blueprint = Blueprint("integrations", __name__, url_prefix="/integrations")
@@ -64,7 +68,7 @@ def test() -> ResponseReturnValue:
     code = 200 if result["ok"] else 422
     if not is_htmx():
         return _form_page(form, code, result=result)
-    response = make_response(render_template("integrations/_test.html", result=result), code)
+    response = make_response(render_template("integrations/_test_result.html", result=result), code)
     response.vary.add("HX-Request")
     return response
 
@@ -100,9 +104,9 @@ def create() -> ResponseReturnValue:
 @blueprint.get("/<int(max=2147483647):integration_id>")
 @owned
 def show(integration: Integration) -> ResponseReturnValue:
-    """One integration. Who sees it has looked at what changed."""
+    """One integration. Whoever opens it has seen what changed."""
     page = _page(integration, ReplaceKeyForm())
-    status.look(current_user.id, integration.id)
+    mark_restatements_seen(current_user.id, integration.id)
     return page
 
 
@@ -110,15 +114,16 @@ def show(integration: Integration) -> ResponseReturnValue:
 @owned
 def day(integration: Integration, day: str) -> ResponseReturnValue:
     """One of its days, line by line."""
-    found = Period.parse({"from": day, "to": day}).first
+    found = addresses.day(day)
     today, provider = utc_now().date(), providers[integration.provider]
     return render_template(
         "integrations/day.html",
         integration=integration,
-        page=reports.day_page(integration, found),
-        keys=reports.keys(integration.workspace_id),
+        page=day_report.report(integration, found),
+        names=key_names(key_choices(integration.workspace_id)),
         who=provider.name,
         window_days=provider.window_days,
+        in_window=(today - found).days <= provider.window_days,
         today=today,
         previous=found - timedelta(days=1) if found > today - timedelta(days=366) else None,
         following=found + timedelta(days=1) if found < today else None,
@@ -144,7 +149,7 @@ def sync(integration: Integration) -> ResponseReturnValue:
 @blueprint.post("/<int(max=2147483647):integration_id>/pause")
 @owned
 def pause(integration: Integration) -> ResponseReturnValue:
-    """No daily runs until it is resumed."""
+    """No daily syncs until it is resumed."""
     integrations.pause(integration)
     return _card_or_list(integration)
 
@@ -152,8 +157,8 @@ def pause(integration: Integration) -> ResponseReturnValue:
 @blueprint.post("/<int(max=2147483647):integration_id>/resume")
 @owned
 def resume(integration: Integration) -> ResponseReturnValue:
-    """Daily runs again, and one now."""
-    integrations.force_sync(integration)
+    """Daily syncs again, and one now."""
+    integrations.resume(integration)
     jobs.wake()
     return _card_or_list(integration)
 
@@ -202,7 +207,15 @@ def replies(integration: Integration, run_id: int) -> ResponseReturnValue:
 
 def _page(integration: Integration, key_form: ReplaceKeyForm, code: int = 200) -> ResponseReturnValue:
     page = status.integration_page(integration)
-    html = render_template("integrations/show.html", page=page, key_form=key_form, delete_form=RemoveForm())
+    html = render_template(
+        "integrations/show.html",
+        page=page,
+        key_form=key_form,
+        delete_form=RemoveForm(),
+        key_name=providers[integration.provider].key_name,
+        reply_days=current_app.extensions["settings"].raw_reply_days,
+        limit=status.HISTORY_ROWS,
+    )
     return html, code
 
 

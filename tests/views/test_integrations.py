@@ -211,7 +211,7 @@ def test_a_sync_under_way_says_how_far_it_is(
     assert "every 2s" in seen[0]
     count = len(sandbox.account("lively").keys(sandbox.today))
     assert f"0 of {count}" in card
-    assert f"Under way: API keys, 0 of {count}" in page
+    assert f"Running: API keys, 0 of {count}" in page
     assert "Up to date" in pages.get("/integrations/1/card").text
 
 
@@ -225,7 +225,7 @@ def test_what_the_provider_does_not_tell_is_said(app: Flask, pages: Pages, sandb
 @on_sqlite
 @pytest.mark.parametrize(
     ("name", "afterwards"),
-    [("lively", "only its analytics does, per model"), ("no-analytics", "it can’t be had at all")],
+    [("lively", "only per model, in its analytics"), ("no-analytics", "it can no longer be read")],
 )
 def test_days_that_are_about_to_leave_the_window_raise_an_alarm(
     app: Flask, pages: Pages, sandbox: Sandbox, name: str, afterwards: str

@@ -1,0 +1,103 @@
+"""The statement: a month to close the books on, every figure to the last digit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+from grafient import coverage, reconciliation, restatements
+from grafient.coverage import Coverage, Known
+from grafient.days import Period, last_due
+from grafient.models import utc_now
+from grafient.money import places
+from grafient.query import Group, Query, all_integrations
+from grafient.reconciliation import Verdict
+from grafient.reports import breakdown, parts, sums
+from grafient.reports.parts import Choice, Provisional
+from grafient.reports.sums import Measures, Slot, Tally, Total, added, added_usd
+from grafient.restatements import RestatedDay
+from grafient.states import DayState
+
+
+@dataclass(frozen=True)
+class StatementDay:
+    """A day of a statement; figures are None where nothing is known. ``to_come``: it has not begun."""
+
+    day: date
+    state: DayState
+    to_come: bool
+    usage_usd: Decimal | None
+    byok_usd: Tally
+    requests: Tally
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A month, and what its figures are worth. ``closed``: whether all of its days are due."""
+
+    period: Period
+    closed: bool
+    integrations: Sequence[Choice]
+    coverage: Coverage
+    total_usd: Decimal | None
+    byok_usd: Tally
+    provisional: Sequence[Provisional]
+    days: Sequence[StatementDay]
+    models: Sequence[breakdown.Row]
+    keys: Sequence[Total]
+    totals: breakdown.Row | None
+    restated: Sequence[RestatedDay]
+    verdict: Verdict
+
+    @property
+    def decimals(self) -> int:
+        """Decimals that every amount in USD fits in, so that columns line up; 2 at least."""
+        groups: tuple[Sequence[StatementDay | breakdown.Row | Total], ...] = (self.days, self.models, self.keys)
+        return places(one.usage_usd for group in groups for one in group)
+
+    @property
+    def byok_decimals(self) -> int:
+        """The same for the BYOK estimates."""
+        groups: tuple[Sequence[StatementDay | breakdown.Row], ...] = (self.days, self.models)
+        return places(one.byok_usd.known for group in groups for one in group)
+
+    @property
+    def restated_decimals(self) -> int:
+        """The same for what was restated."""
+        return places(amount for one in self.restated for amount in (one.before_usd, one.after_usd))
+
+
+def report(query: Query) -> Statement:
+    """The statement of the query's period, which is a month."""
+    integrations = all_integrations(query.workspace_id)
+    known = coverage.load(query, integrations)
+    models = sorted(breakdown.rows(query, Group.MODEL), key=lambda row: (-row.usage_usd, row.name, row.id))
+    total = added_usd(row.usage_usd for row in models) if known.any_settled else None
+    by_integration = sums.by_integration(query, query.period)
+    by_day = sums.measures_by_day(query)
+    return Statement(
+        period=query.period,
+        closed=query.period.last <= last_due(utc_now()),
+        integrations=parts.choices(integrations),
+        coverage=known.coverage,
+        total_usd=total,
+        byok_usd=added(one.byok_usd for (_, slot), one in by_integration.items() if slot == Slot.PERIOD),
+        provisional=parts.provisional(known, by_integration),
+        days=[_day(known, day, by_day.get(day)) for day in query.period],
+        models=models,
+        keys=sums.totals_by(query, Group.KEY),
+        totals=None if total is None else breakdown.totals(models, total),
+        restated=restatements.restated_days([i.id for i in known.asked], limit=None, period=query.period),
+        verdict=reconciliation.verdict(known.integrations, query.period),
+    )
+
+
+def _day(known: Known, day: date, measures: Measures | None) -> StatementDay:
+    state = known.state(day)
+    to_come = state == DayState.MISSING and day > utc_now().date()
+    if measures is None:
+        nothing = Tally(0, True) if state.is_settled else Tally(None, False)
+        return StatementDay(day, state, to_come, Decimal(0) if state.is_settled else None, nothing, nothing)
+    return StatementDay(day, state, to_come, measures.usage_usd, measures.byok_usd, measures.requests)

@@ -1,0 +1,262 @@
+"""The sums behind every figure: one select over the lines of a query, added up by whatever is asked for.
+
+Pages, alerts and exports ask here. Nothing here knows a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, case, func, literal, or_, select, tuple_
+
+from grafient.days import Period
+from grafient.extensions import db
+from grafient.models import UNATTRIBUTED, ApiKey, CostLine, CoveredDay, Integration, KeyLine
+from grafient.models.columns import count_sum
+from grafient.money import usd_sum
+from grafient.query import Group, Query, within
+from grafient.states import DayState
+
+COUNTS = ("requests", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens")
+
+
+@dataclass(frozen=True)
+class Tally:
+    """A sum of what is known. ``complete``: whether nothing in it was unknown; ``known`` None: all of it was."""
+
+    known: Any
+    complete: bool
+
+    @property
+    def is_worth_showing(self) -> bool:
+        """Whether it is unknown, or more than nothing."""
+        return self.known is None or self.known > 0
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What some lines add up to, in USD, requests and tokens, and the number of days that have such lines."""
+
+    usage_usd: Decimal
+    byok_usd: Tally
+    requests: Tally
+    prompt_tokens: Tally
+    completion_tokens: Tally
+    reasoning_tokens: Tally
+    cached_tokens: Tally
+    days: int
+
+
+@dataclass(frozen=True)
+class Total:
+    """What one model, host or key cost over a period, and its share of the total, 0 to 1 (None if the total is not
+    positive). ``id`` is what to filter by; ``name`` what people call it ("" where the source does not say)."""
+
+    id: str
+    name: str
+    usage_usd: Decimal
+    share: Decimal | None
+
+
+@dataclass(frozen=True)
+class DaySum:
+    """What lines of one day and one name (None: all that were not named) add up to.
+
+    ``settled``: whether totals count them.
+    """
+
+    day: date
+    name: str | None
+    settled: bool
+    usage_usd: Decimal
+
+
+def totals_by(query: Query, group: Group) -> list[Total]:
+    """What each model, host or key cost on settled days, the most expensive first."""
+    table = _table(query, group)
+    column = _column(table, group)
+    statement = _lines(query, column.label("id"), _amount(table, query).label("usage_usd"), table=table)
+    rows = db.session.execute(statement.group_by(column)).all()
+    whole = added_usd(row.usage_usd for row in rows)
+    names = key_names(query) if group == Group.KEY else {}
+    totals = [Total(r.id, names.get(r.id, r.id), r.usage_usd, share(r.usage_usd, whole)) for r in rows]
+    return sorted(totals, key=lambda one: (-one.usage_usd, one.name, one.id))
+
+
+def measures_by(query: Query, group: Group) -> dict[str, Measures]:
+    """All that is measured of each model, host or key on settled days."""
+    table = _table(query, group)
+    column = _column(table, group)
+    statement = _lines(query, column.label("id"), *_measured(table, query), table=table)
+    return {row.id: _measures(row) for row in db.session.execute(statement.group_by(column))}
+
+
+def measures_by_day(query: Query) -> dict[date, Measures]:
+    """All that is measured of each settled day that has lines."""
+    table = _table(query)
+    statement = _lines(query, table.day.label("id"), *_measured(table, query), table=table)
+    return {row.id: _measures(row) for row in db.session.execute(statement.group_by(table.day))}
+
+
+class Slot(StrEnum):
+    """Where a line's day lies, seen from a query's period."""
+
+    BEFORE = "before"
+    PERIOD = "period"
+    AFTER = "after"
+    UNSETTLED = "unsettled"
+    """In the period or after it, and no total counts it yet."""
+
+
+def by_integration(query: Query, around: Period) -> dict[tuple[int, Slot], Measures]:
+    """All that is measured of each integration (by its id), in and around the query's period."""
+    table = _table(query)
+    wide = replace(query, period=around)
+    unsettled = _unsettled(wide, table)
+    slot = case(
+        (unsettled, Slot.UNSETTLED),
+        (table.day < query.period.first, Slot.BEFORE),
+        (table.day > query.period.last, Slot.AFTER),
+        else_=Slot.PERIOD,
+    ).label("slot")
+    columns = table.integration_id.label("id"), slot, *_measured(table, query)
+    statement = _lines(wide, *columns, table=table, settled=False)
+    statement = statement.where(or_(~unsettled, table.day >= query.period.first))
+    rows = db.session.execute(statement.group_by(table.integration_id, slot))
+    return {(row.id, Slot(row.slot)): _measures(row) for row in rows}
+
+
+def by_day(query: Query, group: Group, names: Sequence[str]) -> list[DaySum]:
+    """What each day cost, by these models, hosts or keys and, under the name None, all others."""
+    table = _table(query, group)
+    named = _column(table, group)
+    name: ColumnElement[str | None] = case((named.in_(names), named), else_=literal(None)).label("name")
+    settled = case((_unsettled(query, table), 0), else_=1).label("settled")
+    amount = _amount(table, query).label("usage_usd")
+    statement = _lines(query, table.day.label("day"), name, settled, amount, table=table, settled=False)
+    rows = db.session.execute(statement.group_by(table.day, name, settled))
+    return [DaySum(row.day, row.name, bool(row.settled), row.usage_usd) for row in rows]
+
+
+def hosts(query: Query, most: int = 200) -> list[str]:
+    """Who served models in the period, whatever else is filtered by."""
+    everything = Query(query.workspace_id, query.period, query.integration_id)
+    statement = _lines(everything, CostLine.host, table=CostLine, settled=False).distinct().order_by(CostLine.host)
+    return list(db.session.execute(statement.limit(most)).scalars())
+
+
+def cost_lines(query: Query, fields: Sequence[str]) -> Select[Any]:
+    """Every cost line, oldest first, settled or not: day, integration's label, these fields, and the day's state."""
+    table = _table(query)
+    columns = [getattr(table, name) for name in fields]
+    covered = CoveredDay.integration_id == table.integration_id, CoveredDay.day == table.day
+    return (
+        _lines(query, table.day, Integration.label, *columns, CoveredDay.state, table=table, settled=False)
+        .join(Integration, Integration.id == table.integration_id)
+        .outerjoin(CoveredDay, covered[0] & covered[1])
+        .order_by(table.day, table.integration_id, table.permaslug, table.endpoint_id, table.host)
+    )
+
+
+def key_names(query: Query) -> dict[str, str]:
+    """What people call each API key that the query can be about, by its hash, and what no key explains."""
+    statement = select(ApiKey.key_hash, ApiKey.name).where(ApiKey.integration_id.in_(_mine(query)))
+    return {row.key_hash: row.name for row in db.session.execute(statement)} | {UNATTRIBUTED: "Unattributed"}
+
+
+def tally(total: Any, known: int, rows: int) -> Tally:
+    """From a sum, the number of known values in it, and the number of rows. No rows add up to a known nothing."""
+    return Tally(0 if rows == 0 else total, known == rows)
+
+
+def added(tallies: Iterable[Tally]) -> Tally:
+    """The sum of tallies; none add up to a known nothing."""
+    found = list(tallies)
+    known = [one.known for one in found if one.known is not None]
+    if found and not known:
+        return Tally(None, False)
+    return Tally(sum(known, Decimal(0)), all(one.complete for one in found))
+
+
+def added_usd(amounts: Iterable[Decimal]) -> Decimal:
+    """The sum of amounts, exact."""
+    return sum(amounts, Decimal(0))
+
+
+def share(part: Decimal, whole: Decimal) -> Decimal | None:
+    """A part of a whole, 0 to 1; None where the whole is not positive."""
+    return part / whole if whole > 0 else None
+
+
+_Table = type[CostLine] | type[KeyLine]
+
+
+def _table(query: Query, group: Group = Group.MODEL) -> _Table:
+    """Where the lines are: those of accounts, or their parts by key where keys are asked for."""
+    return KeyLine if query.key is not None or group == Group.KEY else CostLine
+
+
+def _column(table: Any, group: Group) -> Any:
+    return {Group.MODEL: table.model, Group.HOST: table.host}[group] if group != Group.KEY else table.key_hash
+
+
+def _amount(table: Any, query: Query) -> Any:
+    """The sum in USD: charged to credits, and with the BYOK estimate if that is asked for."""
+    return usd_sum(table.usage_usd, table.byok_usd) if query.byok else usd_sum(table.usage_usd)
+
+
+def _measured(table: Any, query: Query) -> list[Any]:
+    """Each sum with the number of lines in which it is known, the number of lines, and of days."""
+    return [
+        _amount(table, query).label("usage_usd"),
+        usd_sum(table.byok_usd).label("byok_usd"),
+        func.count(table.byok_usd).label("byok_usd_known"),
+        *(count_sum(getattr(table, name)).label(name) for name in COUNTS),
+        *(func.count(getattr(table, name)).label(f"{name}_known") for name in COUNTS),
+        func.count().label("lines"),
+        func.count(table.day.distinct()).label("days"),
+    ]
+
+
+def _measures(row: Any) -> Measures:
+    found: Mapping[str, Any] = row._mapping
+    names = ("byok_usd", *COUNTS)
+    tallies = {name: tally(found[name], found[f"{name}_known"], found["lines"]) for name in names}
+    return Measures(usage_usd=found["usage_usd"], days=found["days"], **tallies)
+
+
+def _lines(query: Query, *columns: Any, table: _Table, settled: bool = True) -> Select[Any]:
+    """A select over the query's lines, by default those of settled days. Every figure on every page is from here."""
+    mine = table.integration_id.in_(_mine(query)), within(table.day, query.period)
+    statement = select(*columns).select_from(table).where(*mine)
+    if settled:
+        statement = statement.where(~_unsettled(query, table))
+    if query.unknown:
+        statement = statement.where(tuple_(table.integration_id, table.day).not_in(query.unknown))
+    if query.host is not None:
+        statement = statement.where(table.host == query.host)
+    if query.model:
+        statement = statement.where(table.model.icontains(query.model, autoescape=True))
+    if query.key is not None:
+        statement = statement.where(KeyLine.key_hash == query.key)
+    return statement
+
+
+def _mine(query: Query) -> Select[Any]:
+    mine = select(Integration.id).where(Integration.workspace_id == query.workspace_id)
+    return mine if query.integration_id is None else mine.where(Integration.id == query.integration_id)
+
+
+def _unsettled(query: Query, table: _Table) -> ColumnElement[bool]:
+    """The condition that a line is of a day that may still grow."""
+    open_days = select(CoveredDay.integration_id, CoveredDay.day).where(
+        CoveredDay.integration_id.in_(_mine(query)),
+        CoveredDay.state == DayState.PROVISIONAL,
+        within(CoveredDay.day, query.period),
+    )
+    return tuple_(table.integration_id, table.day).in_(open_days)

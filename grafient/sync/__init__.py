@@ -1,0 +1,89 @@
+"""Doing a claimed run: its stages, and how it ends."""
+
+from __future__ import annotations
+
+from grafient import runs
+from grafient.extensions import db, vault
+from grafient.models import Integration
+from grafient.providers import NotOffered, ProviderError, UnexpectedResponse, Unreachable
+from grafient.reconciliation import Reading
+from grafient.runs import Claim
+from grafient.states import Problem, RunStatus
+from grafient.sync import stages
+from grafient.sync.hold import Hold
+from grafient.vault import Sealed, VaultError
+
+MOST_ATTEMPTS = 5
+"""How often a sync is tried again for what goes beyond the costs."""
+
+
+def perform(claim: Claim) -> None:
+    """Do a claimed run. A provider's failure becomes the run's and the integration's status.
+
+    Raises LeaseLost, having written nothing since the last commit, if the claim no longer holds.
+    """
+    run = runs.hold(claim)
+    provider = run.integration.provider
+    try:
+        key = _open(run.integration)
+        db.session.rollback()
+        _read(Hold(claim, provider, key))
+    except (ProviderError, VaultError) as error:
+        db.session.rollback()
+        _record_failure(claim, error)
+
+
+def fail(claim: Claim, reason: str) -> None:
+    """Note a fault of our own for a claimed run, to be tried again later. Commits; raises LeaseLost."""
+    _record_failure(claim, Unreachable(reason))
+
+
+def _read(hold: Hold) -> None:
+    """All stages. A passing fault in an optional one does not keep the others from being read."""
+    readings: list[Reading] = []
+    with hold.keeping_replies():
+        window = stages.read_costs(hold)
+        faults = [
+            stages.optional_stage(hold, "no_credits", lambda: readings.append(stages.read_credits(hold))),
+            stages.optional_stage(
+                hold, "no_history", lambda: stages.read_analytics(hold, window, readings[0] if readings else None)
+            ),
+            stages.optional_stage(hold, "no_keys", lambda: stages.read_keys(hold, window)),
+        ]
+    _finish(hold, next((fault for fault in faults if fault is not None), None))
+
+
+def _finish(hold: Hold, fault: Unreachable | None) -> None:
+    """End the run, or put it back if something beyond the costs failed in passing, a few times."""
+    note = " ".join(dict.fromkeys(hold.notes)) or None
+    with hold.committed() as run:
+        if fault is not None and run.attempt < MOST_ATTEMPTS:
+            message = f"The costs are up to date; credits, history or API keys are not yet. {fault}"
+            runs.retry_later(run, message, fault.retry_after)
+            run.integration.set_problem(Problem.FAULT, message, run.started_at)
+            return
+        if fault is not None:
+            note = f"{note or ''} {fault} Credits, history or API keys are read with the next sync.".strip()
+        runs.finish(run, RunStatus.DONE, note)
+        run.integration.clear_problem(note)
+
+
+def _record_failure(claim: Claim, error: ProviderError | VaultError) -> None:
+    """The one place where a failure turns into a stored status."""
+    run = runs.hold(claim)
+    integration, message = run.integration, str(error)
+    if isinstance(error, (Unreachable, VaultError)):
+        runs.retry_later(run, message, error.retry_after if isinstance(error, Unreachable) else None)
+        integration.set_problem(Problem.FAULT, message, run.started_at)
+    else:
+        api_changed = isinstance(error, (UnexpectedResponse, NotOffered))
+        runs.finish(run, RunStatus.FAILED, message)
+        integration.set_problem(Problem.API_CHANGED if api_changed else Problem.NEEDS_KEY, message, run.started_at)
+    db.session.commit()
+
+
+def _open(integration: Integration) -> str:
+    if integration.key_ciphertext is None or integration.key_encryption_id is None:
+        raise VaultError("The integration has no key.")
+    sealed = Sealed(integration.key_encryption_id, integration.key_ciphertext)
+    return vault.open(sealed, integration_id=integration.id, provider=integration.provider)

@@ -1,0 +1,69 @@
+"""Holding a claimed run: every commit of a sync goes through here, so that only the holder of the claim can write.
+
+A sync reads for seconds or minutes and commits in between, so that a worker that dies leaves whole stages behind. Each
+commit first checks, under a lock on the run's row, that the token of the claim is still there, and then also renews
+the lease, stores the provider's replies behind the figures, and notes how far the sync is: all in one transaction.
+
+The lease has to outlive each request, or another worker would take over a sync that is merely waiting for a slow
+reply. A request takes 60 seconds at most, so where less than 70 are left before one, the lease is renewed first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from grafient import evidence, runs
+from grafient.extensions import db, providers
+from grafient.models import SyncRun, utc_now
+from grafient.providers import Provider, Reader, UnexpectedResponse
+from grafient.runs import Claim
+from grafient.states import Stage
+
+ONE_REQUEST = timedelta(seconds=70)
+"""Longer than any one request to a provider takes."""
+
+
+class Hold:
+    """A claimed run, and the reader of its account. ``notes``: sentences on what was odd, for the run's row."""
+
+    def __init__(self, claim: Claim, provider: str, key: str) -> None:
+        self.claim = claim
+        self.provider: Provider = providers[provider]
+        self.reader: Reader = self.provider.reader(key, self._renew)
+        self.notes: list[str] = []
+        self._until = utc_now()
+
+    @contextmanager
+    def committed(self, next_stage: Stage | None = None) -> Iterator[SyncRun]:
+        """One transaction of the run, with the replies that came since the last one. Raises LeaseLost.
+
+        ``next_stage``: what is read from here on, if something else than before.
+        """
+        run = runs.hold(self.claim)
+        until = runs.extend(run)
+        yield run
+        evidence.keep(run.id, self.reader.take_replies())
+        self.notes += self.reader.take_notes()
+        if next_stage is not None and run.stage != next_stage:
+            runs.progress(run, next_stage)
+        db.session.commit()
+        self._until = until
+
+    @contextmanager
+    def keeping_replies(self) -> Iterator[None]:
+        """Store the replies even if one of them can't be understood: that one is the most wanted of all."""
+        try:
+            yield
+        except UnexpectedResponse:
+            db.session.rollback()
+            with self.committed():
+                pass
+            raise
+
+    def _renew(self) -> None:
+        """Called before every request."""
+        if self._until - utc_now() < ONE_REQUEST:
+            with self.committed():
+                pass

@@ -1,0 +1,137 @@
+"""What an address asks for: a period, filters, a group. One query in the address is shared by pages and exports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+
+from flask import abort, request
+from flask_security import current_user
+
+from grafient.days import ONE_DAY, Period, last_due
+from grafient.models import UNATTRIBUTED, utc_now
+from grafient.query import Group, Query, all_integrations
+
+LENGTHS = (7, 30, 90, 365)
+"""In days, of the periods that are chosen by their length."""
+
+MAX_DAYS = 366
+_YEARS = range(2000, 2201)
+
+FILTERS = ("days", "from", "to", "integration", "host", "key", "q", "group", "byok")
+NO_KEY = "unattributed"
+"""In the address, for what no key explains."""
+
+
+class BadPeriod(ValueError):
+    """The address asks for days that can't be shown. The message is a sentence for the user."""
+
+
+def query() -> Query:
+    """What the address of this request asks for. 400 or 404 where it can't be answered; raises BadPeriod."""
+    return Query(
+        workspace_id=current_user.workspace_id,
+        period=period(request.args),
+        integration_id=integration(),
+        host=_text("host") or None,
+        model=_text("q").strip() or None,
+        key=_key(),
+        byok=request.args.get("byok") == "1",
+    )
+
+
+def kept() -> dict[str, str]:
+    """The filters as they stand in the address, for links that keep them."""
+    return {name: request.args[name] for name in FILTERS if request.args.get(name)}
+
+
+def group() -> Group:
+    """What costs are added up by; 400 for anything else."""
+    try:
+        return Group(request.args.get("group") or Group.MODEL)
+    except ValueError:
+        abort(400)
+
+
+def integration() -> int | None:
+    """The integration asked for; 404 where it is not the user's own."""
+    text = request.args.get("integration", "")
+    if not text:
+        return None
+    own = {str(one.id): one.id for one in all_integrations(current_user.workspace_id)}
+    if text not in own:
+        abort(404)
+    return own[text]
+
+
+def period(args: Mapping[str, str]) -> Period:
+    """From ``from`` and ``to``, or ``days`` up to the last one that is due, or the last 30. Raises BadPeriod."""
+    if args.get("from") or args.get("to"):
+        return _between(args.get("from", ""), args.get("to", ""))
+    days = args.get("days", "") or "30"
+    if days not in {str(length) for length in LENGTHS}:
+        choices = ", ".join(map(str, LENGTHS[:-1]))
+        raise BadPeriod(f"“days” is {days[:20]!r}, but must be {choices} or {LENGTHS[-1]}.")
+    return Period.latest(int(days), utc_now())
+
+
+def month(text: str) -> Period:
+    """All days of a month such as ``2026-06``; without one, of the last month whose days are all due.
+
+    Raises BadPeriod.
+    """
+    if not text:
+        return Period.month(_next_due().replace(day=1) - ONE_DAY)
+    try:
+        if len(text) != 7:
+            raise ValueError
+        found = Period.month(date.fromisoformat(f"{text}-01"))
+    except (ValueError, OverflowError):
+        raise BadPeriod("“month” must look like 2026-06.") from None
+    if found.first.year not in _YEARS:
+        raise BadPeriod("“month” must be between the years 2000 and 2200.")
+    return found
+
+
+def day(text: str) -> date:
+    """One day such as ``2026-06-03``. Raises BadPeriod."""
+    return _between(text, text).first
+
+
+def _next_due() -> date:
+    """The day that is due next, at 06:00 UTC of the one after it."""
+    return last_due(utc_now()) + timedelta(days=1)
+
+
+def _between(first: str, last: str) -> Period:
+    try:
+        found = Period(_day(first), _day(last))
+    except ValueError:
+        raise BadPeriod("“From” and “To” must both be days, such as 2026-06-03.") from None
+    if found.first > found.last:
+        raise BadPeriod("“From” must be on or before “To”.")
+    if found.days > MAX_DAYS:
+        raise BadPeriod(f"A period can have up to {MAX_DAYS} days; this one has {found.days:,}.")
+    if found.first.year not in _YEARS or found.last.year not in _YEARS:
+        raise BadPeriod("“From” and “To” must be between the years 2000 and 2200.")
+    return found
+
+
+def _day(text: str) -> date:
+    if len(text) != 10:
+        raise ValueError
+    return date.fromisoformat(text)
+
+
+def _key() -> str | None:
+    """An API key's hash, what no key explains, or None for all."""
+    text = _text("key")
+    return UNATTRIBUTED if text == NO_KEY else text or None
+
+
+def _text(name: str) -> str:
+    """A filter as it stands in the address; 400 with a NUL in it, which no database stores."""
+    value = request.args.get(name, "")
+    if "\0" in value:
+        abort(400)
+    return value
