@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -24,10 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 def create_app(environ: Mapping[str, str] | None = None) -> Flask:
     """Make the app from the environment, or from what stands in for it. Raises ConfigError.
 
-    Under the flask command secrets may be missing: it also makes them.
+    Under the flask command secrets may be missing, since it also makes them and brings the schema up to date; commands
+    that need them ask for them. ``flask run`` serves pages, so it is treated as any web server.
     """
     settings = Settings.from_environ(os.environ if environ is None else environ)
-    if os.environ.get("FLASK_RUN_FROM_CLI") != "true":
+    if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or "run" in sys.argv[1:]:
         settings.require()
     app = Flask(__name__, template_folder=str(ROOT / "templates"), static_folder=str(ROOT / "static"))
     app.session_interface = _SessionInterface()

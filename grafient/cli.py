@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import click
-from flask import Flask
+from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
+from sqlalchemy.exc import OperationalError
 
 from grafient import accounts, database, jobs, vault
+from grafient.config import ConfigError
 from grafient.extensions import db
 from grafient.plans import PLANS
 
@@ -25,6 +27,7 @@ def generate() -> None:
 @click.argument("plan", type=click.Choice(list(PLANS)))
 def set_plan(email: str, plan: str) -> None:
     """Put the account of EMAIL on PLAN."""
+    _require_schema()
     if not accounts.set_plan(email.strip().lower(), plan):
         raise click.ClickException(f"No account has the address {email}.")
     click.echo(f"{email} is on the plan {PLANS[plan].name} now.")
@@ -38,12 +41,15 @@ def upgrade() -> None:
         database.upgrade(db.engine)
     except database.SchemaError as error:
         raise click.ClickException(str(error)) from None
+    except OperationalError as error:
+        raise click.ClickException(_no_answer(error)) from None
 
 
 @click.command("worker")
 @with_appcontext
 def worker() -> None:
     """Run a worker, with a scheduler beside it."""
+    _require_everything()
     jobs.run_worker()
 
 
@@ -52,7 +58,32 @@ def worker() -> None:
 @with_appcontext
 def scheduler(beside: int | None) -> None:
     """Run a scheduler alone (TZ=UTC)."""
+    _require_everything()
     jobs.run_scheduler(beside)
+
+
+def _require_everything() -> None:
+    """Secrets, Redis, and a database of this version; without one of them, one sentence and an exit code."""
+    try:
+        current_app.extensions["settings"].require()
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from None
+    _require_schema()
+
+
+def _require_schema() -> None:
+    try:
+        behind = database.pending(db.engine)
+    except database.SchemaError as error:
+        raise click.ClickException(str(error)) from None
+    except OperationalError as error:
+        raise click.ClickException(_no_answer(error)) from None
+    if behind:
+        raise click.ClickException("The database is not set up for this version. Run: flask --app wsgi upgrade")
+
+
+def _no_answer(error: OperationalError) -> str:
+    return f"The database does not answer ({type(error.orig).__name__}). Start it, or correct DATABASE_URL."
 
 
 def register(app: Flask) -> None:

@@ -78,7 +78,8 @@ def _database_url(value: str) -> str:
     """Accept Heroku's ``postgres://``, and name the drivers that are installed: psycopg 3 and sqlite3."""
     try:
         url = make_url(value)
-    except ArgumentError:
+        _check_port(url.port)
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number, or one in brackets that is no host
         raise ConfigError(
             "DATABASE_URL is not an address of a database. "
             "Use postgresql://user:password@host/name or sqlite:////folder/file.db"
@@ -94,9 +95,26 @@ def _database_url(value: str) -> str:
 
 
 def _redis_url(value: str | None) -> str | None:
-    if value is not None and urlsplit(value).scheme not in ("redis", "rediss", "unix"):
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(value)
+        _check_port(parts.port)
+    except ValueError:
+        raise ConfigError("REDIS_URL is not an address of a Redis. Use one such as redis://localhost:6379/0") from None
+    if parts.scheme not in ("redis", "rediss", "unix"):
         raise ConfigError("REDIS_URL must begin with redis://, rediss:// or unix://")
+    database = parts.path.strip("/")
+    if parts.scheme == "unix" and not database:
+        raise ConfigError("REDIS_URL names no socket. Use one such as unix:///folder/redis.sock")
+    if parts.scheme != "unix" and database and not (database.isascii() and database.isdigit()):
+        raise ConfigError("REDIS_URL must end with the number of a database, such as redis://localhost:6379/0")
     return value
+
+
+def _check_port(port: int | None) -> None:
+    if port is not None and not 1 <= port <= 65535:
+        raise ValueError
 
 
 def _secret_key(value: str | None) -> str | None:

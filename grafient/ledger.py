@@ -56,6 +56,7 @@ class Changes:
 class Recorded:
     """What a reply did to the ledger, for its sync's row in the history. USD are what was charged to credits."""
 
+    source: Source
     lines_added: int
     lines_changed: int
     lines_removed: int
@@ -88,14 +89,17 @@ def record(
     silent = not activity.lines and any(line.day in days for line in stored)
     changes = Changes() if silent else compare(stored, covered, activity, now, days)
     _write(integration_id, run_id, changes, covered, now, source)
-    return _recorded(changes, covered, activity, silent)
+    return _recorded(source, changes, covered, activity, silent)
 
 
-def _recorded(changes: Changes, covered: Mapping[date, DayState], activity: Activity, silent: bool) -> Recorded:
+def _recorded(
+    source: Source, changes: Changes, covered: Mapping[date, DayState], activity: Activity, silent: bool
+) -> Recorded:
     opened = {day: state for day, state in changes.states.items() if is_open(covered.get(day))}
     settled = {day for day, state in opened.items() if state.is_settled}
     usage = _usd_by_day(activity.lines)
     return Recorded(
+        source=source,
         lines_added=len(changes.added),
         lines_changed=changes.changed_closed,
         lines_removed=changes.removed_closed,

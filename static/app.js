@@ -37,14 +37,16 @@
       window.location.reload();
     } else if (response.status >= 400 && response.status !== 422) {
       event.preventDefault();
-      notice(response.status === 429 ? "Too many tries. Wait a minute, then try again."
-        : "Grafient could not do that. Its log says why; try again in a moment.");
+      notice({
+        429: "Too many attempts. Wait a minute, then try again.",
+        507: "The disk of this Grafient is full. Nothing new can be stored until there is room.",
+      }[response.status] ?? "Something went wrong. Grafient's log says what; try again in a moment.");
     } else {
       notice("");
     }
   });
   document.addEventListener("htmx:error", () => {
-    notice("Grafient does not answer. What you see is as of before.");
+    notice("Grafient is not responding. This page may be out of date.");
   });
 
   function notice(text) {
@@ -109,7 +111,7 @@
     new window.Chart(canvas, {
       type: "bar",
       data: { labels: rows.map((row) => row.cells[0].textContent), datasets },
-      plugins: [marks(states, rows.map((row) => value(row.cells[2])), colour("edge"), colour("ink"))],
+      plugins: [marks(states, rows.map(missingPart), rows.map((row) => value(row.cells[2])), colour("edge"), colour("ink"))],
       options: {
         animation: false,
         responsive: true,
@@ -161,20 +163,28 @@
     });
   }
 
+  function missingPart(row) {
+    if (row.dataset.state === "missing") {
+      return 1;
+    }
+    return row.dataset.state === "partial" ? Number(row.dataset.missing) / Number(row.dataset.asked) : 0;
+  }
+
   /* Bars of provisional days are hatched in their series' colours.
-     Behind the bars: days of which nothing or not all is known are hatched grey, whatever is drawn over them.
+     Behind the bars: days that are missing are hatched grey; of days that are missing for some of the integrations, as
+     large a part from the top as these are of all.
      On top of a restated day: a diamond. */
-  function marks(states, totals, hatch, ink) {
+  function marks(states, parts, totals, hatch, ink) {
     return {
       id: "marks",
       beforeDatasetsDraw({ ctx, chartArea, scales }) {
         const step = scales.x.width / states.length;
         ctx.save();
         ctx.fillStyle = hatching(ctx, hatch);
-        states.forEach((state, index) => {
-          if (state === "missing" || state === "partial") {
+        parts.forEach((part, index) => {
+          if (part > 0) {
             const left = scales.x.getPixelForValue(index) - step / 2;
-            ctx.fillRect(left, chartArea.top, step, chartArea.height);
+            ctx.fillRect(left, chartArea.top, step, chartArea.height * part);
           }
         });
         ctx.restore();

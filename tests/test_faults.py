@@ -382,7 +382,7 @@ def test_any_number_of_wishes_and_workers_is_one_sync_at_a_time(
         integrations.force_sync(db.session.get_one(Integration, integration_id))
         jobs.wake()
     until(lambda: is_done(integration_id))
-    until(lambda: jobs.queue().count == 0 and is_done(integration_id))
+    until(lambda: jobs.queue.queue().count == 0 and is_done(integration_id))
     windows = [r for r in sandbox.requests() if r.path.endswith("/activity") and "api_key_hash" not in r.query]
     done = select(func.count()).where(SyncRun.integration_id == integration_id, SyncRun.status == "done")
     assert len(windows) == db.session.execute(done).scalar_one()
@@ -426,7 +426,7 @@ def test_a_sync_that_is_wanted_while_redis_is_dead_happens(
     mortal_redis: MortalRedis, year: Workspace, sandbox: Sandbox, watch: Watch, start_worker: StartWorker
 ) -> None:
     worker = start_worker()
-    until(lambda: not horses(worker) and jobs.queue().count == 0)
+    until(lambda: not horses(worker) and jobs.queue.queue().count == 0)
     mortal_redis.kill()
     integration_id = connect(year, sandbox)
     jobs.wake()  # nobody hears it
@@ -472,7 +472,7 @@ def test_a_worker_survives_a_redis_that_dies_at_any_moment(
         time.sleep(0.02 * number)
         mortal_redis.kill()
         mortal_redis.start()
-        until(lambda: not jobs.health() and not horses(worker) and jobs.queue().count == 0)
+        until(lambda: not jobs.health() and not horses(worker) and jobs.queue.queue().count == 0)
     assert worker.poll() is None
     integration_id = connect(year, sandbox)
     jobs.wake()
@@ -652,9 +652,9 @@ def test_a_database_that_can_not_grow_leaves_nothing_half_written(
 
 def _want_of_room(worker: subprocess.Popen[bytes], integration_id: int, sandbox: Sandbox) -> None:
     jobs.wake()
-    until(lambda: jobs.queue().count == 0)
+    until(lambda: jobs.queue.queue().count == 0)
     time.sleep(0.5)  # from taking a job to having a horse for it
-    until(lambda: not horses(worker) and jobs.queue().count == 0)
+    until(lambda: not horses(worker) and jobs.queue.queue().count == 0)
     assert not is_done(integration_id)
     assert_true(sandbox, integration_id)
     assert not says_up_to_date(integration_id)

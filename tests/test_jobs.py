@@ -23,10 +23,12 @@ import redis as redis_py
 from flask import Flask
 from rq import Queue
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
-from grafient import integrations, jobs
+from grafient import integrations, jobs, runs
 from grafient.extensions import db
-from grafient.jobs import SCHEDULE, Entry, GrafientScheduler
+from grafient.jobs import work as jobs_work
+from grafient.jobs.schedule import SCHEDULE, Entry, GrafientScheduler
 from grafient.models import CostLine, CoveredDay, Integration, SyncRun, Workspace, utc_now
 from grafient.money import usd_sum
 from grafient.providers.openrouter import OpenRouterReader
@@ -65,7 +67,7 @@ def start_worker(context: Flask, settings: dict[str, str]) -> Iterator[StartWork
 
 
 def scheduler(redis: redis_py.Redis) -> GrafientScheduler:
-    return GrafientScheduler(jobs.QUEUE, connection=redis)
+    return GrafientScheduler(jobs.queue.QUEUE, connection=redis)
 
 
 def entries(redis: redis_py.Redis) -> dict[str, tuple[object, ...]]:
@@ -157,7 +159,7 @@ def test_two_workers_and_many_wishes_are_one_sync(
 @pytest.fixture
 def crowd(settings: dict[str, str]) -> Iterator[Sandbox]:
     """A provider with many accounts, in place of the usual one."""
-    with Sandbox(crowd=jobs.THREADS + 1) as crowd:
+    with Sandbox(crowd=jobs_work.THREADS + 1) as crowd:
         opened = crowd.today - timedelta(days=40)  # what each spent in all its life is summed up quickly
         for name, part in crowd.state.cast.items():
             crowd.state.cast[name] = replace(part, account=replace(part.account, opened=opened))
@@ -168,7 +170,7 @@ def crowd(settings: dict[str, str]) -> Iterator[Sandbox]:
 def test_many_integrations_are_synced_at_a_time(
     crowd: Sandbox, workspace: Workspace, start_worker: StartWorker
 ) -> None:
-    names = [f"crowd-{number}" for number in range(1, jobs.THREADS + 2)]
+    names = [f"crowd-{number}" for number in range(1, jobs_work.THREADS + 2)]
     for name in names:
         integrations.connect(workspace.id, "openrouter", name, crowd.key(name))
     start_worker()
@@ -191,7 +193,7 @@ def test_one_account_that_takes_long_keeps_no_other_waiting(
             jobs.sync_due()
 
     monkeypatch.setattr(OpenRouterReader, "lifetime_usd", held_up)
-    monkeypatch.setattr(jobs, "CLAIM_SECONDS", 0.2)
+    monkeypatch.setattr(jobs_work, "CLAIM_SECONDS", 0.2)
     slow = integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively")).id
     worker = threading.Thread(target=work)
     worker.start()
@@ -211,11 +213,11 @@ def test_a_job_whose_time_is_up_makes_way_for_another(
 ) -> None:
     integration_id = integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively")).id
     with monkeypatch.context() as hurried:
-        hurried.setattr(jobs, "CLAIM_SECONDS", 0)
+        hurried.setattr(jobs_work, "CLAIM_SECONDS", 0)
         jobs.sync_due()
-    assert (status(integration_id), jobs.queue().count) == ("due", 1)
+    assert (status(integration_id), jobs.queue.queue().count) == ("due", 1)
     jobs.sync_due()
-    assert (status(integration_id), jobs.queue().count) == ("done", 1), "nothing is due any more"
+    assert (status(integration_id), jobs.queue.queue().count) == ("done", 1), "nothing is due any more"
 
 
 def test_a_fault_of_our_own_is_said_and_tried_again(
@@ -263,11 +265,11 @@ def test_a_tick_wakes_workers_only_for_what_is_due(
     context: Flask, workspace: Workspace, sandbox: Sandbox, redis: redis_py.Redis
 ) -> None:
     jobs.tick()
-    assert jobs.queue().count == 0
+    assert jobs.queue.queue().count == 0
     integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively"))
     jobs.tick()
     jobs.tick()
-    assert jobs.queue().count == 1
+    assert jobs.queue.queue().count == 1
 
 
 def test_a_redis_that_is_away_stops_no_page(context: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,28 +300,115 @@ class TestSchedule:
         scheduler(redis).reconcile((Entry("grafient-tick", jobs.tick, every=60),))
         assert {name: entry[0] for name, entry in entries(redis).items()} == {"grafient-tick": 60}
 
-    def test_what_is_due_goes_into_the_queue(self, context: Flask, redis: redis_py.Redis) -> None:
+    def test_a_tick_that_is_due_is_done_by_the_scheduler_itself(
+        self, context: Flask, redis: redis_py.Redis, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
+        integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively"))
         scheduler(redis).enqueue_jobs()
-        assert [job.func_name for job in jobs.queue().jobs] == ["grafient.jobs.tick"]
+        assert [job.func_name for job in jobs.queue.queue().jobs] == [jobs.queue.SYNC_DUE]
+        assert redis.get("grafient:ticked_at")
+        after = entries(redis)
+        due = datetime.now(UTC).replace(tzinfo=None)
+        assert timedelta(seconds=20) < after["grafient-tick"][2] - due <= timedelta(seconds=31)
+        scheduler(redis).enqueue_jobs()
+        assert entries(redis) == after, "nothing was due"
+
+    def test_a_scheduler_outlives_a_database_that_is_away(
+        self, context: Flask, redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def away(_now: datetime) -> int:
+            raise OperationalError("INSERT", {}, Exception("no connection"))
+
+        monkeypatch.setattr(jobs_work.runs, "insert_daily", away)
+        scheduler(redis).enqueue_jobs()
+        assert [record.levelname for record in caplog.records if "tick failed" in record.message] == ["WARNING"]
+        assert redis.get("grafient:ticked_at") is None
+        assert "grafient-tick" in entries(redis), "the next tick is due"
+
+    def test_jobs_of_the_version_before_do_nothing(self, context: Flask, redis: redis_py.Redis) -> None:
+        old = Queue(jobs.queue.QUEUE, connection=redis, job_class=jobs.queue.GrafientJob)
+        for name in ("grafient.jobs.sync_due", "grafient.jobs.tick"):
+            old.enqueue(name).perform()
 
     def test_it_has_to_run_in_utc(self, context: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(time, "tzname", ("CET", "CEST"))
         with pytest.raises(SystemExit, match="TZ=UTC"):
             jobs.run_scheduler()
 
-    def test_every_entry_is_a_job_that_a_worker_may_run(self) -> None:
-        assert {entry.function for entry in SCHEDULE} <= {jobs.tick, jobs.sync_due}
+
+def test_the_clock_does_not_wait_for_syncs(
+    start_worker: StartWorker,
+    context: Flask,
+    workspace: Workspace,
+    sandbox: Sandbox,
+    redis: redis_py.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The only worker is busy with an account that takes for ever; ticks go on, and what is due is written."""
+    start_worker()
+    until(lambda: not jobs.health())
+    first = redis.get("grafient:ticked_at")
+    slow = integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively")).id
+    sandbox.fault("lively", "slow")
+    jobs.wake()
+    until(lambda: status(slow) == "running")
+    other = integrations.connect(workspace.id, "openrouter", "", sandbox.key("other"))
+    runs.cancel_open(other.id)
+    other.created_at -= timedelta(days=2)
+    db.session.commit()
+    redis.zadd(GrafientScheduler.scheduled_jobs_key, {"grafient-tick": 0})
+    until(lambda: redis.get("grafient:ticked_at") != first)
+    assert now(lambda: status(other.id)) != "cancelled", "the daily run was written"
+    assert now(lambda: status(slow)) == "running"
+    assert jobs.health() == {}
+
+
+def test_nobody_waits_for_a_redis_that_never_answers(
+    context: Flask, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It accepts connections and is silent: each call to it takes seconds, and must hold no lock meanwhile."""
+    integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively"))
+    asked, written = threading.Event(), list[float]()
+
+    def write() -> None:
+        assert asked.wait(30)
+        with context.app_context():
+            begun = time.monotonic()
+            db.session.add(Workspace(plan="free"))
+            db.session.commit()
+            written.append(time.monotonic() - begun)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        deaf = jobs.connect(f"redis://127.0.0.1:{silent.getsockname()[1]}", socket_timeout=2)
+        monkeypatch.setitem(context.extensions, "redis", deaf)
+        monkeypatch.setattr(jobs_work, "CLAIM_SECONDS", 0)
+        enqueue = jobs.queue.wake
+
+        def watched() -> None:
+            asked.set()
+            enqueue()
+
+        monkeypatch.setattr(jobs_work.queue, "wake", watched)
+        writer = threading.Thread(target=write)
+        writer.start()
+        begun = time.monotonic()
+        jobs.sync_due()
+        assert time.monotonic() - begun > 1, "Redis was waited for"
+        writer.join()
+        deaf.close()
+    assert written
+    assert written[0] < 1
 
 
 def test_redis_can_not_make_a_worker_run_anything_else(context: Flask, redis: redis_py.Redis) -> None:
-    foreign = Queue(jobs.QUEUE, connection=redis, job_class=jobs.GrafientJob).enqueue("os.getcwd")
+    foreign = Queue(jobs.queue.QUEUE, connection=redis, job_class=jobs.queue.GrafientJob).enqueue("os.getcwd")
     with pytest.raises(ValueError, match="no job of Grafient"):
         foreign.perform()
 
 
 def test_redis_can_not_add_a_callback_to_a_job_either(context: Flask, redis: redis_py.Redis) -> None:
     jobs.wake()
-    (job,) = jobs.queue().jobs
+    (job,) = jobs.queue.queue().jobs
     redis.hset(job.key, mapping={"success_callback_name": "os.getcwd", "failure_callback_name": "os.getcwd"})
     redis.hset(job.key, "webhooks", '[{"url": "http://127.0.0.1:1/", "event": "success"}]')
     job.refresh()
@@ -328,7 +417,7 @@ def test_redis_can_not_add_a_callback_to_a_job_either(context: Flask, redis: red
 
 def test_jobs_carry_no_arguments_and_no_pickle(context: Flask, redis: redis_py.Redis) -> None:
     jobs.wake()
-    (job,) = jobs.queue().jobs
+    (job,) = jobs.queue.queue().jobs
     assert (job.args, job.kwargs) == ([], {})
     assert redis.hget(job.key, "data")[:1] != b"\x80"  # where a pickle begins
     scheduler(redis).reconcile()

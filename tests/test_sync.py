@@ -127,8 +127,8 @@ class TestCosts:
         run = again(integration)
         assert lines() == before
         assert run.status == "done"
-        assert "left as it is" in (run.error or "")
-        assert "left as it is" in status.card(integration).detail
+        assert "Nothing that is stored was changed" in (run.error or "")
+        assert "Nothing that is stored was changed" in status.card(integration).detail
 
     def test_an_account_without_usage_is_covered_and_empty(self, workspace: Workspace, sandbox: Sandbox) -> None:
         integration = synced(with_the_year(workspace), sandbox, "empty")
@@ -343,7 +343,7 @@ class TestHistory:
         sandbox.fault(name, "analytics-silent")
         integration = synced(with_the_year(workspace), sandbox, name)
         assert set(states()) == set(days(*window(sandbox)))
-        assert "not even of days whose costs are known" in (integration.no_history or "")
+        assert "empty, even for days whose costs are known" in (integration.no_history or "")
         assert (last_run(integration).status, integration.problem) == ("done", None)
 
     def test_a_sync_killed_between_two_parts_goes_on_with_what_is_left(
@@ -476,7 +476,7 @@ class TestBeyondTheCosts:
         assert (run.status, run.attempt, run.token, run.stage) == ("due", 1, None, None)
         assert run.next_attempt_at > utc_now() + timedelta(seconds=50)
         assert (integration.problem, integration.no_history) == ("fault", None)
-        assert "costs are read" in (integration.problem_detail or "")
+        assert "costs are up to date" in (integration.problem_detail or "")
         assert integration.last_success_at is not None
         assert total(integration) == truth(sandbox)
         assert db.session.execute(select(func.count()).select_from(CreditReading)).scalar_one() == 1
@@ -493,7 +493,7 @@ class TestBeyondTheCosts:
             assert _tried_again(run) == "due"
         assert _tried_again(run) == "done"
         assert run.attempt == sync.MOST_ATTEMPTS
-        assert "is read with the next sync" in (run.error or "")
+        assert "read with the next sync" in (run.error or "")
         assert (integration.problem, integration.problem_detail) == (None, run.error)
         assert run_due() == 0
 

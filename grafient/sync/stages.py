@@ -78,15 +78,16 @@ def read_costs(hold: Hold) -> Window:
     return Window(activity, today, asked_at, started_at, not recorded.silent, first_day, stop_at)
 
 
-_COUNTS = (
-    *("lines_added", "lines_changed", "lines_removed"),
-    *("days_restated", "days_settled", "settled_usd", "restated_usd", "provisional_usd"),
-)
+_LINES = ("lines_added", "lines_changed", "lines_removed", "days_restated")
+_BROUGHT = ("days_settled", "settled_usd", "restated_usd", "provisional_usd")
 
 
 def add_to(run: SyncRun, recorded: Recorded) -> None:
-    """Add what a reply changed to what the run's earlier replies did, those of earlier attempts too."""
-    for name in _COUNTS:
+    """Add what a reply changed to what the run's earlier replies did, those of earlier attempts too.
+
+    The counts of lines are of the window alone, as ``lines_read`` is.
+    """
+    for name in (*_LINES, *_BROUGHT) if recorded.source == Source.ACTIVITY else _BROUGHT:
         setattr(run, name, (getattr(run, name) or 0) + getattr(recorded, name))
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from flask import Flask, Response, current_app, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
+from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 
-from grafient import database
+from grafient import database, disk
 from grafient.config import Settings
+from grafient.extensions import db
 from grafient.views import accounts, costs, formats, health, integrations
 from grafient.views.addresses import BadPeriod
+
+log = logging.getLogger(__name__)
 
 _CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -37,10 +42,11 @@ def register(app: Flask, settings: Settings) -> None:
     for area in (costs, integrations, accounts, health):
         app.register_blueprint(area.blueprint)
     formats.register(app)
-    app.context_processor(lambda: {"version": app.extensions["version"]})
+    app.context_processor(lambda: {"version": app.extensions["version"], "disk_full": _disk_full(settings)})
     app.register_error_handler(HTTPException, _error_page)
     app.register_error_handler(CSRFError, _stale_form)
-    app.register_error_handler(BadPeriod, lambda error: _page(400, "That period can't be shown", str(error)))
+    app.register_error_handler(DBAPIError, _database_error)
+    app.register_error_handler(BadPeriod, lambda error: _page(400, "This period can't be shown", str(error)))
 
 
 def _read_or_write() -> None:
@@ -63,12 +69,12 @@ def _headers(response: Response) -> Response:
 
 
 _SENTENCES = {
-    400: ("That request can't be read", "Go back, check what was entered, and try again."),
-    403: ("Not allowed", "This page is not open to you."),
-    404: ("Nothing here", "There is no such page, or it is not yours. Start from the dashboard."),
-    405: ("Not that way", "This address exists, but not for that kind of request."),
-    413: ("Too much at once", "What was sent is larger than anything Grafient asks for."),
-    429: ("Too many tries", "Wait a minute, then try again."),
+    400: ("Bad request", "Go back, check what you entered, and try again."),
+    403: ("Access denied", "You don't have access to this page."),
+    404: ("Page not found", "This page doesn't exist, or it isn't yours. Start from the dashboard."),
+    405: ("Method not allowed", "This address doesn't accept that kind of request."),
+    413: ("Too large", "What was sent is larger than anything Grafient asks for."),
+    429: ("Too many attempts", "Wait a minute, then try again."),
 }
 
 
@@ -82,7 +88,21 @@ def _error_page(error: HTTPException) -> ResponseReturnValue:
 
 
 def _stale_form(_error: CSRFError) -> ResponseReturnValue:
-    return _page(400, "The form has expired", "Open the page again, and send the form once more. Nothing was changed.")
+    return _page(400, "This form has expired", "Open the page again and resend the form. Nothing was changed.")
+
+
+def _database_error(error: DBAPIError) -> ResponseReturnValue:
+    """A full disk gets a page that says so; any other fault of the database is ours, with a traceback in the log."""
+    if not disk.is_why(error):
+        raise error
+    log.error(disk.FULL)
+    db.session.rollback()
+    database.reading.set(True)  # the page reads who is signed in, and must not want to write
+    return _page(507, "The disk is full", f"{disk.FULL} Your costs are safe; nothing was changed.")
+
+
+def _disk_full(settings: Settings) -> str:
+    return disk.FULL if disk.is_full(settings.data_dir) else ""
 
 
 def _page(code: int, title: str, sentence: str) -> ResponseReturnValue:

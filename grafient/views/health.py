@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, jsonify
+from flask import Blueprint, current_app, jsonify
 from flask.typing import ResponseReturnValue
 from sqlalchemy.exc import SQLAlchemyError
 
-from grafient import database, jobs
+from grafient import database, disk, jobs
 from grafient.extensions import db
 
 blueprint = Blueprint("health", __name__)
@@ -20,11 +20,15 @@ def healthz() -> ResponseReturnValue:
 
 @blueprint.get("/readyz")
 def readyz() -> ResponseReturnValue:
-    """Database, Redis, worker and scheduler; 503 and which one otherwise."""
-    problems = _database() | jobs.health()
+    """Disk, database, Redis, worker and scheduler; 503 and which one otherwise."""
+    problems = _database() | jobs.health() | _disk()
     if problems:
         return jsonify(status="not ready", problems=problems), 503
     return jsonify(status="ready")
+
+
+def _disk() -> dict[str, str]:
+    return {"disk": disk.FULL} if disk.is_full(current_app.extensions["settings"].data_dir) else {}
 
 
 def _database() -> dict[str, str]:

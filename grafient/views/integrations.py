@@ -10,7 +10,7 @@ from flask import Blueprint, abort, current_app, flash, make_response, redirect,
 from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user
 
-from grafient import evidence, integrations, jobs, status
+from grafient import disk, evidence, integrations, jobs, status
 from grafient.extensions import limiter, providers
 from grafient.forms import IntegrationForm, RemoveForm, ReplaceKeyForm
 from grafient.integrations import AlreadyConnected, Refused
@@ -106,7 +106,8 @@ def create() -> ResponseReturnValue:
 def show(integration: Integration) -> ResponseReturnValue:
     """One integration. Whoever opens it has seen what changed."""
     page = _page(integration, ReplaceKeyForm())
-    mark_restatements_seen(current_user.id, integration.id)
+    with disk.tolerated():
+        mark_restatements_seen(current_user.id, integration.id)
     return page
 
 

@@ -45,7 +45,7 @@ def test_no_trace_of_the_key(product: Product, tab: Tab) -> None:
     # It was looked for where things are kept: what may be there was found.
     assert any(LABEL.encode() in what for what in files.values())
     assert any(name.endswith(".aof") and b"grafient" in what for name, what in files.items())
-    assert any(b"grafient.jobs.tick" in what for what in redis.values())
+    assert any(b"grafient.jobs.work.tick" in what for what in redis.values())
     assert b"Grafient is at http://localhost" in seen["output"]
     assert {"/", "/breakdown", "/integrations", "/integrations/new", "/account"} <= seen.keys()
     assert any(sandbox.key("lively-again")[-4:].encode() in what for what in seen.values())

@@ -13,7 +13,7 @@ from decimal import Decimal
 import pytest
 from flask import Flask
 from justhtml import JustHTML
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from grafient.extensions import db
 from grafient.models import CostLine, Workspace
@@ -555,7 +555,6 @@ def test_a_restated_day_shows_each_line_before_and_after(app: Flask, lively: Pag
     assert all(pair[1] == 2 * (pair[0] or 0) for pair in figures if pair[1] is not None)
     assert len(figures) == 1 + sum(1 for row in after.rows if row.usage)
     found = text(page)
-    assert "Added" in found
     assert "Removed" in found
     assert "Amountonly" in found
     assert "Restated:" in found
@@ -610,3 +609,24 @@ def test_what_is_not_offered_is_said_where_it_is_missed(
     (panel,) = lint(pages.get("/integrations/1").text).query("section[aria-labelledby=worth]")
     assert why in panel.to_text()
     assert total(pages.get("/").text) == truth(sandbox, name=name)
+
+
+def test_a_dashboard_of_a_year_needs_few_statements(a_year: None, app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    """With two readings of the credits and a restated day, each of which takes a statement more."""
+    with later(-2):
+        connected(app, pages, sandbox)
+    sandbox.restate("lively", a_day(sandbox), "1.5")
+    synced(app, pages)
+    asked: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if not statement.startswith("BEGIN"):
+            asked.append(statement)
+
+    with app.app_context():
+        event.listen(db.engine, "before_cursor_execute", note)
+        page = pages.get("/?days=365").text
+        event.remove(db.engine, "before_cursor_execute", note)
+    assert "creditsagreewiththedays" in text(page)
+    assert "changedsinceyoulastlooked" in text(page)
+    assert len(asked) <= 12, "\n\n".join(asked)

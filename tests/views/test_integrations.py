@@ -236,7 +236,10 @@ def test_days_that_are_about_to_leave_the_window_raise_an_alarm(
             card = pages.get("/integrations/1/card").text
             assert ('class="alarm"' in card) == alarmed
             said = re.sub(r"<[^>]+>", "", card)
-    assert "2 days are missing, 20 Nov 2026 the first. OpenRouter tells of it until 20 Dec 2026; after that" in said
+    assert (
+        "2 days are missing; the oldest is 20 Nov 2026. OpenRouter reports it in full until 20 Dec 2026; after that"
+        in said
+    )
     assert afterwards in said
     with later(25):
         pages.post("/integrations/1/sync", 303, "/integrations")

@@ -1,0 +1,103 @@
+"""The worker: forks a process for each job, and runs a scheduler beside itself."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from redis import RedisError
+from rq import Queue, worker_registration
+from rq.exceptions import StopRequested
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.worker import HerokuWorker
+
+from grafient import database
+from grafient.extensions import db
+from grafient.jobs.processes import end_with_parent
+from grafient.jobs.queue import GrafientJob, client, queue
+from grafient.jobs.schedule import REDIS_PAUSE
+
+log = logging.getLogger(__name__)
+
+WORKER_TTL = 90
+
+
+class GrafientWorker(HerokuWorker):
+    """Forks a horse for each job from an app that is loaded already."""
+
+    job_class = GrafientJob
+    max_connection_wait_time = 10.0
+    told_to_stop = False
+
+    def request_stop(self, signum: int, frame: Any) -> None:
+        """A Redis that is away must not swallow the order to end."""
+        self.told_to_stop = True
+        with contextlib.suppress(RedisError):
+            super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """With its name each time: a Redis that came back empty, as some do, knows its worker again."""
+        worker_registration.register(self, pipeline)
+        super().heartbeat(timeout, pipeline)
+
+    def main_work_horse(self, job: Job, queue: Queue) -> None:
+        end_with_parent(signal.SIGKILL)  # what it was at is done again when the lease ends
+        db.engine.dispose(close=False)  # connections of the parent are not the child's
+        super().main_work_horse(job, queue)
+
+    def request_force_stop_sigrtmin(self, signum: int, frame: Any) -> None:
+        """End at once: an exception would wait for the threads, which wait for a provider."""
+        os._exit(1)
+
+
+def run_worker() -> None:
+    """Work until told to stop, with a scheduler beside. Returns when told to, raises SystemExit if the other died."""
+    database.reading.set(False)
+    scheduler = subprocess.Popen(
+        [sys.executable, "-m", "flask", "--app", "wsgi", "scheduler", "--beside", str(os.getpid())],
+        env=os.environ | {"TZ": "UTC"},
+    )
+    threading.Thread(target=_stop_with, args=(scheduler,), daemon=True).start()
+    try:
+        while not _work():
+            log.warning("worker: it ended unasked, as with a Redis that goes away; another one goes on")
+            time.sleep(REDIS_PAUSE)
+    except StopRequested:
+        pass  # told so in the pause
+    finally:
+        scheduler.terminate()
+    if scheduler.wait() not in (0, -15):
+        raise SystemExit(f"The scheduler beside the worker ended with code {scheduler.returncode}.")
+
+
+def _work() -> bool:
+    """Work until told to stop. RQ's worker ends with a Redis that goes away at the wrong moment: then it is False."""
+    worker = GrafientWorker(
+        [queue()],
+        connection=client(),
+        serializer=JSONSerializer,
+        worker_ttl=WORKER_TTL,
+        maintenance_interval=60,
+        log_job_description=False,
+    )
+    with contextlib.suppress(RedisError):
+        worker.work(logging_level="WARNING")
+    if worker.pubsub_thread:
+        worker.pubsub_thread.stop()
+    if not worker.told_to_stop and worker.horse_pid:
+        worker.wait_for_horse()  # its syncs don't need Redis
+    return worker.told_to_stop
+
+
+def _stop_with(scheduler: subprocess.Popen[bytes]) -> None:
+    """End this worker when the scheduler ends: without it nothing would be due by itself any more."""
+    scheduler.wait()
+    os.kill(os.getpid(), 15)
