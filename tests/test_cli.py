@@ -48,6 +48,49 @@ def test_a_wrong_setting_is_one_sentence(environment: dict[str, str], says: str)
     assert "Traceback" not in ended.stderr
 
 
+SECRETS = {
+    "SECRET_KEY": "a secret for the length of a test",
+    "GRAFIENT_ENCRYPTION_KEYS": "test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+    "REDIS_URL": "redis://127.0.0.1:1/0",
+}
+
+
+@pytest.mark.parametrize("command", ["worker", "scheduler", "run"])
+@pytest.mark.parametrize("missing", SECRETS)
+def test_what_works_or_serves_does_not_start_without_what_it_needs(tmp_path: Path, command: str, missing: str) -> None:
+    url = f"sqlite:///{tmp_path}/grafient.db"
+    assert flask("upgrade", DATABASE_URL=url).returncode == 0
+    settings = {name: value for name, value in SECRETS.items() if name != missing}
+    _refused(flask(command, DATABASE_URL=url, TZ="UTC", **settings), f"{missing} is not set")
+
+
+@pytest.mark.parametrize("command", [("worker",), ("scheduler",), ("plans", "set", "a@example.com", "pro")])
+def test_a_database_that_is_not_set_up_is_one_sentence(tmp_path: Path, command: tuple[str, ...]) -> None:
+    settings = SECRETS | {"DATABASE_URL": f"sqlite:///{tmp_path}/none.db", "TZ": "UTC"}
+    _refused(flask(*command, **settings), "Run: flask --app wsgi upgrade")
+
+
+@pytest.mark.parametrize("command", [("worker",), ("upgrade",), ("plans", "set", "a@example.com", "pro")])
+def test_a_database_that_does_not_answer_is_one_sentence(command: tuple[str, ...]) -> None:
+    settings = SECRETS | {"DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/none"}
+    ended = flask(*command, **settings)
+    _refused(ended, "The database does not answer")
+    assert "hidden" not in ended.stderr
+
+
+def test_a_web_server_does_not_start_without_what_it_needs() -> None:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    command = [sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:0", "wsgi:app"]
+    ended = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, check=False, timeout=60)
+    _refused(ended, "SECRET_KEY is not set")
+
+
+def _refused(ended: subprocess.CompletedProcess[str], says: str) -> None:
+    assert ended.returncode != 0
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_the_release_phase_makes_the_schema_and_refuses_a_newer_one(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/grafient.db"
     assert flask("upgrade", DATABASE_URL=url).returncode == 0

@@ -34,7 +34,15 @@ def test_any_postgres_address_means_psycopg_3(scheme: str) -> None:
         ("DATABASE_URL", "mysql://h/d", "begins with mysql"),
         ("DATABASE_URL", "sqlite://", "a file"),
         ("DATABASE_URL", "sqlite:///:memory:", "a file"),
+        ("DATABASE_URL", "postgresql://u:hidden@h:port/d", "not an address of a database"),
+        ("DATABASE_URL", "postgresql://u:hidden@h:99999/d", "not an address of a database"),
+        ("DATABASE_URL", "postgresql://u:hidden@[::1/d", "not an address of a database"),
         ("REDIS_URL", "http://h", "redis://"),
+        ("REDIS_URL", "redis://:hidden@h:port/0", "not an address of a Redis"),
+        ("REDIS_URL", "redis://:hidden@h:99999/0", "not an address of a Redis"),
+        ("REDIS_URL", "redis://:hidden@[::1/0", "not an address of a Redis"),
+        ("REDIS_URL", "redis://:hidden@h/first", "number of a database"),
+        ("REDIS_URL", "unix://", "names no socket"),
         ("SECRET_KEY", "short", "shorter than 16"),
         ("PORT", "abc", "whole number from 1 to 65535"),
         ("PORT", "0", "whole number"),
@@ -58,6 +66,12 @@ def test_a_wrong_setting_is_named_and_mended(name: str, value: str, says: str) -
         Settings.from_environ({name: value})
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["redis://h", "redis://h:6379/", "rediss://:p@[::1]:6380/15", "unix:///run/redis.sock"])
+def test_addresses_of_every_form_are_taken(url: str) -> None:
+    assert Settings.from_environ({"REDIS_URL": url}).redis_url == url
 
 
 @pytest.mark.parametrize(

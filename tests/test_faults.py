@@ -5,6 +5,7 @@ database, a provider that dies, midnight. Afterwards no day is lost, none counts
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -28,14 +29,17 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+import redis as redis_py
 import time_machine
 from flask import Flask
 from sqlalchemy import func, select, update
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 from werkzeug.wrappers import Request, Response
 
-from grafient import integrations, jobs, runs, status, supervisor, sync
+from grafient import disk, integrations, jobs, runs, status, supervisor, sync
 from grafient.extensions import db
 from grafient.models import (
     UNATTRIBUTED,
@@ -52,7 +56,8 @@ from grafient.money import usd_sum
 from grafient.providers.openrouter import calls
 from grafient.sandbox import ActivityRow, Sandbox
 from grafient.sandbox.server import _QuietHandler
-from tests.syncing import at, days, on_sqlite, parts_add_up, restatements, spent_by, with_the_year
+from tests.pages import Pages, lint
+from tests.syncing import at, days, on_sqlite, parts_add_up, restatements, run_due, spent_by, with_the_year
 from tests.workers import children, until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -625,6 +630,111 @@ def test_a_full_disk_leaves_nothing_half_written(
     _want_of_room(worker, integration_id, sandbox)
     filler.unlink()
     _read_what_did_not_fit(worker, integration_id, sandbox, small_disk)
+
+
+@pytest.fixture
+def fill(small_disk: Path) -> Callable[[], Path]:
+    """Fills the disk; what comes back is the file to delete for room."""
+
+    def now() -> Path:
+        filler = small_disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as full:
+            for size in (65536, 4096, 1):
+                with contextlib.suppress(OSError):
+                    while full.write(b"x" * size) == size:
+                        pass
+        return filler
+
+    return now
+
+
+@on_sqlite
+def test_a_full_disk_is_said_on_pages_in_readyz_and_in_one_line_of_the_log(
+    small_disk: Path,
+    fill: Callable[[], Path],
+    app: Flask,
+    pages: Pages,
+    sandbox: Sandbox,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pages.connect(sandbox.key(ACCOUNT))
+    with app.app_context():
+        run_due()
+    assert disk.FULL not in pages.get("/integrations").text
+    token = pages.token("/integrations")
+    with app.app_context():
+        for _ in range(300):  # room that SQLite has in its files already
+            db.session.add(Workspace(plan="free"))
+            db.session.commit()
+    filler = fill()
+    caplog.clear()
+    refused = _post_until_full(pages, token)
+    assert (refused.status_code, disk.FULL in refused.text) == (507, True)
+    lint(refused.text)
+    assert {record.getMessage() for record in caplog.records if record.levelname == "ERROR"} == {disk.FULL}
+    for path in ("/", "/integrations", "/integrations/1"):
+        assert disk.FULL in pages.get(path).text
+    assert pages.client.get("/readyz").json["problems"]["disk"] == disk.FULL
+    filler.unlink()
+    assert disk.FULL not in pages.get("/integrations").text
+    assert "disk" not in pages.client.get("/readyz").json["problems"]
+    pages.post("/integrations/1/sync", 303, "/integrations")
+    with app.app_context():
+        run_due()
+    assert "Up to date" in pages.get("/integrations/1/card").text
+
+
+def _post_until_full(pages: Pages, token: str) -> Any:
+    """Pause and resume until SQLite wants another page of the disk."""
+    for number in range(500):
+        action = ("pause", "resume")[number % 2]
+        answer = pages.client.post(f"/integrations/1/{action}", data={"csrf_token": token})
+        if answer.status_code != 303:
+            return answer
+    raise AssertionError("the disk was never full")
+
+
+@pytest.mark.processes
+@on_sqlite
+def test_a_redis_whose_disk_is_full_says_so_and_recovers(
+    small_disk: Path, fill: Callable[[], Path], context: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, url = supervisor.start_redis(small_disk)
+    client = jobs.connect(url)
+    monkeypatch.setitem(context.extensions, "redis", client)
+
+    def is_refused() -> bool:
+        try:
+            client.set("filling", "x" * 100_000)
+        except redis_py.ResponseError as error:
+            return disk.is_why(error)
+        return False
+
+    try:
+        filler = fill()
+        until(is_refused)
+        assert jobs.health()["disk"] == disk.FULL
+        jobs.wake()
+        filler.unlink()
+        until(lambda: not is_refused())
+        assert "disk" not in jobs.health()
+    finally:
+        client.close()
+        child.process.terminate()
+        child.process.wait()
+
+
+@on_sqlite
+def test_every_way_to_say_that_a_disk_is_full_is_understood(context: Flask) -> None:
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    assert disk.is_why(OperationalError("INSERT", {}, full))
+    assert disk.is_why(OperationalError("INSERT", {}, psycopg.errors.DiskFull("no space left on device")))
+    assert disk.is_why(OSError(errno.ENOSPC, "No space left on device"))
+    assert not disk.is_why(OperationalError("INSERT", {}, sqlite3.OperationalError("database is locked")))
+    assert not disk.is_why(OperationalError("INSERT", {}, psycopg.errors.AdminShutdown("ended")))
+    assert not disk.is_why(redis_py.ResponseError("WRONGTYPE"))
+    assert not disk.is_why(FileNotFoundError(errno.ENOENT, "none"))
 
 
 @pytest.mark.processes

@@ -15,6 +15,7 @@ from grafient.models import utc_now
 
 _TICKED = "grafient:ticked_at"
 _FULL = "grafient:disk_full"
+_PROBED = "grafient:probed_at"
 SEEN_SECONDS = 180
 FULL_SECONDS = 60
 """How long a full disk is remembered after it last got in the way: a minute after there is room, all is well again."""
@@ -35,8 +36,12 @@ def note_full_disk() -> None:
 
 
 def health() -> dict[str, str]:
-    """What is wrong with the disk, Redis, the worker or the scheduler, by name; empty if nothing is."""
+    """What is wrong with the disk, Redis, the worker or the scheduler, by name; empty if nothing is.
+
+    Redis is also asked to store something: one whose disk is full still answers whatever is read.
+    """
     try:
+        client().set(_PROBED, utc_now().isoformat(), ex=SEEN_SECONDS)
         ticked, full = client().mget(_TICKED, _FULL)
         workers = _HealthWorker.all(connection=client(), serializer=JSONSerializer)
     except ResponseError as error:
