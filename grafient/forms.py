@@ -22,18 +22,18 @@ def one_line_of_ascii(_form: FlaskForm, field: StringField) -> None:
     """A key travels in a header: refuse what could not, before anything is sent anywhere."""
     text = field.data or ""
     if not text.isascii():
-        raise ValidationError("The key has characters that no key has. Copy it again, without anything around it.")
+        raise ValidationError("The key contains characters that no key has. Copy it again, without anything around it.")
     if not text.isprintable() or " " in text:
-        raise ValidationError("The key has a space or a line break in it. Copy it again, in one piece.")
+        raise ValidationError("The key contains a space or a line break. Copy it again, in one piece.")
 
 
 class _KeyForm(FlaskForm):  # type: ignore[misc]
     api_key = PasswordField(
-        "API key",
+        "Management key",
         filters=[strip],
         validators=[
             DataRequired("Paste the key here."),
-            Length(max=MAX_KEY, message=f"The key is longer than {MAX_KEY} characters: that is not a key."),
+            Length(max=MAX_KEY, message=f"The key is longer than {MAX_KEY} characters, so it can't be one."),
             one_line_of_ascii,
         ],
     )
@@ -48,15 +48,15 @@ class IntegrationForm(_KeyForm):
     label = StringField(
         "Label",
         filters=[strip],
-        validators=[Length(max=MAX_LABEL, message=f"A label has at most {MAX_LABEL} characters.")],
+        validators=[Length(max=MAX_LABEL, message=f"A label can have up to {MAX_LABEL} characters.")],
     )
-    twice = BooleanField("Connect this account a second time, and count its costs twice")
+    twice = BooleanField("Connect this account a second time and count its costs twice")
     twice_offered = False
 
     def validate_label(self, field: StringField) -> None:
         """Refuse what can't be seen; the label is shown and exported as it is."""
         if field.data and not field.data.isprintable():
-            raise ValidationError("The label has characters that can't be shown, such as a line break.")
+            raise ValidationError("The label contains characters that can't be shown, such as a line break.")
 
 
 class ReplaceKeyForm(_KeyForm):
@@ -70,7 +70,7 @@ class RemoveForm(FlaskForm):  # type: ignore[misc]
         "History",
         choices=[
             SelectChoice("keep", "Keep its costs on the dashboard and in exports"),
-            SelectChoice("delete", "Delete its costs for good"),
+            SelectChoice("delete", "Delete its costs permanently"),
         ],
         default="keep",
     )

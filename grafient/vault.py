@@ -68,7 +68,7 @@ class Vault:
         if key is None:
             raise VaultError(
                 f"The stored key can't be opened: its encryption key {sealed.key_id!r} is not among "
-                "GRAFIENT_ENCRYPTION_KEYS. Whoever runs this Grafient has to put it back."
+                "GRAFIENT_ENCRYPTION_KEYS. The operator of this Grafient has to put it back."
             )
         nonce, body = sealed.ciphertext[:_NONCE_BYTES], sealed.ciphertext[_NONCE_BYTES:]
         try:

@@ -150,7 +150,7 @@ def app(settings: dict[str, str], redis: redis_py.Redis) -> Iterator[Flask]:
     with app.app_context():
         db.session.remove()
         db.engine.dispose()
-    app.extensions["providers"]["openrouter"].close()
+    app.extensions["providers"]["openrouter"].client.close()
     app.extensions["redis"].close()
 
 

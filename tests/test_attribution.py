@@ -383,6 +383,23 @@ def test_days_before_a_keys_window_are_left_alone(run: SyncRun) -> None:
     assert len(lines.stored(KeyLine, run.integration_id, KeyLine.key_hash == "key1")) == 2
 
 
+def test_a_key_whose_only_lines_were_corrected_away_keeps_none(workspace: Workspace, sandbox: Sandbox) -> None:
+    """The account's own reply lacks the lines; the key's reply is empty, and is believed."""
+    integration = synced(workspace, sandbox)
+    account = sandbox.account("lively")
+    first, last = window(sandbox)
+    spent = {name: found for name, found in spent_by(sandbox, "lively", first, last).items() if found}
+    name = min(spent, key=lambda one: len(spent[one]))
+    for day in days(first, last):
+        while mine := [part for part in sandbox.state.slices(account, day) if part.key.name == name]:
+            rows = list(dict.fromkeys(part.identity for part in sandbox.state.slices(account, day)))
+            sandbox.remove_row("lively", day, rows.index(mine[0].identity))
+    again(integration)
+    assert by_key(integration, name) == {}
+    assert parts_add_up(integration.id)
+    assert min(by_key(integration, "").values()) >= 0
+
+
 def test_days_that_a_reply_does_not_speak_of_are_left_alone(run: SyncRun) -> None:
     """A reply with a Date header of last month speaks of the days of its lines alone, not of those between."""
     between = DAY + timedelta(days=1)

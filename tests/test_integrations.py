@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from flask import Flask
 from sqlalchemy import func, select
 
-from grafient import integrations, runs, sync
+from grafient import integrations, runs, status, sync
 from grafient.extensions import db
 from grafient.integrations import AlreadyConnected, Refused
 from grafient.models import (
@@ -26,9 +27,10 @@ from grafient.models import (
     Workspace,
     utc_now,
 )
-from grafient.providers import KeyInfo, KeyRejected, NotManagementKey, Unreachable
+from grafient.money import usd_sum
+from grafient.providers import KeyCannotReadCosts, KeyInfo, KeyRejected, Unreachable
 from grafient.sandbox import Sandbox
-from tests.syncing import again, at, connect, last_run, lines, run_due, synced, total, truth
+from tests.syncing import a_day, again, at, connect, last_run, later, lines, run_due, synced, total, truth
 
 
 @pytest.fixture(autouse=True)
@@ -80,8 +82,108 @@ def test_the_same_account_twice_is_refused_by_name_unless_insisted(workspace: Wo
     assert connect(workspace, sandbox, "lively-again", twice=True).label == "OpenRouter 2"
 
 
+def test_a_key_does_not_bring_a_second_integration_to_an_account(workspace: Workspace, sandbox: Sandbox) -> None:
+    """Where the provider did not say whose key it was at first, the account turns out with a later key."""
+    connect(workspace, sandbox)
+    unknown = connect(workspace, sandbox, "other")
+    unknown.account_ref = None
+    db.session.commit()
+    hint = unknown.key_hint
+    with pytest.raises(AlreadyConnected, match="already connected, as “OpenRouter”"):
+        integrations.replace_key(unknown, sandbox.key("lively-again"))
+    db.session.rollback()
+    assert (unknown.account_ref, unknown.key_hint) == (None, hint)
+    integrations.replace_key(unknown, sandbox.key("other"))
+    assert unknown.account_ref is not None, "its own account is no second one"
+
+
+def test_a_key_does_not_bring_the_account_of_a_removed_history_either(workspace: Workspace, sandbox: Sandbox) -> None:
+    removed = synced(workspace, sandbox)
+    integrations.remove(removed, keep_history=True)
+    unknown = connect(workspace, sandbox, "other")
+    unknown.account_ref = None
+    db.session.commit()
+    with pytest.raises(Refused, match="Use Add Integration"):
+        integrations.replace_key(unknown, sandbox.key("lively"))
+    db.session.rollback()
+    assert integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively")).id == removed.id
+
+
+def test_forcing_reads_a_paused_integration_once_and_it_stays_paused(workspace: Workspace, sandbox: Sandbox) -> None:
+    integration = synced(workspace, sandbox)
+    integrations.pause(integration)
+    before = integration.last_success_at
+    with later(1):
+        integrations.force_sync(integration)
+        assert status.card(integration).state == "Syncing"
+        assert run_due() == 1
+        assert integration.last_success_at != before
+        assert status.card(integration).state == "Paused"
+        assert runs.insert_daily(utc_now() + timedelta(days=1)) == 0
+        integrations.resume(integration)
+        assert run_due() == 1
+        assert status.card(integration).state == "Up to date"
+
+
+class TestBrought:
+    """A sync says what it brought, to the last digit."""
+
+    def test_the_first_one_brought_every_day(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        run = last_run(synced(workspace, sandbox))
+        assert (run.days_settled, run.settled_usd) == (30, truth(sandbox))
+        assert (run.days_restated, run.restated_usd) == (0, 0)
+        assert run.provisional_usd == so_far(run.integration_id) > 0
+
+    def test_the_same_again_brought_nothing(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = synced(workspace, sandbox)
+        run = again(integration)
+        assert (run.days_settled, run.settled_usd, run.restated_usd) == (0, 0, 0)
+        brought = status.card(integration).brought
+        assert brought is not None
+        assert brought.is_nothing == (run.provisional_usd == 0)
+
+    def test_a_day_later_it_brought_that_day_and_what_was_restated(
+        self, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
+        integration = synced(workspace, sandbox)
+        days = [a_day(sandbox, ago=5), a_day(sandbox, ago=9)]
+        before = [sandbox.truth("lively", day, day).usage for day in days]
+        for day, factor in zip(days, ("1.5", "0.5"), strict=True):
+            sandbox.restate("lively", day, factor)
+        with later(1):
+            run = again(integration)
+            yesterday = sandbox.today - timedelta(days=1)
+            assert (run.days_settled, run.settled_usd) == (1, sandbox.truth("lively", yesterday, yesterday).usage)
+            assert (run.days_restated, run.restated_usd) == (2, before[0] / 2 - before[1] / 2)
+            card = status.card(integration)
+            assert card.brought is not None
+            assert (card.brought.days_settled, card.brought.restated_usd) == (1, run.restated_usd)
+
+    def test_tries_of_one_sync_are_added_up(self, workspace: Workspace, sandbox: Sandbox) -> None:
+        integration = connect(workspace, sandbox)
+        sandbox.fault("lively", "down", path="/credits")
+        assert run_due() == 1
+        assert status.card(integration).state == "Retrying"
+        assert status.card(integration).brought is None, "it is not done yet"
+        sandbox.fault("lively", None)
+        integrations.force_sync(integration)
+        assert run_due() == 1
+        run = last_run(integration)
+        assert (run.attempt, run.days_settled, run.settled_usd) == (2, 30, truth(sandbox))
+
+
+def so_far(integration_id: int) -> Decimal:
+    """What is stored of unsettled days."""
+    query = (
+        select(usd_sum(CostLine.usage_usd))
+        .join(CoveredDay, (CoveredDay.integration_id == CostLine.integration_id) & (CoveredDay.day == CostLine.day))
+        .where(CostLine.integration_id == integration_id, CoveredDay.state == "provisional")
+    )
+    return db.session.execute(query).scalar() or Decimal(0)
+
+
 @pytest.mark.parametrize(
-    ("name", "error"), [("inference", NotManagementKey), ("revoked", KeyRejected), ("down", Unreachable)]
+    ("name", "error"), [("inference", KeyCannotReadCosts), ("revoked", KeyRejected), ("down", Unreachable)]
 )
 def test_connecting_with_a_bad_key_stores_nothing(
     workspace: Workspace, sandbox: Sandbox, name: str, error: type[Exception]

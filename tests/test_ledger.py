@@ -216,3 +216,11 @@ def test_what_is_called_by_its_permaslug_gets_the_plainest_of_its_names(run: Syn
     ]
     renamed = ledger.renamed(Activity(DAY, DAY, told), known)
     assert [line.model for line in renamed.lines] == ["vendor/model", "unknown"]
+
+
+def test_a_reply_that_speaks_of_no_day_changes_nothing(run: SyncRun) -> None:
+    """Its Date header is old, so that its silence means nothing, and it has no lines."""
+    record(run, NOW, BilledLine(DAY, "p", "e", "h", "m", Decimal(5)))
+    empty = ledger.record(run.integration_id, run.id, Activity(DAY + timedelta(days=9), DAY, []), NOW)
+    assert (empty.silent, empty.lines_removed, empty.days_settled) == (False, 0, 0)
+    assert states()[DAY] == ("final", "activity")

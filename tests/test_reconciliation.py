@@ -7,12 +7,14 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
+import time_machine
 from sqlalchemy import select, update
 
 from grafient import reconciliation
 from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import CoveredDay, CreditReading, DayCheck, Integration, Workspace
+from grafient.providers.openrouter import OpenRouterReader
 from grafient.reconciliation import ROUNDED_USD, Verdict
 from grafient.sandbox import Sandbox
 from tests.syncing import MICRO, NOON, again, at, days, later, leave_out_keys, on_sqlite, synced, window, with_the_year
@@ -264,3 +266,30 @@ class TestCredits:
             (span,) = verdict(TODAY, TODAY + timedelta(days=34), integration).spans
             assert span.agrees
             assert abs(span.difference_usd) <= ROUNDED_USD
+
+    @on_sqlite
+    def test_midnight_between_the_costs_and_the_credits_accuses_nobody(
+        self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The reading is of the new day; what was charged on the day before is no part of that day."""
+        integration = synced(workspace, sandbox)
+        lifetime_usd = OpenRouterReader.lifetime_usd
+        midnight = (NOON + timedelta(days=4)).replace(hour=0)
+        with time_machine.travel(midnight - timedelta(seconds=30), tick=True) as clock:
+
+            def after_midnight(self: OpenRouterReader) -> Decimal:
+                clock.move_to(midnight + timedelta(minutes=1))
+                return lifetime_usd(self)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(OpenRouterReader, "lifetime_usd", after_midnight)
+                again(integration)
+            reading = db.session.execute(select(CreditReading).order_by(CreditReading.id.desc()).limit(1)).scalar_one()
+            assert reading.read_at.date() == midnight.date()
+            db.session.rollback()
+        with later(5):
+            again(integration)
+            found = verdict(TODAY, TODAY + timedelta(days=4), integration)
+            assert found.spans
+            assert found.wrong_spans == []
+            assert found.state == "verified"

@@ -30,7 +30,7 @@ def connect(url: str, **options: Any) -> Redis:
     """
     if url.startswith("rediss://"):
         options = {"ssl_cert_reqs": "none", "ssl_check_hostname": False} | options
-    return Redis.from_url(url, socket_connect_timeout=3, socket_timeout=5, **options)
+    return Redis.from_url(url, **({"socket_connect_timeout": 3, "socket_timeout": 5} | options))
 
 
 class GrafientJob(Job):

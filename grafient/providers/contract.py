@@ -1,6 +1,7 @@
 """The contract with whoever bills: a provider checks a key, and returns what was billed. Nothing else.
 
-A provider knows HTTP and one API. It knows no database, no Flask, and never keeps the key.
+A provider knows HTTP and one API. It knows no database, no Flask, and never keeps the key. Not every provider has all
+of it: only the recent days (``Reader.activity``) are required, and everything else may raise NotOffered.
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ class KeyInfo:
 
 @dataclass(frozen=True, slots=True)
 class BilledLine:
-    """What one endpoint of one model cost on one UTC day.
+    """What was billed on one UTC day for one thing that the provider bills apart: usually a model at a host.
 
-    USD at 12 decimals. ``byok_usd`` is the provider's *estimate* of what the user's own key was charged, disjoint
-    from ``usage_usd``. None is unknown, never zero. Reasoning tokens are part of the completion tokens and cached
-    tokens of the prompt tokens; in real replies either can exceed its whole. Empty strings are values; where the
-    source tells of no endpoint and no host, both are empty.
+    ``permaslug``, ``endpoint_id`` and ``host`` say which thing, and with the day make a line the same line in another
+    reply; ``model`` is what people call it. Empty strings are values: a provider that names no host has one line per
+    model, and a charge that is for no model (a search, a storage fee) goes by its own name.
+
+    USD at 12 decimals. ``byok_usd`` is the provider's *estimate* of what the user's own key at another provider was
+    charged; it is no part of ``usage_usd``. None is unknown, never zero. Reasoning tokens are part of the completion
+    tokens and cached tokens of the prompt tokens; in real replies either can exceed its whole.
     """
 
     day: date
@@ -87,7 +91,7 @@ class Activity:
 
 @dataclass(frozen=True)
 class ListedKey:
-    """One of the account's keys for requests to models. ``key_hash`` names it for good; it is no secret."""
+    """One of the account's inference keys. ``key_hash`` identifies it for good; it is no secret."""
 
     key_hash: str
     name: str
@@ -116,8 +120,8 @@ class KeyRejected(ProviderError):
     """The provider does not know the key: revoked, expired, disabled or mistyped."""
 
 
-class NotManagementKey(KeyRejected):
-    """The key is known, but may not read costs."""
+class KeyCannotReadCosts(KeyRejected):
+    """The key is valid, but not of the kind that may read costs."""
 
 
 class Unreachable(ProviderError):
@@ -135,7 +139,7 @@ class UnexpectedResponse(ProviderError):
 
 
 class NotOffered(ProviderError):
-    """The provider does not tell this account so much. What else it tells still holds."""
+    """The provider does not offer this to the account. Everything else it reports still counts."""
 
 
 class Reader(Protocol):
@@ -145,23 +149,23 @@ class Reader(Protocol):
     """
 
     def activity(self) -> Activity:
-        """The provider's own record of the recent days, all that it still tells, per endpoint and host."""
+        """The recent days in as much detail as the provider has, as far back as it keeps that (``window_days``)."""
 
     def history(self, first: date, last: date) -> Activity:
-        """Per model from first to last (UTC days, both included), from the provider's analytics.
+        """Per model from first to last (UTC days, both included), from a source that reaches further back.
 
-        It may begin later than asked where there is more than one reply holds: ask again for what is left.
-        Today is told of as far as it goes.
+        It may begin later than asked, where one reply can't hold all of it: ask again for what is left. Today is
+        included, as far as it has gone.
         """
 
     def day_totals(self, first: date, last: date) -> Mapping[date, Decimal]:
-        """What analytics says was charged to credits per day, in USD, rounded to 6 decimals. No row: no entry."""
+        """A second count of what was charged per day, in USD, at 6 decimals or more. No entry: nothing was charged."""
 
     def lifetime_usd(self) -> Decimal:
-        """All that was ever charged to credits, in USD; can be a minute old."""
+        """Everything that was ever charged to the account, in USD; can be a minute old."""
 
     def api_keys(self) -> Sequence[ListedKey]:
-        """The keys for requests that exist now, disabled ones too."""
+        """The inference keys that exist now, disabled ones too."""
 
     def key_activity(self, key_hash: str) -> Activity:
         """The part of ``activity`` that one API key spent."""
@@ -195,6 +199,3 @@ class Provider(Protocol):
     def reader(self, key: str, before_each: Callable[[], None] = lambda: None) -> Reader:
         """Read the account of this key; nothing is sent yet. ``before_each`` is called before every request, which can
         take a minute; what it raises ends the reading."""
-
-    def close(self) -> None:
-        """Close the connections that are kept open between calls."""

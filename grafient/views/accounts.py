@@ -15,6 +15,27 @@ from grafient.plans import PLANS
 
 blueprint = Blueprint("accounts", __name__)
 
+_MESSAGES = {
+    "UNAUTHENTICATED": ("Please log in to continue.", "info"),
+    "LOGIN": ("Please log in to continue.", "info"),
+    "GENERIC_AUTHN_FAILED": ("Email or password is wrong.", "error"),
+    "DISABLED_ACCOUNT": ("This account is disabled.", "error"),
+    "EMAIL_NOT_PROVIDED": ("Enter your email address.", "error"),
+    "INVALID_EMAIL_ADDRESS": ("Enter a valid email address.", "error"),
+    "EMAIL_ALREADY_ASSOCIATED": ("There is already an account with this email address.", "error"),
+    "PASSWORD_NOT_PROVIDED": ("Enter a password.", "error"),
+    "PASSWORD_INVALID_LENGTH": ("Use at least %(length)s characters.", "error"),
+    "RETYPE_PASSWORD_MISMATCH": ("The passwords do not match.", "error"),
+    "PASSWORD_MISMATCH": ("The passwords do not match.", "error"),
+    "INVALID_PASSWORD": ("This password is wrong.", "error"),
+    "PASSWORD_IS_THE_SAME": ("Choose a password that is different from the old one.", "error"),
+    "PASSWORD_CHANGE": ("Your password was changed.", "success"),
+    "REAUTHENTICATION_REQUIRED": ("Please log in again to continue.", "info"),
+    "REFRESH": ("Please log in again to continue.", "info"),
+    "REAUTHENTICATION_SUCCESSFUL": ("Thanks, you can continue.", "info"),
+}
+"""Flask-Security's messages, worded like ours."""
+
 TRIES = "10 per minute; 100 per hour"
 
 
@@ -33,7 +54,7 @@ def register(app: Flask, settings: Settings) -> None:
         SECURITY_SEND_PASSWORD_CHANGE_EMAIL=False,
         SECURITY_EMAIL_VALIDATOR_ARGS={"check_deliverability": False},
         SECURITY_LOGOUT_CSRF=True,
-        SECURITY_MSG_UNAUTHENTICATED=("Log in to go on.", "info"),
+        **{f"SECURITY_MSG_{name}": message for name, message in _MESSAGES.items()},
         SECURITY_JOIN_USER_ROLES=False,
         SECURITY_RETURN_GENERIC_RESPONSES=True,  # the login does not tell who has an account
         REMEMBER_COOKIE_SAMESITE="Lax",

@@ -179,7 +179,7 @@ def replace_key(integration: Integration) -> ResponseReturnValue:
         form.api_key.errors = [str(error)]
         return _page(integration, form, 422)
     jobs.wake()
-    flash("The new key works. A sync with it is under way.", "success")
+    flash("The new key works. A sync is running.", "success")
     return redirect(url_for(".show", integration_id=integration_id), 303)
 
 
@@ -192,7 +192,7 @@ def delete(integration: Integration) -> ResponseReturnValue:
         return _page(integration, ReplaceKeyForm(), 422)
     label, keep = integration.label, form.history.data == "keep"
     integrations.remove(integration, keep_history=keep)
-    flash(f"“{label}” is removed. Its costs {'are kept' if keep else 'are deleted'}.", "success")
+    flash(f"“{label}” was removed. Its costs were {'kept' if keep else 'deleted'}.", "success")
     return answer(None, url_for(".index"))
 
 

@@ -15,4 +15,4 @@ def provider(sandbox: Sandbox) -> Iterator[OpenRouter]:
     """OpenRouter, as the sandbox plays it."""
     provider = OpenRouter(sandbox.base_url)
     yield provider
-    provider.close()
+    provider.client.close()

@@ -16,8 +16,8 @@ import pytest
 
 from grafient.providers import (
     PROVIDERS,
+    KeyCannotReadCosts,
     KeyRejected,
-    NotManagementKey,
     ProviderError,
     UnexpectedResponse,
     Unreachable,
@@ -49,7 +49,7 @@ class TestCheckKey:
 
     @pytest.mark.parametrize("name", ["inference", "no-flag-inference"])
     def test_an_inference_key_gets_200_and_is_refused(self, provider: OpenRouter, sandbox: Sandbox, name: str) -> None:
-        with pytest.raises(NotManagementKey, match="This is a regular inference key"):
+        with pytest.raises(KeyCannotReadCosts, match="This is a regular inference key"):
             provider.check_key(sandbox.key(name))
 
     @pytest.mark.parametrize("name", ["revoked", "expired", "disabled", "unknown"])
@@ -57,7 +57,7 @@ class TestCheckKey:
         key = "sk-or-v1-" + "0" * 64 if name == "unknown" else sandbox.key(name)
         with pytest.raises(KeyRejected, match="OpenRouter does not know this key") as caught:
             provider.check_key(key)
-        assert not isinstance(caught.value, NotManagementKey)
+        assert not isinstance(caught.value, KeyCannotReadCosts)
         assert "User not found" not in str(caught.value)
 
     @pytest.mark.parametrize("name", ["down", "bad-gateway", "cloudflare", "not-json", "cut", "redirect"])
@@ -87,7 +87,7 @@ class TestCheckKey:
         with pytest.raises(Unreachable):
             provider.check_key("sk-or-v1-x")
         released.set()
-        provider.close()
+        provider.client.close()
 
 
 class TestFetch:
@@ -168,7 +168,7 @@ def test_a_certificate_that_can_not_be_verified_gets_no_key(tmp_path: Path) -> N
         with pytest.raises(Unreachable):
             provider.check_key("sk-or-v1-x")
         server.shutdown()
-        provider.close()
+        provider.client.close()
     assert heard == []
 
 
@@ -189,4 +189,4 @@ def test_every_provider_keeps_the_contract(provider_class: type[OpenRouter]) -> 
     assert made.name
     assert made.key_name
     assert made.key_url.startswith("https://")
-    made.close()
+    made.client.close()

@@ -92,7 +92,10 @@ class TestParsing:
         body = json.dumps({"data": [row(usage=5555)]}).replace("5555", number).encode()
         assert parse_activity(body)[0].usage_usd == Decimal(usd)
 
-    @pytest.mark.parametrize("number", ["1e400", "1e9999999", "100000000", '"abc"', '"NaN"', "null", "true", "[]"])
+    @pytest.mark.parametrize(
+        "number",
+        ["1e400", "1e9999999", "100000000", '"abc"', '"NaN"', '"Infinity"', '"1e309"', '""', "null", "true", "[]"],
+    )
     def test_what_is_no_amount_is_refused(self, number: str) -> None:
         body = json.dumps({"data": [row(usage=5555)]}).replace("5555", number).encode()
         with pytest.raises(UnexpectedResponse, match=r"\$\.data\[0\]"):
@@ -102,6 +105,23 @@ class TestParsing:
     def test_any_amount_survives(self, amount: Decimal) -> None:
         body = json.dumps({"data": [row(usage=5555)]}).replace("5555", f"{amount:f}").encode()
         assert parse_activity(body)[0].usage_usd == amount
+
+    @given(
+        amount=st.decimals("-99999999", "99999999", places=12),
+        count=st.integers(0, 2**63 - 1),
+        written=st.sampled_from([str, "{}.0".format, "{}.000".format]),
+    )
+    def test_numbers_in_strings_are_the_same_numbers(self, amount: Decimal, count: int, written: Any) -> None:
+        text = {"usage": f"{amount:f}", "byok_usage_inference": f"{amount:f}"}
+        counts = dict.fromkeys(("requests", "prompt_tokens", "cached_tokens"), written(count))
+        (line,) = parse(row(**text, **counts))
+        assert (line.usage_usd, line.byok_usd) == (amount, amount)
+        assert (line.requests, line.prompt_tokens, line.cached_tokens) == (count, count, count)
+
+    @pytest.mark.parametrize("text", ["12.5", "-1", "", "abc", "NaN", "Infinity", "1e30", str(2**63), "0x10"])
+    def test_what_is_no_count_is_refused(self, text: str) -> None:
+        with pytest.raises(UnexpectedResponse, match=r"\$\.data\[0\]"):
+            parse(row(requests=text))
 
     def test_absent_is_unknown_and_not_zero(self) -> None:
         absent = dict.fromkeys(("byok_usage_inference", "requests", "prompt_tokens", "cached_tokens", "byok_requests"))

@@ -17,9 +17,9 @@ from typing import TypeVar
 from grafient.providers.contract import (
     Activity,
     BilledLine,
+    KeyCannotReadCosts,
     KeyInfo,
     ListedKey,
-    NotManagementKey,
     NotOffered,
     ReceivedReply,
     UnexpectedResponse,
@@ -39,7 +39,7 @@ from grafient.providers.openrouter.replies import (
 )
 
 WINDOW_DAYS = 30
-"""/activity tells the last 30 completed UTC days, and never more."""
+"""/activity has the last 30 completed UTC days, never more."""
 
 HISTORY_DAYS = 365
 """/analytics/query reaches so many days back."""
@@ -65,18 +65,18 @@ class OpenRouter:
     name = "OpenRouter"
     key_name = "Management key"
     key_url = "https://openrouter.ai/settings/management-keys"
-    key_caution = "A Management key can also create and delete keys: OpenRouter has none that may only read."
+    key_caution = "A Management key can also create and delete keys; OpenRouter has no read-only keys."
     default_base_url = "https://openrouter.ai/api/v1"
     window_days = WINDOW_DAYS
     history_days = HISTORY_DAYS
 
     def __init__(self, base_url: str | None = None) -> None:
         self._base_url = base_url or self.default_base_url
-        self._client = ReadingClient()
+        self.client = ReadingClient()
 
     def check_key(self, key: str) -> KeyInfo:
         """Ask /auth/key (or /key, its other name). 200 alone proves nothing: an inference key gets it too."""
-        calls = Calls(self._client, self._base_url, key)
+        calls = Calls(self.client, self._base_url, key)
         with within(CHECK_SECONDS):
             try:
                 reply = calls.get("/auth/key", attempts=2)
@@ -86,7 +86,7 @@ class OpenRouter:
             if data.is_management_key is None and data.is_provisioning_key is None:
                 _probe_activity(calls)
             elif not (data.is_management_key or data.is_provisioning_key):
-                raise NotManagementKey(INFERENCE_KEY)
+                raise KeyCannotReadCosts(INFERENCE_KEY)
         account = str(data.organization_id or data.creator_user_id or "").replace("\0", "\N{REPLACEMENT CHARACTER}")
         if len(account) > _ACCOUNT_REF:
             raise UnexpectedResponse(f"OpenRouter's id of the account is longer than {_ACCOUNT_REF}.")
@@ -94,15 +94,11 @@ class OpenRouter:
 
     def reader(self, key: str, before_each: Callable[[], None] = lambda: None) -> OpenRouterReader:
         """Read the account of this key."""
-        return OpenRouterReader(Calls(self._client, self._base_url, key, before_each))
-
-    def close(self) -> None:
-        """Close the connections that are kept open between calls."""
-        self._client.close()
+        return OpenRouterReader(Calls(self.client, self._base_url, key, before_each))
 
 
 def _probe_activity(calls: Calls) -> None:
-    """Raise NotManagementKey if /activity refuses the key. Two days back is inside the window at any midnight."""
+    """Raise KeyCannotReadCosts if /activity refuses the key. Two days back is inside the window at any midnight."""
     day = datetime.now(UTC).date() - timedelta(days=2)
     calls.get("/activity", attempts=2, params={"date": day.isoformat()})
 
@@ -129,7 +125,7 @@ class OpenRouterReader:
     def key_activity(self, key_hash: str) -> Activity:
         """The same window, of one key."""
         self._keys_pace.wait()
-        with _not_offered("OpenRouter does not tell what this API key spent."):
+        with _not_offered("OpenRouter does not report what this API key spent."):
             return self._activity({"api_key_hash": key_hash})
 
     def history(self, first: date, last: date) -> Activity:
@@ -151,12 +147,12 @@ class OpenRouterReader:
 
     def lifetime_usd(self) -> Decimal:
         """``total_usage`` of /credits."""
-        with within(FETCH_SECONDS), _not_offered("OpenRouter does not tell this account's credits."):
+        with within(FETCH_SECONDS), _not_offered("OpenRouter does not report this account's credits."):
             return parse_lifetime(self._calls.get("/credits", attempts=3).body)
 
     def api_keys(self) -> Sequence[ListedKey]:
         """The keys of all workspaces; of the default one where the server does not tell of others."""
-        with _not_offered("OpenRouter does not tell this account's API keys."):
+        with _not_offered("OpenRouter does not list this account's API keys."):
             keys: dict[str, ListedKey] = {}
             for scope in [{"workspace_id": workspace} for workspace in self._workspaces()] or [{}]:
                 keys |= self._pages("/keys", {**scope, "include_disabled": "true"}, parse_keys)
@@ -172,9 +168,12 @@ class OpenRouterReader:
         return notes
 
     def _activity(self, params: dict[str, str], *, watch: bool = False) -> Activity:
-        """The reply's silence speaks only for days that were in the window by every clock there is, ours before and
-        after the call and the server's, give or take what the server's machines may differ by, so that a midnight on
-        the way makes no day of usage look empty.
+        """One reply of /activity, and the days for which a missing line means no usage.
+
+        The window moves at midnight UTC, and nobody knows which side of it a reply was made on. Asked at 23:59:59 and
+        answered at 00:00:01, it may lack the oldest day of yesterday's window, and not yet have the newest of today's.
+        Either would look like a day without usage. So silence counts only for days that are inside the window by
+        every clock there is: ours before and after the call, and the server's, each give or take five minutes.
         """
         before = datetime.now(UTC)
         with within(FETCH_SECONDS):
@@ -202,9 +201,9 @@ class OpenRouterReader:
             reply = self._calls.ask("/analytics/query", question, attempts=3)
         lines, truncated = parse_query(reply.body, metrics)
         if "model" in dimensions and any(not line.permaslug for line in lines):
-            raise UnexpectedResponse("OpenRouter's analytics no longer says which model a row is of.")
+            raise UnexpectedResponse("OpenRouter's analytics no longer names the model of each row.")
         if any(not first <= line.day <= last for line in lines):
-            raise UnexpectedResponse("OpenRouter's analytics tells of days that it was not asked for.")
+            raise UnexpectedResponse("OpenRouter's analytics answered with days it was not asked for.")
         return lines, truncated
 
     def _offered_metrics(self) -> list[str]:
@@ -221,7 +220,7 @@ class OpenRouterReader:
     def _workspaces(self) -> list[str]:
         try:
             return list(self._pages("/workspaces", {"limit": str(_A_PAGE)}, parse_workspaces))
-        except (NotFound, NotManagementKey):
+        except (NotFound, KeyCannotReadCosts):
             return []
 
     def _pages(self, path: str, params: dict[str, str], parse: Callable[[bytes], Mapping[str, _T]]) -> dict[str, _T]:
@@ -247,7 +246,7 @@ def _not_offered(sentence: str) -> Iterator[None]:
     """403 and 404 beside the main road say what is not offered, not that the key is bad."""
     try:
         yield
-    except (NotFound, NotManagementKey):
+    except (NotFound, KeyCannotReadCosts):
         raise NotOffered(sentence) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -15,8 +16,8 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 from tenacity.wait import wait_random_exponential
 
 from grafient.providers.contract import (
+    KeyCannotReadCosts,
     KeyRejected,
-    NotManagementKey,
     NotOffered,
     ProviderError,
     ReceivedReply,
@@ -73,11 +74,11 @@ class Calls:
         try:
             reply = send()
         except httpx.TimeoutException:
-            raise Unreachable("OpenRouter could not be reached: it did not answer in time.") from None
+            raise Unreachable("OpenRouter did not answer in time.") from None
         except (httpx.TransportError, httpx.DecodingError):
             raise Unreachable("OpenRouter could not be reached.") from None
         except BodyTooLarge:
-            raise UnexpectedResponse("OpenRouter's reply did not end.") from None
+            raise UnexpectedResponse("OpenRouter's reply is larger than Grafient can read.") from None
         if reply.status in (200, 400):
             body = _KEY.sub(b"[key]", reply.body.replace(self._key.encode(), b"[key]"))
             self._replies.append(ReceivedReply(request, datetime.now(UTC), body))
@@ -96,21 +97,22 @@ def _raise_for_status(reply: Reply) -> None:
     """
     status = reply.status
     if status == 429:
-        raise Unreachable("OpenRouter is busy and asks to wait.", _retry_after(reply))
+        after = _retry_after(reply)
+        raise Unreachable(f"OpenRouter is rate-limiting; try again in {_in_words(after)}.", after)
     if status == 408 or status >= 500:
-        raise Unreachable(f"OpenRouter could not be reached: it answered {status}.", _retry_after(reply))
+        raise Unreachable(f"OpenRouter returned an error ({status}).", _retry_after(reply))
     if status != 200 and not _is_error(reply.body):
-        raise Unreachable(f"OpenRouter could not be reached: something in between answered ({status}).")
+        raise Unreachable(f"OpenRouter could not be reached: something between it and Grafient answered ({status}).")
     if status == 401:
-        raise KeyRejected("OpenRouter does not know this key. It was mistyped, revoked, or has expired.")
+        raise KeyRejected("OpenRouter does not know this key. It may be mistyped, revoked or expired.")
     if status == 403:
-        raise NotManagementKey(INFERENCE_KEY)
+        raise KeyCannotReadCosts(INFERENCE_KEY)
     if status == 404:
-        raise NotFound("OpenRouter does not have the address that Grafient asked.")
+        raise NotFound("OpenRouter does not have the address that Grafient asked for.")
     if status != 200:
         raise UnexpectedResponse(f"OpenRouter refused the request ({status}).")
     if reply.body.lstrip()[:1] not in (b"{", b"["):
-        raise Unreachable("OpenRouter could not be reached: a page came instead of data.")
+        raise Unreachable("OpenRouter could not be reached: a web page came back instead of data.")
 
 
 class _ErrorReply(msgspec.Struct):
@@ -135,6 +137,16 @@ def _retry_after(reply: Reply) -> float | None:
         return float(value)
     moment = http_date(value)
     return None if moment is None else max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def _in_words(seconds: float | None) -> str:
+    """How long to wait, rounded up, for a sentence."""
+    if seconds is None:
+        return "a few minutes"
+    number, unit = (math.ceil(seconds), "second") if seconds <= 90 else (math.ceil(seconds / 60), "minute")
+    if number > 90:
+        number, unit = math.ceil(seconds / 3600), "hour"
+    return f"{max(number, 1)} {unit}{'' if number <= 1 else 's'}"
 
 
 def http_date(value: str) -> datetime | None:

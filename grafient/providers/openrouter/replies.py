@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,7 +19,10 @@ from grafient.providers.contract import COUNTS, BilledLine, ListedKey, Unexpecte
 
 _NAME_BYTES = 2500  # PostgreSQL's index rows end at 2,704 bytes
 _MOST = 2**63 - 1
-_Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
+_Number = int | Decimal
+"""A JSON number, or one in a string. OpenRouter's analytics already sends counts as strings, and other providers have
+changed amounts from numbers to strings without notice. Both are exact, so both are read."""
+
 _UNKNOWN_SHAPE = "OpenRouter's reply has a shape that Grafient does not know:"
 _T = TypeVar("_T")
 
@@ -40,17 +43,17 @@ class _KeyReply(msgspec.Struct):
 class _Row(msgspec.Struct):
     date: str
     model_permaslug: str
-    usage: Decimal
-    byok_usage_inference: Decimal | None = None
+    usage: _Number
+    byok_usage_inference: _Number | None = None
     endpoint_id: str | None = None
     provider_name: str | None = None
     model: str | None = None
-    requests: _Count | None = None
-    byok_requests: _Count | None = None
-    prompt_tokens: _Count | None = None
-    completion_tokens: _Count | None = None
-    reasoning_tokens: _Count | None = None
-    cached_tokens: _Count | None = None
+    requests: _Number | None = None
+    byok_requests: _Number | None = None
+    prompt_tokens: _Number | None = None
+    completion_tokens: _Number | None = None
+    reasoning_tokens: _Number | None = None
+    cached_tokens: _Number | None = None
 
 
 class _ActivityReply(msgspec.Struct):
@@ -58,7 +61,7 @@ class _ActivityReply(msgspec.Struct):
 
 
 class _Credits(msgspec.Struct):
-    total_usage: Decimal
+    total_usage: _Number
 
 
 class _CreditsReply(msgspec.Struct):
@@ -155,7 +158,7 @@ def odd_fields(body: bytes) -> str | None:
     new = sorted(str(name) for name in seen - _ROW_FIELDS)
     lacking = sorted(_ROW_FIELDS - {"workspace_id"} - seen) if rows else []
     parts = [f"new fields: {_listed(new)}"] if new else []
-    parts += [f"fields that are not there any more: {_listed(lacking)}"] if lacking else []
+    parts += [f"fields that are gone: {_listed(lacking)}"] if lacking else []
     return f"OpenRouter's reply has changed. It has {', and '.join(parts)}. No figure is lost." if parts else None
 
 
@@ -247,7 +250,7 @@ def _analytics_line(row: Mapping[str, Any], metrics: Collection[str]) -> BilledL
         raise _Misfit("`credits_usage` and `byok_usage` do not add up to `total_usage`")
     permaslug = _text(model)
     _check_names(permaslug)
-    counts = {ours: _count(row, theirs) for theirs, ours in METRIC_COUNTS.items()}
+    counts = {ours: _count(_number(row, theirs), theirs) for theirs, ours in METRIC_COUNTS.items()}
     return BilledLine(_day(day), permaslug, "", "", permaslug, usage_usd, estimate_usd, **counts)
 
 
@@ -268,11 +271,13 @@ def _number(row: Mapping[str, Any], name: str) -> Decimal | None:
     raise _Misfit(f"`{name}` is not a number")
 
 
-def _count(row: Mapping[str, Any], name: str) -> int | None:
-    number = _number(row, name)
+def _count(number: _Number | None, name: str) -> int | None:
+    """A whole number of up to 64 bits, such as 12, "12" or 12.0."""
     if number is None:
         return None
-    if not 0 <= number <= _MOST or number != number.to_integral_value():
+    if isinstance(number, Decimal) and (not number.is_finite() or number != number.to_integral_value()):
+        raise _Misfit(f"`{name}` is not a count")
+    if not 0 <= number <= _MOST:
         raise _Misfit(f"`{name}` is not a count")
     return int(number)
 
@@ -316,12 +321,7 @@ def _line(row: _Row) -> BilledLine:
         model=model,
         usage_usd=_usd(row.usage),
         byok_usd=None if row.byok_usage_inference is None else _usd(row.byok_usage_inference),
-        requests=row.requests,
-        byok_requests=row.byok_requests,
-        prompt_tokens=row.prompt_tokens,
-        completion_tokens=row.completion_tokens,
-        reasoning_tokens=row.reasoning_tokens,
-        cached_tokens=row.cached_tokens,
+        **{name: _count(getattr(row, name), name) for name in COUNTS},
     )
 
 
@@ -345,7 +345,7 @@ def _day(value: str) -> date:
         raise _Misfit(f"`date` is {value[:40]!r}, not a day") from None
 
 
-def _usd(value: Decimal) -> Decimal:
+def _usd(value: _Number) -> Decimal:
     try:
         return usd(value)
     except ValueError as error:
