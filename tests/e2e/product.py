@@ -57,6 +57,7 @@ class Product:
             "PORT": str(self.port),
             "GRAFIENT_DATA_DIR": str(self.data),
             "OPENROUTER_BASE_URL": sandbox.base_url,
+            "GRAFIENT_DEFAULT_PLAN": "free",  # the window alone, exact to the last digit
             **settings,
         }
         self._process: subprocess.Popen[bytes] | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 
 from playwright.sync_api import Locator, Page, expect
 
+from grafient.days import last_due
 from grafient.sandbox import Sandbox, Truth
 from tests.e2e.product import until
 
@@ -36,7 +37,7 @@ def add(page: Page, key: str, label: str = "") -> None:
 def fill_in(page: Page, key: str, label: str = "") -> None:
     """The form of Add Integration."""
     page.get_by_label("Label").fill(label)
-    page.get_by_label("API key").fill(key)
+    page.get_by_label("Management key").fill(key)
 
 
 def tested(page: Page) -> Locator:
@@ -86,6 +87,14 @@ def expect_amount(figure: Locator, amount: Decimal) -> None:
 
 
 def truth(sandbox: Sandbox, account: str, days: int = 30) -> Truth:
-    """What the provider really billed an account for the last days."""
-    last = sandbox.today - timedelta(days=1)
-    return sandbox.truth(account, last - timedelta(days=days - 1), last)
+    """What the provider really billed an account for the last days that are due, as far back as /activity reaches.
+
+    Before 06:00 UTC yesterday is not due, so that the period begins a day earlier: with a day that a new account on the
+    free plan never read.
+    """
+    last = last_due(datetime.now(UTC))
+    return sandbox.truth(account, _first(sandbox, last, days), last)
+
+
+def _first(sandbox: Sandbox, last: date, days: int) -> date:
+    return max(last - timedelta(days=days - 1), sandbox.today - timedelta(days=30))

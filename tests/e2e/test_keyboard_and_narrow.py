@@ -22,7 +22,7 @@ def test_add_integration_needs_no_mouse(product: Product, tab: Tab) -> None:
     _tab_to(page, "Provider")
     _tab_to(page, "Label")
     page.keyboard.type("By hand")
-    _tab_to(page, "API key")
+    _tab_to(page, "Management key")
     page.keyboard.type(sandbox.key("revoked"))
     _tab_to(page, "Test Connection")
     page.keyboard.press("Enter")
@@ -30,7 +30,7 @@ def test_add_integration_needs_no_mouse(product: Product, tab: Tab) -> None:
     assert _focused(page) == "Test Connection"
 
     page.keyboard.press("Shift+Tab")
-    assert _focused(page) == "API key"
+    assert _focused(page) == "Management key"
     page.keyboard.press("Control+a")
     page.keyboard.type(sandbox.key("lively"))
     _tab_to(page, "Test Connection")

@@ -66,7 +66,7 @@ def _use_keys_in_every_way(tab: Tab, sandbox: Sandbox) -> Iterator[tuple[str, st
         yield f"the test of {name}", response.value.text()
         yield f"the page of the test of {name}", page.content()
 
-    page.get_by_label("API key").fill(sandbox.key("inference"))
+    page.get_by_label("Management key").fill(sandbox.key("inference"))
     page.get_by_role("button", name="Add Integration").click()
     expect(page.get_by_role("heading", name="Add Integration")).to_be_visible()
     expect(page.locator("#test-result")).to_contain_text(steps.INFERENCE_KEY)
@@ -80,11 +80,11 @@ def _use_keys_in_every_way(tab: Tab, sandbox: Sandbox) -> Iterator[tuple[str, st
     card.get_by_role("link", name=LABEL, exact=True).click()
     tab.expect_refusal(f"{urlsplit(page.url).path}/key")
     for name, answer in (("revoked", "does not know this key"), ("other", "belongs to another account")):
-        page.get_by_label("API key").fill(sandbox.key(name))
+        page.get_by_label("Management key").fill(sandbox.key(name))
         page.get_by_role("button", name="Replace key").click()
         expect(page.locator("#api_key-error")).to_contain_text(answer)
         yield f"the refusal of {name}", page.content()
-    page.get_by_label("API key").fill(sandbox.key("lively-again"))
+    page.get_by_label("Management key").fill(sandbox.key("lively-again"))
     page.get_by_role("button", name="Replace key").click()
     expect(page.get_by_role("status").filter(has_text="The new key works")).to_be_visible()
     card = page.get_by_role("article")

@@ -71,15 +71,15 @@ def _keys_are_tested_before_anything_is_saved(tab: Tab, sandbox: Sandbox) -> Non
     expect(page.get_by_role("heading", level=1)).to_have_text("Add Integration")
     page.evaluate("window.loadedOnce = true")
 
-    page.get_by_label("API key").fill(sandbox.key("inference"))
+    page.get_by_label("Management key").fill(sandbox.key("inference"))
     result = steps.tested(page)
     expect(result).to_contain_text(steps.INFERENCE_KEY)
-    expect(result.get_by_role("link", name="Make a Management key")).to_have_attribute("href", steps.KEY_PAGE)
+    expect(result.get_by_role("link", name="Create a Management key")).to_have_attribute("href", steps.KEY_PAGE)
 
-    page.get_by_label("API key").fill(sandbox.key("revoked"))
+    page.get_by_label("Management key").fill(sandbox.key("revoked"))
     expect(steps.tested(page)).to_contain_text("OpenRouter does not know this key")
 
-    page.get_by_label("API key").fill(sandbox.key("lively"))
+    page.get_by_label("Management key").fill(sandbox.key("lively"))
     good = steps.tested(page).locator(".result-good")
     expect(good).to_have_text("Connection works")
     expect(good.locator("svg")).to_be_visible()
@@ -177,15 +177,15 @@ def _the_same_account_again_is_refused(tab: Tab, sandbox: Sandbox) -> None:
     page.goto("/integrations/new")
     steps.fill_in(page, sandbox.key("lively-again"))
     page.get_by_role("button", name="Add Integration").click()
-    expect(page.get_by_role("alert").filter(has_text="connected already")).to_contain_text("“OpenRouter”")
-    expect(page.get_by_label("API key")).to_be_empty()
+    expect(page.get_by_role("alert").filter(has_text="already connected")).to_contain_text("“OpenRouter”")
+    expect(page.get_by_label("Management key")).to_be_empty()
     page.get_by_role("link", name="Integrations").first.click()
     expect(page.get_by_role("article")).to_have_count(1)
 
 
 def _another_key_takes_the_place_of_the_first(page: Page, sandbox: Sandbox) -> None:
     page.get_by_role("link", name="OpenRouter", exact=True).click()
-    page.get_by_label("API key").fill(sandbox.key("lively-again"))
+    page.get_by_label("Management key").fill(sandbox.key("lively-again"))
     page.get_by_role("button", name="Replace key").click()
     expect(page.get_by_role("status").filter(has_text="The new key works")).to_be_visible()
     expect(page.locator("#key")).to_contain_text(f"ends in {sandbox.key('lively-again')[-4:]}")
@@ -198,7 +198,7 @@ def _what_is_removed_keeps_its_history(page: Page, sandbox: Sandbox) -> None:
     steps.card(page, "OpenRouter").get_by_role("link", name="Remove").click()
     expect(page.get_by_label("Keep its costs")).to_be_checked()
     page.get_by_role("button", name="Remove OpenRouter").click()
-    expect(page.get_by_role("status").filter(has_text="is removed")).to_contain_text("costs are kept")
+    expect(page.get_by_role("status").filter(has_text="was removed")).to_contain_text("costs were kept")
     expect(page.get_by_role("article")).to_have_count(0)
     page.get_by_role("link", name="Dashboard").click()
     steps.expect_amount(steps.total(page), steps.truth(sandbox, "lively").usage)

@@ -31,14 +31,14 @@ def test_keys_can_be_tested_added_synced_and_removed(product: Product, tab: Tab)
     steps.fill_in(page, sandbox.key("inference"), "Everything")
     result = steps.tested(page)
     expect(result).to_contain_text(steps.INFERENCE_KEY)
-    expect(result.get_by_role("link", name="Make a Management key")).to_have_attribute("href", steps.KEY_PAGE)
+    expect(result.get_by_role("link", name="Create a Management key")).to_have_attribute("href", steps.KEY_PAGE)
     expect(page.get_by_label("Label")).to_have_value("Everything")
-    expect(page.get_by_label("API key")).to_be_empty()
+    expect(page.get_by_label("Management key")).to_be_empty()
 
-    page.get_by_label("API key").fill(sandbox.key("lively"))
+    page.get_by_label("Management key").fill(sandbox.key("lively"))
     expect(steps.tested(page).locator(".result-good")).to_have_text("Connection works")
 
-    page.get_by_label("API key").fill(sandbox.key("lively"))
+    page.get_by_label("Management key").fill(sandbox.key("lively"))
     with page.expect_navigation():
         page.get_by_role("button", name="Add Integration").click()
     card = steps.card(page, "Everything")
@@ -55,7 +55,7 @@ def test_keys_can_be_tested_added_synced_and_removed(product: Product, tab: Tab)
 
     card.get_by_role("link", name="Remove").click()
     page.get_by_role("button", name="Remove Everything").click()
-    expect(page.get_by_role("status")).to_contain_text("is removed")
+    expect(page.get_by_role("status")).to_contain_text("was removed")
     expect(page.get_by_role("article")).to_have_count(0)
     _costs_are(page, product)
 
@@ -63,5 +63,5 @@ def test_keys_can_be_tested_added_synced_and_removed(product: Product, tab: Tab)
 def _costs_are(page: Page, product: Product) -> None:
     page.goto("/")
     steps.expect_amount(steps.total(page), steps.truth(product.sandbox, "lively").usage)
-    page.get_by_text("The same as a table").click()
+    page.get_by_text("Show as a table").click()
     expect(page.locator("table.days tbody tr")).to_have_count(31)  # and today

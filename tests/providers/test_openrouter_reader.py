@@ -121,7 +121,7 @@ class TestAnalytics:
             return ask(self, path, {**question, "time_range": moved}, attempts=attempts)
 
         monkeypatch.setattr(Calls, "ask", ask_for_others)
-        with pytest.raises(UnexpectedResponse, match="days that it was not asked for"):
+        with pytest.raises(UnexpectedResponse, match="days it was not asked for"):
             lively.history(sandbox.today - timedelta(days=20), sandbox.today - timedelta(days=10))
 
     def test_rows_without_the_models_that_were_asked_for_are_refused(
@@ -335,7 +335,7 @@ class TestNotes:
     def test_fields_that_went_are_noted(self, provider: OpenRouter, sandbox: Sandbox) -> None:
         reader = provider.reader(sandbox.key("fewer-fields"))
         reader.activity()
-        assert "not there any more: byok_requests, cached_tokens, model" in reader.take_notes()[0]
+        assert "that are gone: byok_requests, cached_tokens, model" in reader.take_notes()[0]
 
     def test_an_account_as_it_always_was_has_none(self, lively: OpenRouterReader) -> None:
         lively.activity()

@@ -112,7 +112,7 @@ def test_pages_say_what_browsers_should_refuse(pages: Pages) -> None:
     ["/nowhere", "/integrations/999", f"/integrations/{2**31}", f"/integrations/{2**70}", "/?integration=9"],
 )
 def test_an_address_that_leads_nowhere_has_a_page(pages: Pages, path: str) -> None:
-    assert "Nothing here" in pages.get(path, 404).text
+    assert "Page not found" in pages.get(path, 404).text
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -60,9 +60,9 @@ def test_the_test_of_a_good_key_is_a_green_check_and_stores_nothing(app: Flask, 
     [
         ("inference", "This is a regular inference key. Grafient needs a Management key", True),
         ("revoked", "OpenRouter does not know this key", True),
-        ("down", "OpenRouter could not be reached", False),
+        ("down", "OpenRouter returned an error (503).", False),
         ("cloudflare", "OpenRouter could not be reached", False),
-        ("limited", "OpenRouter is busy", False),
+        ("limited", "OpenRouter is rate-limiting; try again in", False),
         ("null-data", "a shape that Grafient does not know", False),
     ],
 )
