@@ -519,7 +519,7 @@ class TestBeyondTheCosts:
     def test_what_is_not_offered_is_said_until_it_is(self, workspace: Workspace, sandbox: Sandbox) -> None:
         sandbox.fault("lively", "no-credits")
         integration = synced(workspace, sandbox)
-        assert "does not tell this account's credits" in (integration.no_credits or "")
+        assert "does not report this account's credits" in (integration.no_credits or "")
         assert (integration.no_keys, integration.no_history, integration.problem) == (None, None, None)
         sandbox.fault("lively", "no-keys")
         again(integration)

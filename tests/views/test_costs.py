@@ -598,8 +598,8 @@ def test_a_day_of_analytics_alone_says_so(a_year: None, app: Flask, pages: Pages
     ("name", "why"),
     [
         ("no-analytics", "does not offer analytics"),
-        ("no-keys", "does not tell this account's API keys"),
-        ("no-credits", "does not tell this account's credits"),
+        ("no-keys", "does not list this account's API keys"),
+        ("no-credits", "does not report this account's credits"),
     ],
 )
 def test_what_is_not_offered_is_said_where_it_is_missed(

@@ -5,23 +5,29 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 import zipfile
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
+import time_machine
 from flask import Flask
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from grafient.extensions import db
-from grafient.models import Integration
+from grafient.models import Integration, Restatement, RestatementSeen
 from grafient.providers import Activity
 from grafient.providers.openrouter import OpenRouterReader
+from grafient.restatements import mark_restatements_seen
 from grafient.sandbox import Sandbox
+from grafient.views.formats import usd
 from tests import syncing
-from tests.pages import Pages
-from tests.syncing import a_day, at, later, on_sqlite
+from tests.pages import Pages, lint
+from tests.syncing import NOON, a_day, at, later, on_sqlite
 
 NEW = "/integrations/new"
+TODAY = NOON.date()
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +66,7 @@ def test_the_test_of_a_good_key_is_a_green_check_and_stores_nothing(app: Flask, 
     [
         ("inference", "This is a regular inference key. Grafient needs a Management key", True),
         ("revoked", "OpenRouter does not know this key", True),
-        ("down", "OpenRouter returned an error (503).", False),
+        ("down", "OpenRouter returned an error (500).", False),
         ("cloudflare", "OpenRouter could not be reached", False),
         ("limited", "OpenRouter is rate-limiting; try again in", False),
         ("null-data", "a shape that Grafient does not know", False),
@@ -165,6 +171,90 @@ def test_pause_and_resume(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
     pages.post("/integrations/1/resume", 303, "/integrations/1")
     run_due(app)
     assert "Up to date" in pages.get("/integrations").text
+
+
+def test_force_sync_leaves_a_pause_as_it_is(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox)
+    pages.post("/integrations/1/pause", 303, "/integrations/1")
+    card = pages.post("/integrations/1/sync", 200, "/integrations", htmx=True)
+    assert "Syncing" in card.text
+    run_due(app)
+    assert "Paused" in pages.get("/integrations/1/card").text
+    assert "Resume" in pages.get("/integrations/1").text
+
+
+def test_a_card_says_what_the_last_sync_brought(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox)
+    whole = sandbox.truth("lively", TODAY - timedelta(days=30), TODAY - timedelta(days=1)).usage
+    assert f"30 new days, {usd(whole)}" in _words(pages)
+    day = a_day(sandbox)
+    sandbox.restate("lively", day, "1.5")
+    grown = sandbox.truth("lively", day, day).usage / 3
+    pages.post("/integrations/1/sync", 303, "/integrations")
+    run_due(app)
+    assert f"1 day changed, {usd(grown, signed=True)}" in _words(pages)
+    with time_machine.travel(NOON + timedelta(hours=1), tick=False):  # so that today stands still too
+        for _ in range(2):
+            pages.post("/integrations/1/sync", 303, "/integrations")
+            run_due(app)
+    assert "Nothing new" in _words(pages)
+
+
+def _words(pages: Pages) -> str:
+    return " ".join(lint(pages.get("/integrations/1/card").text).to_text().split())
+
+
+def test_a_card_asks_again_only_when_something_can_have_changed(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    def trigger() -> list[str]:
+        return re.findall(r'hx-trigger="([^"]*)"', pages.get("/integrations/1/card").text)
+
+    connected(app, pages, sandbox)
+    assert trigger() == []
+    pages.post("/integrations/1/sync", 303, "/integrations")
+    assert trigger() == ["every 2s"]
+    sandbox.fault("lively", "limited")  # and asks for two minutes of peace
+    run_due(app)
+    assert "Retrying" in pages.get("/integrations/1/card").text
+    ((word, seconds),) = [found.split() for found in trigger()]
+    assert word == "every"
+    assert 60 < int(seconds.removesuffix("s")) <= 150
+
+
+def test_two_tabs_that_see_the_same_restatements_at_once(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    """Both find that nothing was seen yet, and both note it: the second updates what the first wrote."""
+    connected(app, pages, sandbox)
+    sandbox.restate("lively", a_day(sandbox), "1.5")
+    pages.post("/integrations/1/sync", 303, "/integrations")
+    run_due(app)
+    asked, answered = threading.Barrier(2, timeout=20), list[int]()
+
+    def both_have_looked(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement.startswith("INSERT INTO restatement_seen"):
+            asked.wait()
+
+    def look() -> None:
+        with app.app_context():
+            mark_restatements_seen(1, 1)
+            answered.append(1)
+
+    with app.app_context():
+        event.listen(db.engine, "before_cursor_execute", both_have_looked)
+        try:
+            if db.engine.dialect.name == "sqlite":  # its writers wait for each other before they look
+                asked = threading.Barrier(1)
+            tabs = [threading.Thread(target=look) for _ in range(2)]
+            for tab in tabs:
+                tab.start()
+            for tab in tabs:
+                tab.join()
+        finally:
+            event.remove(db.engine, "before_cursor_execute", both_have_looked)
+        seen = db.session.execute(select(RestatementSeen.restatement_id)).scalars().all()
+        latest = db.session.execute(select(func.max(Restatement.id))).scalar_one()
+        db.session.rollback()
+    assert answered == [1, 1]
+    assert seen == [latest]
+    assert "since you last looked" not in pages.get("/").text
 
 
 def test_the_raw_replies_of_every_sync_can_be_had(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
