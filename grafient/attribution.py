@@ -136,7 +136,7 @@ def recompute_unattributed(integration_id: int, days: Collection[date]) -> None:
 
 
 def _rest(whole: BilledLine | None, parts: Sequence[BilledLine]) -> BilledLine | None:
-    """The whole less its parts; less than nothing where the parts are more. None where nothing is left."""
+    """The whole minus its parts, negative where the parts are more. None where nothing is left."""
     if not parts:
         return whole
     nothing: dict[str, Any] = dict.fromkeys(_ADDED, 0) | {"usage_usd": Decimal(0), "byok_usd": Decimal(0)}

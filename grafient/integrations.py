@@ -150,8 +150,8 @@ def _lock(workspace_id: int) -> None:
 def _refuse_second(workspace_id: int, integration_id: int, provider: str, info: KeyInfo) -> None:
     """Raise Refused if another integration has the account of a key, or the history of that account.
 
-    An account can be unknown when its integration is made, because the provider did not say, and be told with a later
-    key. Both integrations would then count the same costs.
+    An account can be unknown when its integration is made, because the provider did not say, and become known with a
+    later key. Both integrations would then count the same costs.
     """
     if info.account_ref is None:
         return

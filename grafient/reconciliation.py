@@ -95,8 +95,8 @@ class CheckedDay:
 class Span:
     """The credits' growth over whole days, between two readings, against the sum of these days.
 
-    ``slack_usd``: what the readings' age and unknown parts of days can explain. A reading tells what was charged up to
-    its moment; what was charged on its own UTC day is taken off, or is within the slack where that is not known.
+    ``slack_usd``: what the readings' age and unknown parts of days can explain. A reading includes what was charged up
+    to its moment. What was charged on its own UTC day is subtracted; where that is unknown, it is in the slack.
     """
 
     integration_id: int
@@ -300,7 +300,7 @@ def _span(
 
 
 def _slack(reading: CreditReading, days: Mapping[_Key, _Day]) -> Decimal:
-    """What can't be told apart at a reading: what its age hides, or all of a day whose part so far is not known."""
+    """What is uncertain at a reading: what its age hides, or all of a day whose part so far is unknown."""
     day = reading.read_at.date()
     if reading.today_usd is None:
         known = days.get((reading.integration_id, day))

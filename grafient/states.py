@@ -20,7 +20,7 @@ class DayState(StrEnum):
 
     @property
     def is_settled(self) -> bool:
-        """Whether the day is known whole, so that totals count it."""
+        """Whether the day is complete, so that totals count it."""
         return self in (DayState.FINAL, DayState.NO_USAGE, DayState.RESTATED)
 
 

@@ -69,7 +69,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Brought:
-    """What the last successful sync brought: days read whole for the first time and what they cost, settled days that
+    """What the last successful sync brought: days that it settled and what they cost, settled days that
     it changed and by how much, and by how much what is known of unsettled days, such as today so far, grew."""
 
     days_settled: int

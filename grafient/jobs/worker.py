@@ -71,7 +71,7 @@ def run_worker() -> None:
             log.warning("worker: it ended unasked, as with a Redis that goes away; another one goes on")
             time.sleep(REDIS_PAUSE)
     except StopRequested:
-        pass  # told so in the pause
+        pass  # ordered to during the pause
     finally:
         scheduler.terminate()
     if scheduler.wait() not in (0, -15):
@@ -79,7 +79,8 @@ def run_worker() -> None:
 
 
 def _work() -> bool:
-    """Work until told to stop. RQ's worker ends with a Redis that goes away at the wrong moment: then it is False."""
+    """Work until told to stop. False if RQ's worker ended without being told, as it does if Redis goes away while it
+    waits for or finishes a job."""
     worker = GrafientWorker(
         [queue()],
         connection=client(),

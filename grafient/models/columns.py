@@ -34,7 +34,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 def one_of(states: type[StrEnum]) -> Enum:
-    """A column of one of these states, kept as its text. A text that is none of them raises LookupError on reading."""
+    """A column of one of these states, kept as text. Reading any other text raises LookupError."""
     return Enum(
         states, native_enum=False, create_constraint=False, length=16, values_callable=lambda known: [*map(str, known)]
     )
@@ -46,7 +46,7 @@ def utc_now() -> datetime:
 
 
 class _Count(TypeDecorator[int]):
-    """A whole number without end, from PostgreSQL's numeric or from SQLite's halves."""
+    """A whole number of any size, from PostgreSQL's numeric or from SQLite's halves."""
 
     impl = String
     cache_ok = True

@@ -1,5 +1,5 @@
 """What was billed: cost lines and which key spent them, the days that are covered, what restated days were before,
-and what else the provider said that the figures can be held against."""
+and everything else the provider reports that the figures can be compared with."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class ApiKey(Base):
 
 
 class KeyReading(Base):
-    """UTC days, from ``first_day`` to ``last_day``, of which a whole reply said what one API key spent.
+    """UTC days, from ``first_day`` to ``last_day``, for which a whole reply said what one API key spent.
 
     Days outside every such interval are unknown for that key, whatever is known of the account: the stage that reads
     keys can fail, or run out of time, in a sync that read the account's costs. The intervals of a key neither touch
@@ -109,7 +109,7 @@ class KeyReading(Base):
 
 
 class CoveredDay(Base):
-    """A UTC day of which a whole reply spoke: with lines, or known to be without usage.
+    """A UTC day that a whole reply covered: it has lines, or is known to have no usage.
 
     A day without a row is missing: unknown, not zero.
     """

@@ -18,10 +18,10 @@ class Integration(Base):
     """One account at a provider.
 
     ``problem`` is what the last run ended with, None if nothing is wrong; with ``problem_detail``, a sentence (a
-    success can have one too), and ``problem_since``. A removed integration
-    whose history is kept has ``removed_at`` and no key. Ids are never used twice: sealed keys are bound to them.
-    ``no_history``, ``no_keys``, ``no_credits``: why the provider does not tell of days before its window (nor of
-    today), of API keys, or of credits; None where it does.
+    success can have one too), and ``problem_since``. A removed integration whose history is kept has ``removed_at``
+    and no key. Ids are never used twice: encrypted keys are bound to them. ``no_history``, ``no_keys``,
+    ``no_credits``: why the provider does not report days before its window (or today), API keys, or credits; None
+    where it does.
     """
 
     __tablename__ = "integration"
@@ -114,7 +114,7 @@ class SyncRun(Base):
 
     days_settled: Mapped[int | None]
     settled_usd: Mapped[Decimal | None] = mapped_column(Usd)
-    """Days that this sync was the first to read whole, and what they cost."""
+    """Days that this sync settled, and what they cost."""
     restated_usd: Mapped[Decimal | None] = mapped_column(Usd)
     """By how much the total of the restated days grew; less than nothing where it shrank."""
     provisional_usd: Mapped[Decimal | None] = mapped_column(Usd)

@@ -22,20 +22,12 @@ FIGURES = ("usage_usd", "byok_usd", *COUNTS, "days")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One model, host or key over the period; ``days`` that it was used on."""
+class Row(Measures):
+    """One model, host or key over the period."""
 
     id: str
     name: str
-    usage_usd: Decimal
     share: Decimal | None
-    byok_usd: Tally
-    requests: Tally
-    prompt_tokens: Tally
-    completion_tokens: Tally
-    reasoning_tokens: Tally
-    cached_tokens: Tally
-    days: int
 
 
 @dataclass(frozen=True)

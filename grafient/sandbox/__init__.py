@@ -21,8 +21,9 @@ any key.
 The same controls over HTTP are in `grafient.sandbox.control`.
 """
 
-from grafient.sandbox.account import Account, ActivityRow
+from grafient.sandbox.account import Account
 from grafient.sandbox.control import NewRow
+from grafient.sandbox.records import ActivityRow
 from grafient.sandbox.server import Sandbox
 from grafient.sandbox.state import LoggedRequest, Truth, key
 

@@ -15,7 +15,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from grafient.sandbox.account import Account, Slice, Tally
+from grafient.sandbox.account import Account
+from grafient.sandbox.records import Slice, Tally
 from grafient.sandbox.wire import ProviderError, money, rounded_money
 
 REACH_DAYS = 365

@@ -12,8 +12,9 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from werkzeug.wrappers import Request
 
 from grafient.sandbox import analytics
-from grafient.sandbox.account import ZERO, Account, ActivityRow, ApiKey, Slice, Workspace, activity_rows
+from grafient.sandbox.account import Account
 from grafient.sandbox.catalog import Offer, lineup
+from grafient.sandbox.records import ZERO, ActivityRow, ApiKey, Slice, Workspace, activity_rows
 from grafient.sandbox.state import State, days
 from grafient.sandbox.wire import ProviderError, money
 

@@ -29,8 +29,9 @@ from typing import TypeVar
 import msgspec
 from werkzeug.wrappers import Request, Response
 
-from grafient.sandbox.account import Account, ActivityRow
+from grafient.sandbox.account import Account
 from grafient.sandbox.manners import MANNERS, cast
+from grafient.sandbox.records import ActivityRow
 from grafient.sandbox.state import Fault, LoggedRequest, Settings, State, Truth, key
 from grafient.sandbox.wire import ProviderError, error_reply, reply
 

@@ -14,7 +14,8 @@ from hashlib import sha256
 
 import msgspec
 
-from grafient.sandbox.account import ZERO, Account, ActivityRow, ApiKey, Slice, activity_rows
+from grafient.sandbox.account import Account
+from grafient.sandbox.records import ZERO, ActivityRow, ApiKey, Slice, activity_rows
 
 KEY_PREFIX = "sk-or-v1-"
 LOG_ENTRIES = 100_000

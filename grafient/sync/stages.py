@@ -57,7 +57,7 @@ class Window:
 
 
 def read_costs(hold: Hold) -> Window:
-    """The window, whole. This is what makes a sync a success. Raises ProviderError."""
+    """All recent days, in one reply. This is what makes a sync a success. Raises ProviderError."""
     stop_at = time.monotonic() + MOST_SECONDS
     with hold.committed(Stage.COSTS):
         pass

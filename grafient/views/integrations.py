@@ -253,7 +253,7 @@ def _wrong_input(form: IntegrationForm) -> dict[str, Any]:
 def _result(
     form: IntegrationForm, info: KeyInfo | None = None, message: str = "", offer_key_link: bool = False
 ) -> dict[str, Any]:
-    """What the fragment of a test shows; it is good if the provider told something of the key."""
+    """What the result of a connection test shows; it is good if the provider described the key."""
     provider = providers.get(form.provider.data) or next(iter(providers.values()))
     return {
         "ok": info is not None,

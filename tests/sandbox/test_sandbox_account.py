@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grafient.sandbox.account import HOSTILE_NAMES, ZERO, Account, ActivityRow, activity_rows
+from grafient.sandbox.account import HOSTILE_NAMES, Account
 from grafient.sandbox.catalog import lineup
 from grafient.sandbox.manners import ACCOUNTS
+from grafient.sandbox.records import ZERO, ActivityRow, activity_rows
 
 LIVELY = Account("lively", "lively")
 YEAR = [date(2025, 11, 22) + timedelta(days=number) for number in range(365)]

@@ -151,7 +151,7 @@ class OpenRouterReader:
             return parse_lifetime(self._calls.get("/credits", attempts=3).body)
 
     def api_keys(self) -> Sequence[ListedKey]:
-        """The keys of all workspaces; of the default one where the server does not tell of others."""
+        """The keys of all workspaces; only of the default one where the server does not list workspaces."""
         with _not_offered("OpenRouter does not list this account's API keys."):
             keys: dict[str, ListedKey] = {}
             for scope in [{"workspace_id": workspace} for workspace in self._workspaces()] or [{}]:
@@ -224,7 +224,7 @@ class OpenRouterReader:
             return []
 
     def _pages(self, path: str, params: dict[str, str], parse: Callable[[bytes], Mapping[str, _T]]) -> dict[str, _T]:
-        """What all pages tell, by its id. The end is a short page, or one that tells nothing new."""
+        """What is on all pages, by its id. The last page is a short one, or one with nothing new."""
         found: dict[str, _T] = {}
         for _ in range(_MOST_PAGES):
             self._keys_pace.wait()

@@ -150,7 +150,7 @@ def _in_words(seconds: float | None) -> str:
 
 
 def http_date(value: str) -> datetime | None:
-    """The moment of a header such as ``Date``, or None if it is none."""
+    """The moment in a header such as ``Date``, or None if it can't be read."""
     try:
         moment = parsedate_to_datetime(value)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)

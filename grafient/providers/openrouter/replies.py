@@ -183,7 +183,7 @@ def parse_keys(body: bytes) -> dict[str, ListedKey]:
     keys = {}
     for number, row in enumerate(_decode(_KEYS_REPLY, body).data):
         if not 1 <= len(row.hash) <= _HASH or not row.hash.isalnum() or not row.hash.isascii():
-            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} `hash` is none - at `$.data[{number}]`.")
+            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} `hash` is not a hash - at `$.data[{number}]`.")
         name = _text(row.name) or _text(row.label) or row.hash[:12]
         keys[row.hash] = ListedKey(row.hash, name[:_KEY_NAME], bool(row.disabled))
     return keys
