@@ -83,7 +83,8 @@ def replace_key(integration: Integration, key: str) -> None:
             "This key belongs to another account, whose costs would mix with this integration's history. "
             "Add it as a new integration instead."
         )
-    _refuse_second(workspace_id, integration_id, provider, info)
+    if account is None:
+        _refuse_second(workspace_id, integration_id, provider, info)
     runs.cancel_open(integration_id)  # a sync under way would report on the old key
     query = select(Integration).where(Integration.id == integration_id, Integration.removed_at.is_(None))
     fresh = db.session.execute(query.with_for_update().execution_options(populate_existing=True)).scalar_one_or_none()

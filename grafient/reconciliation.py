@@ -46,10 +46,14 @@ def record_checks(integration_id: int, window: Activity, totals: Mapping[date, D
 
 @dataclass(frozen=True)
 class Reading:
-    """A reading of the credits that was written: its row's id, and the UTC day on which it was read."""
+    """A reading of the credits that was written: its row's id, and when it was read."""
 
     id: int
-    day: date
+    read_at: datetime
+
+    @property
+    def day(self) -> date:
+        return self.read_at.date()
 
 
 def record_reading(integration_id: int, lifetime_usd: Decimal, now: datetime) -> Reading:
@@ -57,18 +61,19 @@ def record_reading(integration_id: int, lifetime_usd: Decimal, now: datetime) ->
     reading = CreditReading(integration_id=integration_id, read_at=now, lifetime_usd=lifetime_usd)
     db.session.add(reading)
     db.session.flush()
-    return Reading(reading.id, now.date())
+    return Reading(reading.id, now)
 
 
-def add_own_day(reading: Reading, totals: Mapping[date, Decimal], first: date, last: date) -> None:
+def add_own_day(reading: Reading, totals: Mapping[date, Decimal], days: Period, now: datetime) -> None:
     """Note how much of a reading was charged on its own UTC day, in the caller's transaction.
 
-    ``totals`` is what analytics says was charged per day, asked from ``first`` to ``last``; no entry is nothing. The
+    ``totals`` is what analytics says was charged per day, asked for ``days`` until ``now``; no entry is nothing. The
     activity of a sync can be read at 23:59 and the credits a minute later, on the next day. What was charged on the
-    day before has nothing to do with that reading: subtracted from it, it looked like costs that were missing. If the
-    reading's own day was not asked for, its part stays unknown.
+    day before has nothing to do with that reading: subtracted from it, it looked like costs that were missing. And a
+    laptop can sleep between the credits and analytics, whose total then has hours of spending that the reading lacks.
+    In both cases the part of the reading's own day stays unknown.
     """
-    if first <= reading.day <= last:
+    if reading.day in days and now - reading.read_at <= CREDITS_LAG:
         own_day = totals.get(reading.day, Decimal(0))
         db.session.execute(update(CreditReading).where(CreditReading.id == reading.id).values(today_usd=own_day))
 

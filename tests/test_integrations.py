@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
 from grafient import integrations, runs, status, sync
 from grafient.extensions import db
@@ -29,8 +29,8 @@ from grafient.models import (
 )
 from grafient.money import usd_sum
 from grafient.providers import KeyCannotReadCosts, KeyInfo, KeyRejected, Unreachable
-from grafient.sandbox import Sandbox
-from tests.syncing import a_day, again, at, connect, last_run, later, lines, run_due, synced, total, truth
+from grafient.sandbox import NewRow, Sandbox
+from tests.syncing import a_day, again, at, connect, last_run, later, lines, on_sqlite, run_due, synced, total, truth
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +109,53 @@ def test_a_key_does_not_bring_the_account_of_a_removed_history_either(workspace:
     assert integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively")).id == removed.id
 
 
+def without_account(integration: Integration) -> Integration:
+    """As it was made at a time when the provider did not say whose account a key is of."""
+    integration.account_ref = None
+    db.session.commit()
+    return integration
+
+
+def test_of_two_integrations_one_gets_the_account_when_both_keys_are_replaced_at_once(
+    context: Flask, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have been told by the provider whose key it is before either has written it down."""
+    ids = [without_account(connect(workspace, sandbox, name)).id for name in ("other", "organization")]
+    db.session.rollback()
+    both_know, check, outcomes = threading.Barrier(2), integrations.check, []
+
+    def checked_by_both(provider: str, key: str) -> KeyInfo:
+        info = check(provider, key)
+        both_know.wait(20)
+        return info
+
+    def replace(integration_id: int) -> None:
+        with context.app_context():
+            try:
+                integrations.replace_key(db.session.get_one(Integration, integration_id), sandbox.key("lively"))
+                outcomes.append("replaced")
+            except Refused:
+                outcomes.append("refused")
+
+    monkeypatch.setattr(integrations, "check", checked_by_both)
+    threads = [threading.Thread(target=replace, args=(integration_id,)) for integration_id in ids]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["refused", "replaced"]
+    assert count(Integration, Integration.account_ref.is_not(None)) == 1
+
+
+def test_one_that_was_connected_twice_on_purpose_can_have_its_key_replaced(
+    workspace: Workspace, sandbox: Sandbox
+) -> None:
+    connect(workspace, sandbox)
+    twin = connect(workspace, sandbox, "lively-again", twice=True)
+    integrations.replace_key(twin, sandbox.key("lively"))
+    assert twin.key_hint == sandbox.key("lively")[-4:]
+
+
 def test_forcing_reads_a_paused_integration_once_and_it_stays_paused(workspace: Workspace, sandbox: Sandbox) -> None:
     integration = synced(workspace, sandbox)
     integrations.pause(integration)
@@ -172,6 +219,15 @@ class TestBrought:
         assert (run.attempt, run.days_settled, run.settled_usd) == (2, 30, truth(sandbox))
 
 
+@on_sqlite
+def test_sums_beyond_what_can_be_kept_stop_no_sync(workspace: Workspace, sandbox: Sandbox) -> None:
+    for ago in (3, 4):
+        usage = Decimal("99999999.999999999999")
+        sandbox.add_row("lively", sandbox.today - timedelta(days=ago), NewRow(model="vendor/huge", usage=usage))
+    run = last_run(synced(workspace, sandbox))
+    assert (run.status, run.days_settled, run.settled_usd, run.restated_usd) == ("done", 30, None, 0)
+
+
 def so_far(integration_id: int) -> Decimal:
     """What is stored of unsettled days."""
     query = (
@@ -226,8 +282,8 @@ def test_removing_with_the_history_kept_forgets_the_key_and_keeps_the_costs(
     assert runs.insert_daily(utc_now() + timedelta(days=1)) == 0
 
 
-def count(table: type) -> int:
-    return db.session.execute(select(func.count()).select_from(table)).scalar_one()
+def count(table: type, *conditions: ColumnElement[bool]) -> int:
+    return db.session.execute(select(func.count()).select_from(table).where(*conditions)).scalar_one()
 
 
 def test_removing_with_the_history_deletes_all_of_it(workspace: Workspace, sandbox: Sandbox) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import date, timedelta
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 import time_machine
@@ -14,7 +15,10 @@ from grafient import reconciliation
 from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import CoveredDay, CreditReading, DayCheck, Integration, Workspace
+from grafient.providers import Activity
+from grafient.providers.http import Reply
 from grafient.providers.openrouter import OpenRouterReader
+from grafient.providers.openrouter.calls import Calls
 from grafient.reconciliation import ROUNDED_USD, Verdict
 from grafient.sandbox import Sandbox
 from tests.syncing import MICRO, NOON, again, at, days, later, leave_out_keys, on_sqlite, synced, window, with_the_year
@@ -33,6 +37,26 @@ def verdict(first: date, last: date, *integrations: Integration) -> Verdict:
     found = reconciliation.verdict(integrations, Period(first, last))
     db.session.rollback()
     return found
+
+
+def at_request(when: str, request: str, do: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let something happen once: before that request is sent, after its reply, or when activity has been read."""
+    once, activity, waiting = Calls._once, OpenRouterReader.activity, {when: do}
+
+    def watched(self: Calls, asked: str, send: Any) -> Reply:
+        happens = waiting if asked == request else {}
+        happens.pop("before", lambda: None)()
+        reply = once(self, asked, send)
+        happens.pop("after", lambda: None)()
+        return reply
+
+    def read(self: OpenRouterReader) -> Activity:
+        found = activity(self)
+        waiting.pop("between", lambda: None)()
+        return found
+
+    monkeypatch.setattr(Calls, "_once", watched)
+    monkeypatch.setattr(OpenRouterReader, "activity", read)
 
 
 class TestDays:
@@ -267,29 +291,38 @@ class TestCredits:
             assert span.agrees
             assert abs(span.difference_usd) <= ROUNDED_USD
 
+    @pytest.mark.parametrize(
+        ("when", "request_"),
+        [
+            ("after", "GET /activity"),
+            ("between", "activity and credits"),
+            ("before", "GET /credits"),
+            ("after", "GET /credits"),
+            ("before", "GET /analytics/meta"),
+        ],
+    )
+    def test_midnight_inside_a_sync_makes_no_difference(
+        self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, when: str, request_: str
+    ) -> None:
+        """The reading is of one day and the activity of another, or the totals are; every figure is right."""
+        integration = synced(workspace, sandbox)
+        midnight = datetime.combine(TODAY + timedelta(days=1), time(), tzinfo=UTC)
+        with time_machine.travel(midnight - timedelta(seconds=20), tick=True) as clock, monkeypatch.context() as patch:
+            at_request(when, request_, lambda: clock.move_to(midnight + timedelta(seconds=2)), patch)
+            again(integration)
+        with later(3):
+            again(integration)
+        for first, last in ((0, 0), (0, 2), (1, 2)):
+            found = verdict(TODAY + timedelta(days=first), TODAY + timedelta(days=last), integration)
+            assert found.state == "verified", (found.state, found.difference_usd, found.spans)
+            assert found.spans or (first, last) != (0, 2), "elsewhere both readings may be of one day"
+
     @on_sqlite
-    def test_midnight_between_the_costs_and_the_credits_accuses_nobody(
+    def test_totals_that_are_asked_hours_after_the_reading_say_nothing_of_its_day(
         self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The reading is of the new day; what was charged on the day before is no part of that day."""
-        integration = synced(workspace, sandbox)
-        lifetime_usd = OpenRouterReader.lifetime_usd
-        midnight = (NOON + timedelta(days=4)).replace(hour=0)
-        with time_machine.travel(midnight - timedelta(seconds=30), tick=True) as clock:
-
-            def after_midnight(self: OpenRouterReader) -> Decimal:
-                clock.move_to(midnight + timedelta(minutes=1))
-                return lifetime_usd(self)
-
-            with monkeypatch.context() as patched:
-                patched.setattr(OpenRouterReader, "lifetime_usd", after_midnight)
-                again(integration)
-            reading = db.session.execute(select(CreditReading).order_by(CreditReading.id.desc()).limit(1)).scalar_one()
-            assert reading.read_at.date() == midnight.date()
-            db.session.rollback()
-        with later(5):
-            again(integration)
-            found = verdict(TODAY, TODAY + timedelta(days=4), integration)
-            assert found.spans
-            assert found.wrong_spans == []
-            assert found.state == "verified"
+        """A laptop sleeps in the middle of a sync."""
+        with time_machine.travel(NOON, tick=True) as clock:
+            at_request("before", "GET /analytics/meta", lambda: clock.shift(timedelta(hours=8)), monkeypatch)
+            synced(workspace, sandbox)
+        assert db.session.execute(select(CreditReading)).scalar_one().today_usd is None

@@ -40,7 +40,7 @@ def fail(claim: Claim, reason: str) -> None:
 
 def _read(hold: Hold) -> None:
     """All stages. A passing fault in an optional one does not keep the others from being read."""
-    readings: list[Reading] = []
+    readings: list[Reading | None] = []
     with hold.keeping_replies():
         window = stages.read_costs(hold)
         faults = [

@@ -16,10 +16,11 @@ from datetime import date, datetime, timedelta
 from sqlalchemy import select
 
 from grafient import attribution, ledger, reconciliation, runs
-from grafient.days import ONE_DAY, span
+from grafient.days import ONE_DAY, Period, span
 from grafient.extensions import db
 from grafient.ledger import Recorded
 from grafient.models import CoveredDay, Integration, SyncRun, Workspace, utc_now
+from grafient.money import LIMIT_USD
 from grafient.plans import PLANS
 from grafient.providers import Activity, NotOffered, ProviderError, UnexpectedResponse, Unreachable
 from grafient.reconciliation import Reading
@@ -85,10 +86,12 @@ _BROUGHT = ("days_settled", "settled_usd", "restated_usd", "provisional_usd")
 def add_to(run: SyncRun, recorded: Recorded) -> None:
     """Add what a reply changed to what the run's earlier replies did, those of earlier attempts too.
 
-    The counts of lines are of the window alone, as ``lines_read`` is.
+    The counts of lines are of the window alone, as ``lines_read`` is. A sum that its column can't hold is unknown: it
+    is there to be read on the card, and must not keep the costs themselves from being stored.
     """
     for name in (*_LINES, *_BROUGHT) if recorded.source == Source.ACTIVITY else _BROUGHT:
-        setattr(run, name, (getattr(run, name) or 0) + getattr(recorded, name))
+        total = (getattr(run, name) or 0) + getattr(recorded, name)
+        setattr(run, name, total if abs(total) < LIMIT_USD or name in _LINES else None)
 
 
 def _first_day(integration: Integration, today: date, history_days: int) -> date:
@@ -119,26 +122,32 @@ def optional_stage(hold: Hold, column: str, stage: Callable[[], None]) -> Unreac
     return None
 
 
-def read_credits(hold: Hold) -> Reading:
-    """A reading of everything that was ever charged to credits."""
+def read_credits(hold: Hold) -> Reading | None:
+    """A reading of everything that was ever charged to credits.
+
+    None if midnight UTC passed between the question and the answer: nobody can say then on which side of it the amount
+    was read, so how much of it is of the reading's own day stays unknown.
+    """
+    asked_at = utc_now()
     lifetime_usd = hold.reader.lifetime_usd()
+    read_at = utc_now()
     with hold.committed(Stage.CHECKS) as run:
-        return reconciliation.record_reading(run.integration_id, lifetime_usd, utc_now())
+        reading = reconciliation.record_reading(run.integration_id, lifetime_usd, read_at)
+    return reading if asked_at.date() == read_at.date() else None
 
 
 def read_analytics(hold: Hold, window: Window, reading: Reading | None) -> None:
     """What each day cost by another count, today so far, and the days before the window."""
-    first, last = window.activity.first_day, window.today
-    if reading is not None:
-        last = max(last, reading.day)
-    totals = hold.reader.day_totals(first, last)
+    last = window.today if reading is None else max(window.today, reading.day)
+    asked = Period(window.activity.first_day, last)
+    totals, answered_at = hold.reader.day_totals(asked.first, asked.last), utc_now()
     if not totals and window.activity.lines:
         raise NotOffered(f"{hold.provider.name}'s analytics is empty, even for days whose costs are known.")
     today = _named(hold, hold.reader.history(window.today, window.today))
     with hold.committed(Stage.HISTORY) as run:
         reconciliation.record_checks(run.integration_id, window.activity, totals, utc_now())
         if reading is not None:
-            reconciliation.add_own_day(reading, totals, first, last)
+            reconciliation.add_own_day(reading, totals, asked, answered_at)
         recorded = ledger.record(run.integration_id, run.id, today, window.asked_at, Source.ANALYTICS)
         add_to(run, recorded)
     _read_history(hold, window)

@@ -26,7 +26,11 @@ from grafient.views.htmx import answer, is_htmx
 blueprint = Blueprint("integrations", __name__, url_prefix="/integrations")
 
 CHECKS = "30 per minute"
-"""A check keeps a thread for up to 10 seconds."""
+"""A check keeps a thread for up to 10 seconds.
+
+The limit stands above the sign-in, because it asks Redis: who is signed in is read from the database, and that begins a
+transaction which would keep SQLite's other writers waiting for a Redis that does not answer.
+"""
 
 
 def owned(view: Any) -> Any:
@@ -59,8 +63,8 @@ def new() -> ResponseReturnValue:
 
 
 @blueprint.post("/test")
-@auth_required("session")
 @limiter.limit(CHECKS)
+@auth_required("session")
 def test() -> ResponseReturnValue:
     """Test Connection: what the provider says of the key. Nothing is stored."""
     form = IntegrationForm()
@@ -74,8 +78,8 @@ def test() -> ResponseReturnValue:
 
 
 @blueprint.post("")
-@auth_required("session")
 @limiter.limit(CHECKS)
+@auth_required("session")
 def create() -> ResponseReturnValue:
     """Check the key again, save it, start the backfill."""
     form = IntegrationForm()
@@ -138,30 +142,18 @@ def card(integration: Integration) -> ResponseReturnValue:
     return render_template("integrations/_card.html", card=status.card(integration))
 
 
-@blueprint.post("/<int(max=2147483647):integration_id>/sync")
+_ACTIONS = {"sync": integrations.force_sync, "pause": integrations.pause, "resume": integrations.resume}
+
+
+@blueprint.post("/<int(max=2147483647):integration_id>/<any(sync, pause, resume):action>")
 @owned
-def sync(integration: Integration) -> ResponseReturnValue:
-    """Force Sync."""
-    integrations.force_sync(integration)
-    jobs.wake()
-    return _card_or_list(integration)
-
-
-@blueprint.post("/<int(max=2147483647):integration_id>/pause")
-@owned
-def pause(integration: Integration) -> ResponseReturnValue:
-    """No daily syncs until it is resumed."""
-    integrations.pause(integration)
-    return _card_or_list(integration)
-
-
-@blueprint.post("/<int(max=2147483647):integration_id>/resume")
-@owned
-def resume(integration: Integration) -> ResponseReturnValue:
-    """Daily syncs again, and one now."""
-    integrations.resume(integration)
-    jobs.wake()
-    return _card_or_list(integration)
+def act(integration: Integration, action: str) -> ResponseReturnValue:
+    """Force Sync; no daily syncs for a time; daily syncs again, and one now."""
+    _ACTIONS[action](integration)
+    if action != "pause":
+        jobs.wake()
+    html = render_template("integrations/_card.html", card=status.card(integration)) if is_htmx() else None
+    return answer(html, url_for(".index"))
 
 
 @blueprint.post("/<int(max=2147483647):integration_id>/key")
@@ -218,11 +210,6 @@ def _page(integration: Integration, key_form: ReplaceKeyForm, code: int = 200) -
         limit=status.HISTORY_ROWS,
     )
     return html, code
-
-
-def _card_or_list(integration: Integration) -> ResponseReturnValue:
-    html = render_template("integrations/_card.html", card=status.card(integration)) if is_htmx() else None
-    return answer(html, url_for(".index"))
 
 
 def _form_page(
