@@ -174,7 +174,7 @@ def verdict(integrations: Sequence[Integration], period: Period) -> Verdict:
     removed last month does not leave this month unverified.
     """
     ids = [integration.id for integration in integrations]
-    days = _days(ids, Period(period.first, period.last + ONE_DAY))
+    days = _days(ids, Period(period.first - ONE_DAY, period.last + ONE_DAY))
     settled = {name: day for name, day in days.items() if name[1] in period and day.state.is_settled}
     checked = [
         CheckedDay(integration_id, day, found.usage_usd, found.analytics_usd)
@@ -305,14 +305,28 @@ def _span(
 
 
 def _slack(reading: CreditReading, days: Mapping[_Key, _Day]) -> Decimal:
-    """What is uncertain at a reading: what its age hides, or all of a day whose part so far is unknown."""
+    """What is uncertain at a reading: what its age hides, or all of a day whose part so far is unknown.
+
+    Credits can be minutes old, so what the account spends in CREDITS_LAG at its pace of that day is no difference. A
+    reading a minute after midnight can lack the last minutes of the day before, at the pace of that one.
+    """
     day = reading.read_at.date()
     if reading.today_usd is None:
-        known = days.get((reading.integration_id, day))
-        return abs(known.usage_usd) if known else Decimal(0)
-    midnight = datetime.combine(day, time(), tzinfo=UTC)
-    elapsed = max(reading.read_at - midnight, timedelta(hours=1))
-    return abs(reading.today_usd) * int(CREDITS_LAG.total_seconds()) / int(elapsed.total_seconds())
+        return _usage(days, reading, day)
+    elapsed = reading.read_at - datetime.combine(day, time(), tzinfo=UTC)
+    hidden = abs(reading.today_usd) * _seconds(CREDITS_LAG) / _seconds(max(elapsed, timedelta(hours=1)))
+    if elapsed < CREDITS_LAG:
+        hidden += _usage(days, reading, day - ONE_DAY) * _seconds(CREDITS_LAG) / _seconds(ONE_DAY)
+    return hidden
+
+
+def _usage(days: Mapping[_Key, _Day], reading: CreditReading, day: date) -> Decimal:
+    known = days.get((reading.integration_id, day))
+    return abs(known.usage_usd) if known else Decimal(0)
+
+
+def _seconds(length: timedelta) -> int:
+    return int(length.total_seconds())
 
 
 def _why(integrations: Sequence[Integration], expected: Set[_Key], checked: int, settled: Mapping[_Key, _Day]) -> str:

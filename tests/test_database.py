@@ -143,6 +143,8 @@ def test_an_upgrade_finds_out_from_the_evidence_which_days_were_read_for_each_ke
         _reply(f"GET /models?page={number}", "2026-07-01 06:00:00", b"{}")
     _reply("GET /activity?api_key_hash=aaa", "2026-06-15 06:00:00", b'{"data": []}')
     _reply("GET /activity?api_key_hash=aaa", "2026-07-01 06:00:00", b'{"data": []}')
+    _reply("GET /activity?api_key_hash=aaa", "2026-07-02 00:10:00", b'{"data": []}')  # the 1st was not settled
+    _reply("GET /activity?api_key_hash=ddd", "2026-07-31 23:57:00", b'{"data": []}')  # perhaps answered on the 1st
     _reply("GET /activity?api_key_hash=aaa", "2026-09-01 06:00:00", b'{"error": {"code": 400}}')
     _reply("GET /activity?api_key_hash=ccc", "2026-07-01 06:00:00", b"cut of")
     db.session.commit()
@@ -152,6 +154,7 @@ def test_an_upgrade_finds_out_from_the_evidence_which_days_were_read_for_each_ke
         ("aaa", date(2026, 5, 16), date(2026, 6, 30)),
         ("bbb", date(2026, 3, 1), date(2026, 3, 2)),
         ("bbb", date(2026, 3, 4), date(2026, 3, 4)),
+        ("ddd", date(2026, 7, 2), date(2026, 7, 30)),
     ]
 
 

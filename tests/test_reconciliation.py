@@ -326,3 +326,23 @@ class TestCredits:
             at_request("before", "GET /analytics/meta", lambda: clock.shift(timedelta(hours=8)), monkeypatch)
             synced(workspace, sandbox)
         assert db.session.execute(select(CreditReading)).scalar_one().today_usd is None
+
+    @on_sqlite
+    def test_a_reading_right_after_midnight_may_lack_the_last_minutes_of_the_day_before(
+        self, workspace: Workspace, sandbox: Sandbox
+    ) -> None:
+        integration = synced(workspace, sandbox)
+        midnight = datetime.combine(TODAY + timedelta(days=2), time(), tzinfo=UTC)
+        with later(5):
+            again(integration)
+            spent = sandbox.truth("lively", TODAY + timedelta(days=1), TODAY + timedelta(days=1)).usage
+            for minutes, hidden in ((1, spent * 300 / 86400), (6, 0)):
+                reading = CreditReading(
+                    integration_id=integration.id,
+                    read_at=midnight + timedelta(minutes=minutes),
+                    lifetime_usd=Decimal(0),
+                    today_usd=Decimal(0),
+                )
+                days = reconciliation._days([integration.id], Period(TODAY, TODAY + timedelta(days=4)))
+                assert reconciliation._slack(reading, days) == hidden
+            db.session.rollback()

@@ -228,12 +228,15 @@ class Model:
     names: dict[str, set[str]] = field(default_factory=dict)
     silent: bool = False
     """Whether the last reply was empty although usage of its days is known."""
+    account_silent: bool = False
+    """The same of the last reply of the account's own activity: a key's empty reply is not believed then."""
 
     def believe(self, told: Told) -> None:
         if told.kind == "key":
             self._part(told)
         elif told.kind == "activity":
             self._told(told, read_activity(told), "activity")
+            self.account_silent = self.silent
         else:
             self._told(told, read_analytics(told), "analytics")
 
@@ -273,10 +276,9 @@ class Model:
         if reading is None:
             return
         days, first, last = reading
-        spoken = [*range_of(min(first, *days, last), max(last, *days, first))]
-        if not days and any(self.parts.get((told.key_hash, day)) for day in spoken):
+        if not days and self.account_silent:
             return
-        for day in spoken:
+        for day in {*range_of(first, last), *days}:
             self.parts[told.key_hash, day] = days.get(day, {})
 
 

@@ -14,7 +14,7 @@ from datetime import date, datetime, timedelta
 import sqlalchemy as sa
 from alembic import op
 
-from grafient.days import intervals, span
+from grafient.days import ONE_DAY, SETTLES_AFTER, intervals, span
 from grafient.money import Usd
 
 revision = "0003"
@@ -24,6 +24,7 @@ depends_on = None
 
 _REQUEST = "GET /activity?api_key_hash="
 _WINDOW = timedelta(days=30)
+_CLOCKS_DIFFER = timedelta(minutes=5)
 _AT_A_TIME = 50
 
 
@@ -49,8 +50,8 @@ def upgrade() -> None:
 
 def _fill_in_readings() -> None:
     """Work out from the evidence which days were read for each key so far: from the replies that are still kept (90 days
-    of them), each of which spoke of the 30 days before it, and from the days on which a key has lines. Days that
-    neither shows stay unknown.
+    of them), each of which spoke of the settled ones of the 30 days before it, and from the days on which a key has
+    lines. Days that neither shows stay unknown.
     """
     connection = op.get_bind()
     days: dict[tuple[int, str], set[date]] = defaultdict(set)
@@ -58,8 +59,9 @@ def _fill_in_readings() -> None:
     with_lines = sa.select(line.c.integration_id, line.c.key_hash, line.c.day).where(line.c.key_hash != "").distinct()
     for integration_id, key_hash, day in connection.execute(with_lines):
         days[integration_id, key_hash].add(day)
-    for integration_id, key_hash, received_on in _readings(connection):
-        days[integration_id, key_hash] |= {*span(received_on - _WINDOW, received_on - timedelta(days=1))}
+    for integration_id, key_hash, received_at in _readings(connection):
+        first, last = (received_at + _CLOCKS_DIFFER).date() - _WINDOW, (received_at - SETTLES_AFTER).date() - ONE_DAY
+        days[integration_id, key_hash] |= {*span(first, last)}
     reading = sa.table(
         "key_reading",
         sa.column("integration_id"),
@@ -73,8 +75,8 @@ def _fill_in_readings() -> None:
             connection.execute(sa.insert(reading).values(integration_id=integration_id, key_hash=key_hash, **row))
 
 
-def _readings(connection: sa.Connection) -> list[tuple[int, str, date]]:
-    """The integration, key and UTC day of each kept reply on one key that is whole; a few replies at a time in memory."""
+def _readings(connection: sa.Connection) -> list[tuple[int, str, datetime]]:
+    """The integration, key and moment of each kept reply on one key that is whole; a few replies at a time in memory."""
     reply = sa.table(
         "raw_reply",
         sa.column("id"),
@@ -97,7 +99,7 @@ def _readings(connection: sa.Connection) -> list[tuple[int, str, date]]:
         for row in rows:
             if _is_whole(row.body):
                 received_at: datetime = row.received_at
-                found.append((row.integration_id, row.request.removeprefix(_REQUEST), received_at.date()))
+                found.append((row.integration_id, row.request.removeprefix(_REQUEST), received_at))
     return found
 
 
