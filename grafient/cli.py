@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 import click
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from grafient import accounts, database, jobs, vault
+from grafient import accounts, database, disk, jobs, vault
 from grafient.config import ConfigError
 from grafient.extensions import db
 from grafient.plans import PLANS
 
 keys = AppGroup("keys", help="Encryption keys for the providers' keys.")
 plans = AppGroup("plans", help="What accounts may do.")
+
+NOT_SET_UP = "The database is not set up for this version. Run: flask --app wsgi upgrade"
 
 
 @keys.command("generate")
@@ -27,7 +33,6 @@ def generate() -> None:
 @click.argument("plan", type=click.Choice(list(PLANS)))
 def set_plan(email: str, plan: str) -> None:
     """Put the account of EMAIL on PLAN."""
-    _require_schema()
     if not accounts.set_plan(email.strip().lower(), plan):
         raise click.ClickException(f"No account has the address {email}.")
     click.echo(f"{email} is on the plan {PLANS[plan].name} now.")
@@ -37,12 +42,7 @@ def set_plan(email: str, plan: str) -> None:
 @with_appcontext
 def upgrade() -> None:
     """Bring the database to this version of Grafient."""
-    try:
-        database.upgrade(db.engine)
-    except database.SchemaError as error:
-        raise click.ClickException(str(error)) from None
-    except OperationalError as error:
-        raise click.ClickException(_no_answer(error)) from None
+    database.upgrade(db.engine)
 
 
 @click.command("worker")
@@ -62,31 +62,48 @@ def scheduler(beside: int | None) -> None:
     jobs.run_scheduler(beside)
 
 
-def _require_everything() -> None:
-    """Secrets, Redis, and a database of this version; without one of them, one sentence and an exit code."""
-    try:
-        current_app.extensions["settings"].require()
-    except ConfigError as error:
-        raise click.ClickException(str(error)) from None
-    _require_schema()
-
-
-def _require_schema() -> None:
-    try:
-        behind = database.pending(db.engine)
-    except database.SchemaError as error:
-        raise click.ClickException(str(error)) from None
-    except OperationalError as error:
-        raise click.ClickException(_no_answer(error)) from None
-    if behind:
-        raise click.ClickException("The database is not set up for this version. Run: flask --app wsgi upgrade")
-
-
-def _no_answer(error: OperationalError) -> str:
-    return f"The database does not answer ({type(error.orig).__name__}). Start it, or correct DATABASE_URL."
-
-
 def register(app: Flask) -> None:
-    """Give the app its commands."""
+    """Give the app its commands, and have all of them, Flask-Security's too, fail in one sentence."""
     for command in (keys, plans, upgrade, worker, scheduler):
         app.cli.add_command(command)
+    for command in app.cli.commands.values():
+        _fail_plainly(command)
+
+
+def _require_everything() -> None:
+    """Secrets, Redis, and a database of this version."""
+    current_app.extensions["settings"].require()
+    if database.pending(db.engine):
+        raise click.ClickException(NOT_SET_UP)
+
+
+def _fail_plainly(command: click.Command) -> None:
+    """Turn what can be missing at a start into one sentence and an exit code, in a command and those below it."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _fail_plainly(below)
+    elif command.callback is not None and not hasattr(command.callback, "fails_plainly"):
+        command.callback = _plainly(command.callback)
+
+
+def _plainly(callback: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(callback)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return callback(*args, **kwargs)
+        except (ConfigError, database.SchemaError) as error:
+            raise click.ClickException(str(error)) from None
+        except (OperationalError, ProgrammingError) as error:
+            raise click.ClickException(_why(error)) from None
+
+    wrapped.fails_plainly = True  # type: ignore[attr-defined]
+    return wrapped
+
+
+def _why(error: DBAPIError) -> str:
+    if disk.is_why(error):
+        return disk.FULL
+    text = str(error.orig)
+    if "no such table" in text or "no such column" in text or isinstance(error, ProgrammingError):
+        return NOT_SET_UP
+    return f"The database does not answer ({type(error.orig).__name__}). Start it, or correct DATABASE_URL."

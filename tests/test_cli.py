@@ -64,13 +64,19 @@ def test_what_works_or_serves_does_not_start_without_what_it_needs(tmp_path: Pat
     _refused(flask(command, DATABASE_URL=url, TZ="UTC", **settings), f"{missing} is not set")
 
 
-@pytest.mark.parametrize("command", [("worker",), ("scheduler",), ("plans", "set", "a@example.com", "pro")])
+@pytest.mark.parametrize(
+    "command",
+    [("worker",), ("scheduler",), ("plans", "set", "a@example.com", "pro"), ("users", "activate", "a@example.com")],
+)
 def test_a_database_that_is_not_set_up_is_one_sentence(tmp_path: Path, command: tuple[str, ...]) -> None:
     settings = SECRETS | {"DATABASE_URL": f"sqlite:///{tmp_path}/none.db", "TZ": "UTC"}
     _refused(flask(*command, **settings), "Run: flask --app wsgi upgrade")
 
 
-@pytest.mark.parametrize("command", [("worker",), ("upgrade",), ("plans", "set", "a@example.com", "pro")])
+@pytest.mark.parametrize(
+    "command",
+    [("worker",), ("upgrade",), ("plans", "set", "a@example.com", "pro"), ("users", "activate", "a@example.com")],
+)
 def test_a_database_that_does_not_answer_is_one_sentence(command: tuple[str, ...]) -> None:
     settings = SECRETS | {"DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/none"}
     ended = flask(*command, **settings)
