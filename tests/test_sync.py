@@ -158,7 +158,7 @@ class TestCosts:
         sandbox.fault("lively", "limited")
         run = again(integration)
         assert run.next_attempt_at - utc_now() > timedelta(seconds=100)
-        assert "busy" in (run.error or "")
+        assert "rate-limiting" in (run.error or "")
 
     @on_sqlite
     @pytest.mark.parametrize("fault", ["misshapen", "wrong-types", "null-data", "bad-date", "deep"])
