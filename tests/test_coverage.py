@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -15,11 +15,6 @@ from grafient.extensions import db
 from grafient.models import (
     UNATTRIBUTED,
     ApiKey,
-    CostLine,
-    CoveredDay,
-    DayCheck,
-    Integration,
-    KeyLine,
     KeyReading,
     SyncRun,
     Workspace,
@@ -29,9 +24,9 @@ from grafient.reports import breakdown, dashboard, statement
 from grafient.reports.dashboard import Dashboard
 from grafient.sandbox import Sandbox
 from grafient.states import DayState, RunStatus, Source, Trigger
+from tests.stored import TODAY, add, ago, check, cover
 from tests.syncing import NOON, again, at, later, on_sqlite, synced
 
-TODAY = NOON.date()
 WEEK = Period(TODAY - timedelta(days=7), TODAY - timedelta(days=1))
 
 
@@ -39,47 +34,6 @@ WEEK = Period(TODAY - timedelta(days=7), TODAY - timedelta(days=1))
 def _at_noon() -> Iterator[None]:
     with at():
         yield
-
-
-def ago(days: int) -> date:
-    return TODAY - timedelta(days=days)
-
-
-def add(workspace: Workspace, label: str, **columns: object) -> Integration:
-    integration = Integration(workspace_id=workspace.id, provider="openrouter", label=label, key_hint="abcd", **columns)
-    integration.created_at = NOON - timedelta(days=400)
-    db.session.add(integration)
-    db.session.flush()
-    return integration
-
-
-def cover(
-    integration: Integration,
-    days: Iterable[date],
-    usd: int | None = 10,
-    state: DayState = DayState.FINAL,
-    source: Source = Source.ACTIVITY,
-    key: str = UNATTRIBUTED,
-) -> None:
-    """Days of an integration, each with one line unless it had no usage."""
-    for day in days:
-        names = {"integration_id": integration.id, "day": day, "permaslug": "p", "endpoint_id": "e", "host": "h"}
-        db.session.add(
-            CoveredDay(
-                integration_id=integration.id, day=day, state=state, source=source, first_run_id=1, changed_at=NOON
-            )
-        )
-        if usd is not None:
-            db.session.add(CostLine(**names, model="m", usage_usd=Decimal(usd)))
-            db.session.add(KeyLine(**names, key_hash=key, model="m", usage_usd=Decimal(usd)))
-    db.session.flush()
-
-
-def check(integration: Integration, days: Iterable[date], usd: int = 10) -> None:
-    """What analytics says of days."""
-    for day in days:
-        db.session.add(DayCheck(integration_id=integration.id, day=day, analytics_usd=Decimal(usd), checked_at=NOON))
-    db.session.flush()
 
 
 def page(workspace: Workspace, period: Period = WEEK, group: Group = Group.MODEL, **filters: object) -> Dashboard:

@@ -1,0 +1,275 @@
+"""Breakdown, statement, a day and the sums behind them, on lines that are few enough to add up by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from grafient import restatements
+from grafient.days import Period
+from grafient.extensions import db
+from grafient.models import ApiKey, Integration, Restatement, SyncRun, User, Workspace
+from grafient.query import Group, Query
+from grafient.reports import breakdown, dashboard, ledger, statement, sums
+from grafient.reports import day as day_report
+from grafient.reports.sums import Slot, Tally
+from grafient.states import DayState, Source, Trigger
+from tests.stored import TODAY, add, ago, check, cover
+from tests.syncing import NOON, at
+
+WEEK = Period(ago(7), ago(1))
+D = Decimal
+
+
+@pytest.fixture(autouse=True)
+def _at_noon() -> Iterator[None]:
+    with at():
+        yield
+
+
+@pytest.fixture
+def one(workspace: Workspace) -> Integration:
+    """A week: a dear model on every day, a cheap one on two, both of keys with names; and today so far."""
+    one = add(workspace, "one")
+    for key, name in (("aa", "Production"), ("bb", "Trial")):
+        db.session.add(ApiKey(integration_id=one.id, key_hash=key, name=name, disabled=False, read_at=NOON))
+    cover(one, WEEK, usd=10, model="dear", key="aa", requests=3, prompt_tokens=100, byok_usd=D(1))
+    cover(one, [ago(2), ago(1)], usd=2, model="cheap", key="bb", requests=5)
+    cover(one, [TODAY], usd=4, model="dear", state=DayState.PROVISIONAL, source=Source.ANALYTICS, requests=1)
+    return one
+
+
+def query(one: Integration, period: Period = WEEK, **more: object) -> Query:
+    return Query(one.workspace_id, period, **more)  # type: ignore[arg-type]
+
+
+class TestSums:
+    def test_what_lies_where_seen_from_a_period(self, one: Integration) -> None:
+        cover(one, [ago(9)], usd=7)
+        found = sums.by_integration(query(one, Period(ago(5), ago(3))), Period(ago(9), TODAY))
+        usd = {slot: measures.usage_usd for (_, slot), measures in found.items()}
+        assert usd == {Slot.BEFORE: D(27), Slot.PERIOD: D(30), Slot.AFTER: D(24), Slot.UNSETTLED: D(4)}
+
+    def test_unsettled_days_before_the_period_are_nowhere(self, one: Integration) -> None:
+        cover(one, [ago(9)], usd=7, state=DayState.PROVISIONAL)
+        found = sums.by_integration(query(one), Period(ago(9), ago(1)))
+        assert set(found) == {(one.id, Slot.PERIOD)}
+
+    def test_by_day_what_is_named_and_what_is_not(self, one: Integration) -> None:
+        found = sums.by_day(query(one, Period(ago(1), TODAY)), Group.MODEL, ["cheap"])
+        assert {(f.day, f.name, f.settled, f.usage_usd) for f in found} == {
+            (ago(1), "cheap", True, D(2)),
+            (ago(1), None, True, D(10)),
+            (TODAY, None, False, D(4)),
+        }
+
+    def test_filters_narrow_every_sum(self, one: Integration) -> None:
+        for more, usd in (
+            ({"model": "EAP"}, 4), ({"model": "dear"}, 70), ({"host": "h"}, 74), ({"host": "x"}, 0),
+            ({"key": "bb"}, 4), ({"integration_id": one.id}, 74), ({"integration_id": one.id + 1}, 0),
+            ({"byok": True}, 81), ({"unknown": ((one.id, ago(1)),)}, 62),
+        ):  # fmt: skip
+            totals = sums.totals_by(query(one, **more), Group.MODEL)
+            assert sum((total.usage_usd for total in totals), D(0)) == usd, more
+
+    def test_a_part_that_is_unknown_makes_a_floor(self, one: Integration) -> None:
+        found = sums.measures_by(query(one), Group.MODEL)
+        assert found["dear"].prompt_tokens == Tally(700, True)
+        assert found["cheap"].prompt_tokens == Tally(None, False)
+        assert found["cheap"].byok_usd == Tally(None, False)
+        assert (found["dear"].days, found["cheap"].days) == (7, 2)
+        both = sums.added([found["dear"].prompt_tokens, found["cheap"].prompt_tokens])
+        assert both == Tally(700, False)
+        assert sums.added([]) == sums.tally(None, 0, 0) == Tally(0, True)
+        assert sums.added([Tally(None, False)]) == Tally(None, False)
+        shown = [Tally(None, False), Tally(1, True), Tally(0, True)]
+        assert [one.is_worth_showing for one in shown] == [True, True, False]
+
+    def test_a_share_is_of_a_positive_whole(self) -> None:
+        assert sums.share(D(1), D(4)) == D("0.25")
+        assert sums.share(D(1), D(0)) is sums.share(D(1), D(-1)) is None
+
+
+class TestBreakdown:
+    def test_keys_go_by_their_names_and_dear_ones_come_first(self, one: Integration) -> None:
+        found = breakdown.report(query(one), Group.KEY, "usage_usd", True)
+        rows = [(row.id, row.name, row.usage_usd, row.share) for row in found.rows]
+        assert rows == [("aa", "Production", D(70), D(70) / 74), ("bb", "Trial", D(4), D(4) / 74)]
+        assert found.totals is not None
+        assert (found.totals.usage_usd, found.totals.share, found.totals.requests) == (D(74), D(1), Tally(31, True))
+        assert (found.total_usd, found.found, found.left_out) == (D(74), 2, 0)
+
+    def test_any_column_sorts_and_the_unknown_come_last(self, one: Integration) -> None:
+        def order(sort: str, descending: bool) -> list[str]:
+            return [row.id for row in breakdown.report(query(one), Group.MODEL, sort, descending).rows]
+
+        assert order("usage_usd", False) == order("model", False) == order("days", False) == ["cheap", "dear"]
+        assert order("model", True) == order("requests", True) == ["dear", "cheap"]
+        assert order("prompt_tokens", True) == order("prompt_tokens", False) == ["dear", "cheap"]
+
+    def test_of_more_rows_than_the_limit_the_first_are_shown_and_all_counted(self, one: Integration) -> None:
+        found = breakdown.report(query(one), Group.MODEL, "usage_usd", True, limit=1)
+        assert ([row.id for row in found.rows], found.found, found.left_out) == (["dear"], 2, 1)
+        assert found.totals is not None
+        assert found.totals.usage_usd == D(74)
+
+    def test_without_a_settled_day_there_is_no_total(self, workspace: Workspace) -> None:
+        one = add(workspace, "one")
+        found = breakdown.report(query(one), Group.MODEL, "usage_usd", True)
+        assert (found.total_usd, found.totals, found.rows) == (None, None, [])
+
+
+class TestStatement:
+    def test_a_month_adds_up(self, one: Integration) -> None:
+        month = Period.month(TODAY)
+        found = statement.report(query(one, month))
+        assert (found.closed, found.total_usd) == (False, D(74))
+        assert [(row.id, row.usage_usd) for row in found.models] == [("dear", D(70)), ("cheap", D(4))]
+        assert [(row.name, row.usage_usd) for row in found.keys] == [("Production", D(70)), ("Trial", D(4))]
+        assert found.byok_usd == Tally(D(7), False)
+        assert found.totals is not None
+        assert found.totals.requests == Tally(31, True)
+        days = {day.day: day for day in found.days}
+        assert (days[ago(1)].usage_usd, days[ago(1)].requests) == (D(12), Tally(8, True))
+        assert (days[ago(9)].usage_usd, days[ago(9)].to_come, days[ago(9)].byok_usd) == (
+            None,
+            False,
+            Tally(None, False),
+        )
+        assert (days[TODAY].state, days[TODAY].to_come, days[TODAY].usage_usd) == (DayState.PROVISIONAL, False, None)
+        assert days[TODAY + timedelta(days=1)].to_come
+        (so_far,) = found.provisional
+        assert (so_far.days, so_far.usage_usd, so_far.removed) == ([TODAY], D(4), False)
+        assert (found.decimals, found.byok_decimals, found.restated_decimals) == (2, 2, 2)
+
+    def test_a_month_is_closed_when_its_last_day_is_due(self, one: Integration) -> None:
+        last = Period.month(TODAY).last
+        for hour, closed in ((5, False), (6, True)):
+            with at(NOON.replace(day=last.day, hour=hour) + timedelta(days=1)):
+                assert statement.report(query(one, Period.month(last))).closed == closed
+
+    def test_a_day_without_usage_is_a_known_zero(self, one: Integration) -> None:
+        cover(one, [ago(8)], usd=None, state=DayState.NO_USAGE)
+        day = next(day for day in statement.report(query(one, Period.month(TODAY))).days if day.day == ago(8))
+        assert (day.usage_usd, day.requests, day.byok_usd) == (D(0), Tally(0, True), Tally(0, True))
+
+
+class TestDay:
+    def test_it_has_its_lines_and_keys_and_its_second_count(self, one: Integration) -> None:
+        check(one, [ago(1)], usd=12)
+        page = day_report.report(one, ago(1))
+        assert (page.state, page.source, page.usage_usd) == (DayState.FINAL, Source.ACTIVITY, D(12))
+        assert [line.model for line in page.lines] == ["dear", "cheap"]
+        assert (page.found, page.lines_left_out, page.changes, page.changes_left_out) == (2, 0, [], 0)
+        assert [(row.name, row.usage_usd) for row in page.by_key] == [("Production", D(10)), ("Trial", D(2))]
+        assert page.byok_usd == Tally(D(1), False)
+        assert page.check is not None
+        assert (page.check.agrees, page.check.analytics_usd) == (True, D(12))
+        assert page.unchanged_since == NOON
+        assert (page.decimals, page.byok_decimals, page.changed_decimals) == (2, 2, 2)
+
+    def test_what_is_not_settled_or_from_analytics_has_no_second_count(self, one: Integration) -> None:
+        cover(one, [ago(9)], source=Source.ANALYTICS)
+        check(one, [TODAY, ago(9)])
+        assert day_report.report(one, TODAY).check is None
+        assert day_report.report(one, ago(9)).check is None
+        assert day_report.report(one, ago(1)).check is None, "analytics was not asked"
+
+    def test_a_missing_day_has_no_amount(self, one: Integration) -> None:
+        page = day_report.report(one, ago(20))
+        assert (page.state, page.source, page.usage_usd, page.unchanged_since) == (DayState.MISSING, None, None, None)
+
+
+class TestDashboard:
+    def test_series_are_named_by_what_they_cost_and_the_rest_is_one(
+        self, one: Integration, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dashboard, "CHART_NAMES", 1)
+        found = dashboard.report(query(one))
+        assert [(s.name, s.colour, s.is_rest) for s in found.series] == [
+            ("dear", "1", False),
+            ("All others", "other", True),
+        ]
+        assert [(d.day, d.by_series_usd) for d in found.days[-3:]] == [
+            (ago(2), [D(10), D(2)]),
+            (ago(1), [D(10), D(2)]),
+            (TODAY, [D(4), D(0)]),
+        ]
+        assert (found.colour_of("dear"), found.colour_of("cheap")) == ("1", "other")
+        assert found.top is not None
+        assert (found.top.name, found.top.share) == ("dear", D(70) / 74)
+        assert found.only is not None
+        assert found.has_amounts
+        assert found.shows(DayState.PROVISIONAL)
+        assert not found.shows(DayState.MISSING)
+
+    def test_without_a_rest_there_is_no_column_for_it(self, one: Integration) -> None:
+        assert [s.name for s in dashboard.report(query(one)).series] == ["dear", "cheap"]
+        assert not dashboard.report(query(one, Period(ago(30), ago(20)))).has_amounts
+
+    def test_after_a_period_of_the_past_there_are_no_days(self, one: Integration) -> None:
+        found = dashboard.report(query(one, Period(ago(5), ago(3))))
+        assert [day.day for day in found.days] == [ago(5), ago(4), ago(3)]
+        assert (found.provisional, found.settled_since) == ([], [])
+
+
+def test_the_ledger_has_every_line_with_its_state(one: Integration) -> None:
+    rows = list(ledger.rows(query(one, Period(ago(1), TODAY))))
+    assert [(row[0], row[2], row[6], row[-1]) for row in rows] == [
+        (ago(1), "cheap", D(2), "final"),
+        (ago(1), "dear", D(10), "final"),
+        (TODAY, "dear", D(4), "provisional"),
+    ]
+
+
+class TestRestatements:
+    def restate(self, one: Integration, run: SyncRun, days_ago: int, before: int | None, after: int | None) -> int:
+        def line(usd: int | None) -> str | None:
+            return None if usd is None else json.dumps({"model": "dear"})
+
+        row = Restatement(
+            integration_id=one.id, run_id=run.id, changed_at=NOON, day=ago(days_ago), permaslug="p", endpoint_id="",
+            host="h", usage_before_usd=None if before is None else D(before),
+            usage_after_usd=None if after is None else D(after), before=line(before), after=line(after),
+        )  # fmt: skip
+        db.session.add(row)
+        db.session.flush()
+        return row.id
+
+    def test_they_are_counted_by_day_and_seen_by_user(self, one: Integration) -> None:
+        runs = [SyncRun(integration_id=one.id, trigger=Trigger.MANUAL, status="done") for _ in range(2)]
+        user, other = (
+            User(workspace_id=one.workspace_id, email=name, password="x", active=True, fs_uniquifier=name)
+            for name in ("a", "b")
+        )
+        db.session.add_all([*runs, user, other])
+        db.session.flush()
+        self.restate(one, runs[0], 3, 5, 8)
+        self.restate(one, runs[0], 3, None, 2)
+        self.restate(one, runs[1], 2, 4, None)
+        db.session.commit()
+        found = restatements.restated_days([one.id], None)
+        assert [(f.day, f.lines, f.before_usd, f.after_usd, f.change_usd) for f in found] == [
+            (ago(2), 1, D(4), D(0), D(-4)),
+            (ago(3), 2, D(5), D(10), D(5)),
+        ]
+        assert [f.day for f in restatements.restated_days([one.id], 1)] == [ago(2)]
+        assert [f.day for f in restatements.restated_days([one.id], None, Period(ago(3), ago(3)))] == [ago(3)]
+        changes, number = restatements.changes_of_day(one.id, ago(3), 1)
+        assert (number, [(c.model, c.change_usd, c.before) for c in changes]) == (2, [("dear", D(2), None)])
+        workspace_id, user_id, other_id = one.workspace_id, user.id, other.id
+        (unseen,) = restatements.unseen(user_id, workspace_id)
+        assert (unseen.label, unseen.days, unseen.change_usd) == ("one", 2, D(1))
+        restatements.mark_restatements_seen(user_id, one.id)
+        restatements.mark_restatements_seen(user_id, one.id)
+        assert restatements.unseen(user_id, workspace_id) == []
+        assert len(restatements.unseen(other_id, workspace_id)) == 1, "each user looks for themselves"
+        self.restate(one, runs[1], 1, 1, 3)
+        db.session.commit()
+        (unseen,) = restatements.unseen(user_id, workspace_id)
+        assert (unseen.days, unseen.change_usd) == (1, D(2))
+        assert len(day_report.report(one, ago(3)).changes) == 2
