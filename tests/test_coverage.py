@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from grafient import integrations, reconciliation, status
+from grafient import coverage, integrations, reconciliation, status
 from grafient.coverage import Coverage
 from grafient.days import Period, last_due
 from grafient.extensions import db
@@ -118,6 +118,49 @@ class TestKeys:
         cover(one, [ago(2)], source=Source.ANALYTICS, usd=None)
         found = page(workspace, Period(ago(2), ago(1)), Group.HOST)
         assert [day.by_series_usd for day in found.days if day.day < TODAY] == [[None], [Decimal(10)]]
+
+    def test_what_the_other_keys_had_is_known_once_all_of_them_were_read(self, workspace: Workspace) -> None:
+        """The column of all others: no line in it means nothing only where every key was read, and from activity."""
+        one = add(workspace, "one")
+        cover(one, Period(ago(3), ago(2)))
+        cover(one, [ago(1)], source=Source.ANALYTICS)
+        for name, first in (("aa", ago(3)), ("bb", ago(2))):
+            db.session.add(ApiKey(integration_id=one.id, key_hash=name, name=name, disabled=False, read_at=NOON))
+            db.session.add(KeyReading(integration_id=one.id, key_hash=name, first_day=first, last_day=ago(2)))
+        db.session.flush()
+        integrations_ = all_integrations(workspace.id)
+        known = coverage.load(Query(workspace.id, WEEK), integrations_, Group.KEY)
+        assert [known.knows_part(ago(n), Group.KEY, None) for n in (3, 2, 1)] == [False, True, False]
+        assert [known.knows_part(ago(n), Group.KEY, "bb") for n in (3, 2, 1)] == [False, True, False]
+        assert [known.knows_part(ago(n), Group.KEY, "cc") for n in (3, 2, 1)] == [True, True, True], "nobody has it"
+        assert known.knows_part(ago(3), Group.KEY, UNATTRIBUTED)
+        by_model = coverage.load(Query(workspace.id, WEEK), integrations_)
+        assert by_model.knows_part(ago(1), Group.MODEL, "x")
+        assert [by_model.knows_part(ago(n), Group.HOST, "x") for n in (2, 1)] == [True, False]
+
+    def test_provisional_days_before_the_period_are_not_its_own(self, workspace: Workspace) -> None:
+        one = add(workspace, "one")
+        cover(one, WEEK)
+        cover(one, [WEEK.first - timedelta(days=1)], usd=3, state=DayState.PROVISIONAL)
+        assert page(workspace).provisional == []
+        first = page(workspace, Period(WEEK.first - timedelta(days=1), WEEK.last))
+        assert [part.days for part in first.provisional] == [[WEEK.first - timedelta(days=1)]]
+
+    def test_keys_that_are_gone_are_said_to_be_and_come_last(self, workspace: Workspace) -> None:
+        one = add(workspace, "one")
+        for name, gone_at, read_at in (("a", NOON, NOON), ("b", None, NOON), ("c", None, None)):
+            db.session.add(
+                ApiKey(
+                    integration_id=one.id, key_hash=name, name=name, disabled=False, gone_at=gone_at, read_at=read_at
+                )
+            )
+        db.session.flush()
+        assert [(key.name, key.gone) for key in key_choices(workspace.id)] == [("b", False), ("a", True)]
+
+    @pytest.mark.parametrize("filters", [{"host": "h"}, {"key": "aa"}, {"model": "m"}])
+    def test_any_filter_makes_a_query_about_a_part(self, filters: dict[str, str]) -> None:
+        assert Query(1, WEEK, **filters).is_filtered
+        assert not Query(1, WEEK, integration_id=1, byok=True).is_filtered
 
     def test_names_of_keys_of_other_workspaces_are_not_told(self, workspace: Workspace) -> None:
         other = Workspace(plan="free")

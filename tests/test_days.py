@@ -1,0 +1,60 @@
+"""UTC days: which are settled, which are due, and the fewest periods that hold them."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta, timezone
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grafient.days import Period, intervals, last_due, settles_at, span
+
+DAY = date(2026, 6, 3)
+days = st.dates(date(2026, 1, 1), date(2026, 3, 1))
+
+
+def test_a_span_has_both_ends_and_is_empty_backwards() -> None:
+    assert span(DAY, DAY) == [DAY]
+    assert span(DAY, DAY + timedelta(days=2)) == [DAY, DAY + timedelta(days=1), DAY + timedelta(days=2)]
+    assert span(DAY, DAY - timedelta(days=1)) == []
+
+
+def test_a_day_settles_half_an_hour_after_it_is_over() -> None:
+    assert settles_at(DAY) == datetime(2026, 6, 4, 0, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("hour", "minute", "second", "last"),
+    [(0, 0, 0, 1), (5, 59, 59, 1), (6, 0, 0, 2), (23, 59, 59, 2)],
+)
+def test_yesterday_is_due_from_six_on(hour: int, minute: int, second: int, last: int) -> None:
+    now = datetime(2026, 6, 3, hour, minute, second, tzinfo=UTC)
+    assert last_due(now) == date(2026, 6, last)
+    assert last_due(now.astimezone(timezone(timedelta(hours=-9)))) == date(2026, 6, last), "wherever the clock stands"
+    assert Period.latest(3, now) == Period(date(2026, 6, last) - timedelta(days=2), date(2026, 6, last))
+
+
+def test_a_period_knows_its_days_and_the_one_before() -> None:
+    period = Period(DAY, DAY + timedelta(days=6))
+    assert (period.days, len(list(period))) == (7, 7)
+    assert period.before == Period(DAY - timedelta(days=7), DAY - timedelta(days=1))
+    assert DAY in period
+    assert period.last in period
+    assert DAY - timedelta(days=1) not in period
+    assert period.last + timedelta(days=1) not in period
+
+
+@pytest.mark.parametrize(("month", "last"), [(1, 31), (2, 28), (4, 30), (12, 31)])
+def test_a_month_has_all_its_days(month: int, last: int) -> None:
+    for day in (1, 15, last):
+        assert Period.month(date(2026, month, day)) == Period(date(2026, month, 1), date(2026, month, last))
+
+
+@given(found=st.sets(days))
+def test_intervals_hold_the_days_and_no_others_and_do_not_touch(found: set[date]) -> None:
+    periods = intervals(found)
+    assert sorted(day for period in periods for day in period) == sorted(found)
+    for earlier, later in pairwise(periods):
+        assert later.first - earlier.last > timedelta(days=1)
