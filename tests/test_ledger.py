@@ -224,3 +224,13 @@ def test_a_reply_that_speaks_of_no_day_changes_nothing(run: SyncRun) -> None:
     empty = ledger.record(run.integration_id, run.id, Activity(DAY + timedelta(days=9), DAY, []), NOW)
     assert (empty.silent, empty.lines_removed, empty.days_settled) == (False, 0, 0)
     assert states()[DAY] == ("final", "activity")
+
+
+def test_lines_of_settled_days_are_counted_by_what_became_of_them(run: SyncRun) -> None:
+    gone, grown, same = (BilledLine(DAY, slug, "e", "h", "m", Decimal(2)) for slug in ("a", "b", "c"))
+    record(run, NOW, gone, grown, same)
+    found = record(
+        run, NOW, replace(grown, usage_usd=Decimal(5)), same, BilledLine(DAY, "d", "e", "h", "m", Decimal(1))
+    )
+    assert (found.lines_added, found.lines_changed, found.lines_removed, found.days_restated) == (1, 1, 1, 1)
+    assert (found.restated_usd, found.days_settled, found.settled_usd) == (Decimal(2), 0, Decimal(0))

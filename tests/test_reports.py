@@ -240,7 +240,7 @@ class TestRestatements:
         db.session.flush()
         return row.id
 
-    def test_they_are_counted_by_day_and_seen_by_user(self, one: Integration) -> None:
+    def test_they_are_counted_by_day_and_seen_by_user(self, one: Integration, monkeypatch: pytest.MonkeyPatch) -> None:
         runs = [SyncRun(integration_id=one.id, trigger=Trigger.MANUAL, status="done") for _ in range(2)]
         user, other = (
             User(workspace_id=one.workspace_id, email=name, password="x", active=True, fs_uniquifier=name)
@@ -263,7 +263,8 @@ class TestRestatements:
         assert (number, [(c.model, c.change_usd, c.before) for c in changes]) == (2, [("dear", D(2), None)])
         workspace_id, user_id, other_id = one.workspace_id, user.id, other.id
         (unseen,) = restatements.unseen(user_id, workspace_id)
-        assert (unseen.label, unseen.days, unseen.change_usd) == ("one", 2, D(1))
+        assert (unseen.integration_id, unseen.label, unseen.days) == (one.id, "one", 2)
+        assert unseen.change_usd == D(1)
         restatements.mark_restatements_seen(user_id, one.id)
         restatements.mark_restatements_seen(user_id, one.id)
         assert restatements.unseen(user_id, workspace_id) == []
@@ -273,3 +274,8 @@ class TestRestatements:
         (unseen,) = restatements.unseen(user_id, workspace_id)
         assert (unseen.days, unseen.change_usd) == (1, D(2))
         assert len(day_report.report(one, ago(3)).changes) == 2
+        monkeypatch.setattr(day_report, "MOST_ROWS", 1)
+        page = day_report.report(one, ago(3))
+        assert (len(page.changes), page.changes_found, page.changes_left_out) == (1, 2, 1)
+        page = day_report.report(one, ago(2))
+        assert (len(page.lines), page.found, page.lines_left_out) == (1, 2, 1)
