@@ -291,6 +291,7 @@ class TestCredits:
             assert span.agrees
             assert abs(span.difference_usd) <= ROUNDED_USD
 
+    @on_sqlite
     @pytest.mark.parametrize(
         ("when", "request_"),
         [
