@@ -1,30 +1,41 @@
 """Which API key spent what: the parts of each cost line by key, and the rest that no key accounts for.
 
-The parts and the rest add up to the whole, for each line, exactly, at the end of every transaction: whoever changes a
-line or a part calls ``recompute_unattributed`` in the same one.
+Only the parts are stored. The rest is the line less its parts, worked out when it is asked for (``by_key``): kept as
+rows of its own it doubled the database, since most days of most accounts have no key to explain them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
-from datetime import date, datetime, timedelta
-from decimal import Decimal
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    Subquery,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    type_coerce,
+    union_all,
+)
 
 from grafient import lines
 from grafient.days import Period, intervals, settles_at, span
 from grafient.extensions import db
-from grafient.lines import Identity, identity
-from grafient.models import UNATTRIBUTED, ApiKey, CostLine, KeyLine, KeyReading
+from grafient.lines import FIGURES, Identity, identity
+from grafient.models import UNATTRIBUTED, ApiKey, KeyPart, KeyReading, Line, Model, Series
 from grafient.providers import Activity, BilledLine, ListedKey
 
 READ_AFTER_GONE = timedelta(days=31)
 """A key that is no longer listed is still read for so long: its last days may still be in the provider's window."""
-
-_MOST = 2**63 - 1
 
 
 def record_keys(integration_id: int, listed: Sequence[ListedKey], now: datetime) -> None:
@@ -61,37 +72,41 @@ def _keys(integration_id: int) -> Any:
 
 
 def record(integration_id: int, parts: Mapping[str, Activity], now: datetime, *, account_is_whole: bool) -> None:
-    """Write what single keys spent, by their hash, in the caller's transaction.
+    """Write what single keys spent, by their hash, in the caller's transaction. The keys were recorded before.
 
     ``account_is_whole``: whether the account's own reply in the same sync was a whole one, not a suspicious silence.
     Then a key's empty reply is believed: its only line was corrected away, say, and the account's lines have been
     replaced already. Kept, the key's line would stay for ever, with less than nothing unattributed beside it.
     """
-    changed: set[date] = set()
-    for key_hash, activity in parts.items():
-        changed |= _record_key(integration_id, key_hash, activity, account_is_whole)
-        _record_reading(integration_id, key_hash, activity, now)
-    db.session.execute(
-        update(ApiKey)
-        .where(ApiKey.integration_id == integration_id, ApiKey.key_hash.in_(parts))
-        .values(read_at=now)
-        .execution_options(synchronize_session=False)
-    )
-    recompute_unattributed(integration_id, changed)
+    for key in db.session.execute(_keys(integration_id).where(ApiKey.key_hash.in_(parts))).scalars():
+        activity = parts[key.key_hash]
+        _record_key(key, activity, account_is_whole)
+        _record_reading(integration_id, key.key_hash, activity, now)
+        key.read_at = now
+    db.session.flush()
 
 
-def _record_key(integration_id: int, key_hash: str, activity: Activity, account_is_whole: bool) -> set[date]:
-    """Replace what a key spent on the days that its reply speaks of; the days that changed."""
+def _record_key(key: ApiKey, activity: Activity, account_is_whole: bool) -> None:
+    """Replace what a key spent on the days that its reply speaks of."""
     days = activity.days
     if not days:
-        return set()
-    near = KeyLine.day.between(min(days), max(days))
-    stored = lines.stored(KeyLine, integration_id, KeyLine.key_hash == key_hash, near)
-    before = _by_identity(line for line in stored if line.day in days)
-    after = _by_identity(activity.lines)
+        return
+    near = KeyPart.day.between(min(days), max(days))
+    before = _by_identity(line for line in stored(key.id, near) if line.day in days)
+    after = _by_identity(activity.lines())
     if before and not after and not account_is_whole:
-        return set()
-    return _exchange(integration_id, key_hash, before, after)
+        return
+    gone = [line for name, line in before.items() if after.get(name) != line]
+    here = [line for name, line in after.items() if before.get(name) != line]
+    lines.replace_parts(key.integration_id, key.id, gone, here)
+
+
+def stored(key_id: int, *conditions: ColumnElement[bool]) -> list[BilledLine]:
+    """The parts of lines that a key spent."""
+    columns = KeyPart.day, Series.permaslug, Series.endpoint_id, Series.host, Model.name
+    query = select(*columns, *(getattr(KeyPart, name) for name in FIGURES))
+    query = _with_names(query, KeyPart).where(KeyPart.key_id == key_id, *conditions)
+    return [BilledLine(*row) for row in db.session.execute(query)]
 
 
 def _record_reading(integration_id: int, key_hash: str, activity: Activity, now: datetime) -> None:
@@ -116,51 +131,60 @@ def _record_reading(integration_id: int, key_hash: str, activity: Activity, now:
     )
 
 
-def recompute_unattributed(integration_id: int, days: Collection[date]) -> None:
-    """Work out anew, for these days, what no key accounts for."""
-    if not days:
-        return
-    whole = _by_identity(lines.stored(CostLine, integration_id, CostLine.day.in_(days)))
-    spent = lines.stored(KeyLine, integration_id, KeyLine.day.in_(days), KeyLine.key_hash != UNATTRIBUTED)
-    parts: dict[Identity, list[BilledLine]] = {}
-    for part in spent:
-        parts.setdefault(identity(part), []).append(part)
-    rest = {name: _rest(whole.get(name), parts.get(name, [])) for name in whole.keys() | parts.keys()}
-    own = lines.stored(KeyLine, integration_id, KeyLine.day.in_(days), KeyLine.key_hash == UNATTRIBUTED)
-    _exchange(
-        integration_id,
-        UNATTRIBUTED,
-        _by_identity(own),
-        {name: line for name, line in rest.items() if line is not None},
+def by_key(integration_ids: Any, period: Period | None = None, key_hash: str | None = None) -> Subquery:
+    """The lines of integrations by API key, for reading: the parts that keys spent, under their hashes, and the rest of
+    each line, under ``UNATTRIBUTED``; or of one of these alone.
+
+    The rest is the line less its parts, unknown where one of them is, and less than nothing where they are more. A
+    line that keys explain to nothing has none. For each line the rows add up to the whole, exactly.
+    """
+    part = _parts(integration_ids, period)
+    wanted = []
+    if key_hash != UNATTRIBUTED:
+        parts = select(*part.c)
+        wanted.append(parts if key_hash is None else parts.where(part.c.key_hash == key_hash))
+    if not key_hash:
+        wanted.append(_rest(_whole(integration_ids, period), part))
+    rows = union_all(*wanted).subquery("part_or_rest")
+    return _with_names(select(*rows.c, *_NAMES), rows.c).subquery("by_key")
+
+
+_NAMES = Series.permaslug, Series.endpoint_id, Series.host, Model.name.label("model")
+
+
+def _rest(whole: Subquery, part: Subquery) -> Select[Any]:
+    explained = literal(1).label("explained")
+    taken = select(*part.c[:3], *(-part.c[name] for name in FIGURES), explained)
+    both = union_all(select(*whole.c, literal(0).label("explained")), taken).subquery("whole_and_taken")
+    amounts = {name: case((func.count(both.c[name]) == func.count(), func.sum(both.c[name]))) for name in FIGURES}
+    some = or_(func.max(both.c.explained) == 0, *(type_coerce(amount, BigInteger) != 0 for amount in amounts.values()))
+    hash_ = literal(UNATTRIBUTED, ApiKey.key_hash.type).label("key_hash")
+    found = select(
+        *both.c[:3], hash_, *(cast(amount, both.c[name].type).label(name) for name, amount in amounts.items())
     )
+    return found.group_by(*both.c[:3]).having(some)
 
 
-def _rest(whole: BilledLine | None, parts: Sequence[BilledLine]) -> BilledLine | None:
-    """The whole minus its parts, negative where the parts are more. None where nothing is left."""
-    if not parts:
-        return whole
-    nothing: dict[str, Any] = dict.fromkeys(_ADDED, 0) | {"usage_usd": Decimal(0), "byok_usd": Decimal(0)}
-    line = whole or replace(parts[0], **nothing)
-    left: dict[str, Any] = {}
-    for name in _ADDED:
-        amounts = [getattr(line, name), *(getattr(part, name) for part in parts)]
-        known = None not in amounts
-        left[name] = amounts[0] - sum(amounts[1:]) if known else None
-        if isinstance(left[name], int) and abs(left[name]) > _MOST:
-            left[name] = None
-    return replace(line, **left) if any(left.values()) else None
+def _parts(integration_ids: Any, period: Period | None) -> Subquery:
+    columns = ApiKey.integration_id, KeyPart.day, KeyPart.series_id, ApiKey.key_hash
+    query = select(*columns, *(getattr(KeyPart, name) for name in FIGURES)).join(ApiKey, ApiKey.id == KeyPart.key_id)
+    return _within(query, ApiKey, KeyPart, integration_ids, period).subquery("part")
 
 
-_ADDED = tuple(name for name in lines.MEASURES if name != "model")
+def _whole(integration_ids: Any, period: Period | None) -> Subquery:
+    columns = Line.integration_id, Line.day, Line.series_id
+    query = select(*columns, *(getattr(Line, name) for name in FIGURES))
+    return _within(query, Line, Line, integration_ids, period).subquery("whole")
 
 
-def _exchange(
-    integration_id: int, key_hash: str, before: Mapping[Identity, BilledLine], after: Mapping[Identity, BilledLine]
-) -> set[date]:
-    gone = [line for name, line in before.items() if after.get(name) != line]
-    here = [line for name, line in after.items() if before.get(name) != line]
-    lines.replace(KeyLine, integration_id, gone, here, key_hash=key_hash)
-    return {line.day for line in (*gone, *here)}
+def _within(query: Select[Any], owner: Any, table: Any, integration_ids: Any, period: Period | None) -> Select[Any]:
+    if period is not None:
+        query = query.where(table.day.between(period.first, period.last))
+    return query.where(owner.integration_id.in_(integration_ids))
+
+
+def _with_names(query: Select[Any], table: Any) -> Select[Any]:
+    return query.join(Series, Series.id == table.series_id).join(Model, Model.id == Series.model_id)
 
 
 def _by_identity(found: Iterable[BilledLine]) -> dict[Identity, BilledLine]:

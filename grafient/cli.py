@@ -1,4 +1,4 @@
-"""The flask commands: ``flask --app wsgi keys generate``, ``upgrade``, ``plans set``, ``worker``, ``scheduler``."""
+"""The flask commands: ``flask --app wsgi keys generate``, ``upgrade``, ``verify``, ``plans set``, ``worker`` ..."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from grafient import accounts, database, disk, jobs, vault
+from grafient import accounts, database, disk, jobs, totals, vault
 from grafient.config import ConfigError
 from grafient.extensions import db
 from grafient.plans import PLANS
@@ -45,6 +45,22 @@ def upgrade() -> None:
     database.upgrade(db.engine)
 
 
+@click.command("verify")
+@click.option("--repair", is_flag=True, help="Work out anew what is wrong.")
+@with_appcontext
+def verify(repair: bool) -> None:
+    """Check that the totals that pages show are what their lines add up to."""
+    found = len(totals.wrong())
+    if not found:
+        click.echo("All totals are what their lines add up to.")
+        return
+    if not repair:
+        raise click.ClickException(f"The totals of {found} days are wrong. To mend them, run it with --repair.")
+    totals.repair()
+    db.session.commit()
+    click.echo(f"The totals of {found} days were wrong, and are mended.")
+
+
 @click.command("worker")
 @with_appcontext
 def worker() -> None:
@@ -64,7 +80,7 @@ def scheduler(beside: int | None) -> None:
 
 def register(app: Flask) -> None:
     """Give the app its commands, and have all of them, Flask-Security's too, fail in one sentence."""
-    for command in (keys, plans, upgrade, worker, scheduler):
+    for command in (keys, plans, upgrade, verify, worker, scheduler):
         app.cli.add_command(command)
     for command in app.cli.commands.values():
         _fail_plainly(command)

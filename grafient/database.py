@@ -12,8 +12,6 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, event
 
-from grafient import money
-
 MIGRATIONS = Path(__file__).with_name("migrations")
 BUSY_SECONDS = 15
 
@@ -40,7 +38,6 @@ def prepare(engine: Engine) -> None:
             "synchronous = NORMAL",
         ):
             connection.execute(f"PRAGMA {pragma}").close()
-        money.register(connection)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -14,18 +14,19 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
+from msgspec.structs import replace
 from sqlalchemy import bindparam, insert, select, update
 
-from grafient import attribution, lines
+from grafient import lines, totals
 from grafient.days import settles_at
 from grafient.extensions import db
 from grafient.lines import IDENTITY, MEASURES, Identity, identity
-from grafient.models import CostLine, CoveredDay, Restatement
+from grafient.models import CostLine, CoveredDay, Line, Model, Restatement, Series
 from grafient.providers import Activity, BilledLine
 from grafient.states import DayState, Source
 
@@ -80,16 +81,46 @@ def record(
     A reply of the provider's analytics only changes days that are not settled yet: where a day has both sources, the
     activity counts.
     """
-    days = activity.days
-    first, last = min(days, default=activity.first_day), max(days, default=activity.last_day)
-    stored = lines.stored(CostLine, integration_id, CostLine.day.between(first, last))
-    covered = _covered(integration_id, first, last)
-    if source == Source.ANALYTICS:
-        days = {day for day in days if is_open(covered.get(day))}
-    silent = not activity.lines and any(line.day in days for line in stored)
-    changes = Changes() if silent else compare(stored, covered, activity, now, days)
-    _write(integration_id, run_id, changes, covered, now, source)
-    return _recorded(source, changes, covered, activity, silent)
+    covered = _covered(integration_id, activity.days)
+    states = {day: known.state for day, known in covered.items()}
+    days = activity.days if source == Source.ACTIVITY else {day for day in activity.days if is_open(states.get(day))}
+    silent = not activity.by_day and _has_lines(integration_id, days)
+    if silent:
+        return _recorded(source, Changes(), states, activity, silent)
+    same = {day for day in days & covered.keys() if _says_the_same(activity, day, covered[day])}
+    known = days & covered.keys() - same
+    stored = lines.stored(integration_id, CostLine.day.in_(known)) if known else []
+    changes = compare(stored, states, activity, now, days, same)
+    _write(integration_id, run_id, changes, covered, activity, days, now, source)
+    return _recorded(source, changes, states, activity, silent)
+
+
+class _Covered(NamedTuple):
+    state: DayState
+    digest: bytes | None
+
+
+def _says_the_same(activity: Activity, day: date, known: _Covered) -> bool:
+    """Whether a reply says of a day what the last one did that was written.
+
+    Of the thirty days in a daily sync's reply twenty-nine are usually as they were. Their lines need not be read out
+    of the reply, nor out of the database.
+    """
+    digest = _digest(activity, day)
+    return digest is not None and digest == known.digest
+
+
+_NOTHING = b"nothing"
+
+
+def _digest(activity: Activity, day: date) -> bytes | None:
+    reply = activity.by_day.get(day)
+    return _NOTHING if reply is None else reply.digest
+
+
+def _has_lines(integration_id: int, days: Collection[date]) -> bool:
+    query = select(Line.day).where(Line.integration_id == integration_id, Line.day.in_(days)).limit(1)
+    return db.session.execute(query).first() is not None
 
 
 def _recorded(
@@ -97,7 +128,6 @@ def _recorded(
 ) -> Recorded:
     opened = {day: state for day, state in changes.states.items() if is_open(covered.get(day))}
     settled = {day for day, state in opened.items() if state.is_settled}
-    usage = _usd_by_day(activity.lines)
     return Recorded(
         source=source,
         lines_added=len(changes.added),
@@ -105,7 +135,7 @@ def _recorded(
         lines_removed=changes.removed_closed,
         days_restated=len({line.day for pair in changes.restated for line in pair if line}),
         days_settled=len(settled),
-        settled_usd=sum((usage[day] for day in settled), Decimal(0)),
+        settled_usd=sum((line.usage_usd for line in activity.lines(settled)), Decimal(0)),
         restated_usd=_growth(changes.restated),
         provisional_usd=_growth(
             (before, after)
@@ -131,13 +161,6 @@ def _usd(line: BilledLine | None) -> Decimal:
     return Decimal(0) if line is None else line.usage_usd
 
 
-def _usd_by_day(found: Iterable[BilledLine]) -> dict[date, Decimal]:
-    usage: dict[date, Decimal] = defaultdict(Decimal)
-    for line in found:
-        usage[line.day] += line.usage_usd
-    return usage
-
-
 def is_open(state: DayState | None) -> bool:
     """Whether a day in that state is still to be settled: missing (None) or provisional."""
     return state is None or not state.is_settled
@@ -145,9 +168,9 @@ def is_open(state: DayState | None) -> bool:
 
 def model_names(integration_id: int) -> dict[str, str]:
     """What the provider calls each permaslug, from the lines that have both; the plainest name of several."""
-    query = select(CostLine.permaslug, CostLine.model).distinct()
+    query = select(Series.permaslug, Model.name).join(Model, Model.id == Series.model_id).distinct()
     names: dict[str, str] = {}
-    for permaslug, model in db.session.execute(query.where(CostLine.integration_id == integration_id)):
+    for permaslug, model in db.session.execute(query.where(Series.integration_id == integration_id)):
         if model != permaslug:
             names[permaslug] = min(names.get(permaslug, model), model, key=lambda name: (":" in name, len(name), name))
     return names
@@ -155,8 +178,8 @@ def model_names(integration_id: int) -> dict[str, str]:
 
 def renamed(activity: Activity, names: Mapping[str, str]) -> Activity:
     """The same with its models called by what their permaslugs are known as."""
-    found = [replace(line, model=names.get(line.permaslug, line.model)) for line in activity.lines]
-    return replace(activity, lines=found)
+    found = [replace(line, model=names.get(line.permaslug, line.model)) for line in activity.lines()]
+    return Activity.of(activity.first_day, activity.last_day, found, activity.today)
 
 
 def compare(
@@ -165,18 +188,21 @@ def compare(
     activity: Activity,
     now: datetime,
     days: Collection[date] | None = None,
+    same: Collection[date] = (),
 ) -> Changes:
     """What a reply changes in what is stored. Pure.
 
     ``covered`` has the state of each day that is covered so far. Of the days that the reply speaks of, only ``days``
-    are compared, if given.
+    are compared, if given; the lines of those in ``same`` are known to be as they were, and are not in ``stored``.
     """
-    before, after = _by_day(stored), _by_day(activity.lines)
+    before = _by_day(stored)
     changes = Changes()
     for day in sorted(activity.days if days is None else days):
-        was = covered.get(day)
-        restated = _compare_day(before.get(day, {}), after.get(day, {}), changes, is_open(was))
-        state = _state(day, was, restated, bool(after.get(day)), now)
+        was, restated = covered.get(day), False
+        if day not in same:
+            after = {identity(line): line for line in activity.lines([day])}
+            restated = _compare_day(before.get(day, {}), after, changes, is_open(was))
+        state = _state(day, was, restated, day in activity.by_day, now)
         if state != was or restated or state == DayState.PROVISIONAL:
             changes.states[day] = state
     return changes
@@ -237,33 +263,47 @@ def _by_day(found: Iterable[BilledLine]) -> dict[date, dict[Identity, BilledLine
     return days
 
 
-def _covered(integration_id: int, first: date, last: date) -> dict[date, DayState]:
-    query = select(CoveredDay.day, CoveredDay.state).where(
-        CoveredDay.integration_id == integration_id, CoveredDay.day.between(first, last)
+def _covered(integration_id: int, days: Collection[date]) -> dict[date, _Covered]:
+    query = select(CoveredDay.day, CoveredDay.state, CoveredDay.digest).where(
+        CoveredDay.integration_id == integration_id, CoveredDay.day.in_(days)
     )
-    return {row.day: row.state for row in db.session.execute(query)}
+    return {row.day: _Covered(row.state, row.digest) for row in db.session.execute(query)}
 
 
 def _write(
     integration_id: int,
     run_id: int,
     changes: Changes,
-    covered: Mapping[date, DayState],
+    covered: Mapping[date, _Covered],
+    activity: Activity,
+    days: Collection[date],
     now: datetime,
     source: Source,
 ) -> None:
     gone = [*changes.removed, *(old for old, _ in changes.changed)]
     here = [*changes.added, *(new for _, new in changes.changed)]
-    lines.replace(CostLine, integration_id, gone, here)
+    lines.replace(integration_id, gone, here)
+    totals.refresh(integration_id, {line.day for line in (*gone, *here)})
     restated = [_restatement(integration_id, run_id, pair, now) for pair in changes.restated]
     lines.execute_many(insert(Restatement), restated)
     own = {"integration_id": integration_id, "first_run_id": run_id, "changed_at": now, "source": source}
-    new = [own | {"day": day, "state": state} for day, state in changes.states.items() if day not in covered]
+    digests = {day: _digest(activity, day) for day in days}
+    new = [
+        own | {"day": day, "state": state, "digest": digests[day]}
+        for day, state in changes.states.items()
+        if day not in covered
+    ]
     lines.execute_many(insert(CoveredDay), new)
     known = {"b_integration_id": integration_id, "changed_at": now, "source": source}
-    updated = [known | {"b_day": day, "state": state} for day, state in changes.states.items() if day in covered]
+    updated = [
+        known | {"b_day": day, "state": state, "digest": digests[day]}
+        for day, state in changes.states.items()
+        if day in covered
+    ]
     lines.execute_many(_UPDATE_DAY, updated)
-    attribution.recompute_unattributed(integration_id, {line.day for line in (*gone, *here)})
+    read = [day for day in days if day in covered and day not in changes.states and covered[day].digest != digests[day]]
+    own_day = {"b_integration_id": integration_id}
+    lines.execute_many(_UPDATE_DAY, [own_day | {"b_day": day, "digest": digests[day]} for day in read])
 
 
 _UPDATE_DAY = update(CoveredDay.__table__).where(  # type: ignore[arg-type]

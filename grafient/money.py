@@ -1,26 +1,27 @@
-"""Exact USD in both databases: the column type, its sum, and nothing else.
+"""Exact USD in both databases: the column types, and nothing else.
 
-PostgreSQL has NUMERIC. SQLite has no exact decimal: SQLAlchemy's Numeric is a float there, and 64-bit integers
-of 10^-12 USD end at $9.2 million. So SQLite keeps a fixed-point text and sums it with a Python aggregate.
+A line of costs has its USD as a 64-bit integer of 10^-12 USD, in both databases: it is narrow, and the database adds it
+up itself. Such an integer ends at $9.2 million, so what a provider reports for one day of one account is refused from
+$9 million on. What can be more than that, such as an account's lifetime, is NUMERIC in PostgreSQL and a fixed-point
+text in SQLite, which has no exact decimal (SQLAlchemy's Numeric is a float there); no query adds it up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from sqlite3 import Connection
 from typing import Any
 
-from sqlalchemy import Dialect, Numeric, String
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import ReturnTypeFromArgs
+from sqlalchemy import BigInteger, Dialect, Numeric, String
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 PLACES = 12
 STEP_USD = Decimal(1).scaleb(-PLACES)
 LIMIT_USD = Decimal(100_000_000)
 """No single amount is this large or larger; sums may be, up to 10^20."""
+
+LINE_LIMIT_USD = Decimal(9_000_000)
+"""No line of costs is this large or larger, nor are all lines of an account and a UTC day together."""
 
 _exact = Context(prec=60, rounding=ROUND_HALF_EVEN)
 
@@ -39,6 +40,19 @@ def places(amounts: Iterable[Decimal | int | None]) -> int:
     return max([2, *(-exponent for exponent in shown if isinstance(exponent, int))])
 
 
+def in_steps(amount: Decimal) -> int:
+    """The amount as a whole number of 10^-12 USD. Raises ValueError if it is finer than that."""
+    steps = int(scaled := amount.scaleb(PLACES, _exact))
+    if steps != scaled:
+        raise ValueError(f"finer than {PLACES} decimals: {amount}")
+    return steps
+
+
+def from_steps(steps: int) -> Decimal:
+    """The amount of so many 10^-12 USD."""
+    return Decimal(steps).scaleb(-PLACES, _exact)
+
+
 class Usd(TypeDecorator[Decimal]):
     """A column of USD, exact to 12 decimals. Floats are refused, finer amounts too: round with ``usd`` first."""
 
@@ -53,49 +67,32 @@ class Usd(TypeDecorator[Decimal]):
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
         if value is None:
             return None
-        if not isinstance(value, Decimal):
-            raise TypeError(f"USD must be a Decimal, not {type(value).__name__}")
-        exact = usd(value)
-        if exact != value:
-            raise ValueError(f"finer than {PLACES} decimals: {value}")
+        exact = _checked(value, LIMIT_USD)
         return f"{exact:f}" if dialect.name == "sqlite" else exact
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
         return None if value is None else Decimal(value)
 
 
-class usd_sum(ReturnTypeFromArgs[Any]):  # noqa: N801 - a SQL function, named as SQL names it
-    """Exact sum of one or more Usd columns. NULL for no rows, as SQL's own; NULLs in the columns are left out."""
+class LineUsd(TypeDecorator[Decimal]):
+    """A column of a line's USD, exact to 12 decimals; what ``Usd`` refuses, and LINE_LIMIT_USD or more, is refused."""
 
-    inherit_cache = True
+    impl = BigInteger
+    cache_ok = True
 
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:
+        return None if value is None else in_steps(_checked(value, LINE_LIMIT_USD))
 
-@compiles(usd_sum)
-def _sum(element: usd_sum, compiler: SQLCompiler, **kw: Any) -> str:
-    amounts = [compiler.process(column, **kw) for column in element.clauses]
-    return f"sum({amounts[0]})" if len(amounts) == 1 else f"sum({' + '.join(f'coalesce({a}, 0)' for a in amounts)})"
-
-
-@compiles(usd_sum, "sqlite")
-def _sum_sqlite(element: usd_sum, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"usd_sum({compiler.process(element.clauses, **kw)})"
+    def process_result_value(self, value: int | None, dialect: Dialect) -> Decimal | None:
+        return None if value is None else from_steps(value)
 
 
-class _Sum:
-    """SQLite's aggregate: adds integers of 10^-12 USD, which in Python have no end."""
-
-    def __init__(self) -> None:
-        self.total: int | None = None
-
-    def step(self, *values: str | None) -> None:
-        for value in values:
-            if value is not None:
-                self.total = (self.total or 0) + int(value.replace(".", "", 1))
-
-    def finalize(self) -> str | None:
-        return None if self.total is None else f"{Decimal(self.total).scaleb(-PLACES, _exact):f}"
-
-
-def register(connection: Connection) -> None:
-    """Give a SQLite connection the aggregate that ``usd_sum`` compiles to."""
-    connection.create_aggregate("usd_sum", -1, _Sum)  # type: ignore[arg-type]
+def _checked(value: Decimal, limit: Decimal) -> Decimal:
+    if not isinstance(value, Decimal):
+        raise TypeError(f"USD must be a Decimal, not {type(value).__name__}")
+    if not value.is_finite() or value.copy_abs() >= limit:
+        raise ValueError(f"not an amount in USD that can be kept: {value:.6E}")
+    exact = value.quantize(STEP_USD, context=_exact)
+    if exact != value:
+        raise ValueError(f"finer than {PLACES} decimals: {value}")
+    return exact

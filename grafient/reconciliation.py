@@ -14,13 +14,13 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, delete, func, insert, or_, select, type_coerce, update
+from sqlalchemy import and_, delete, func, insert, or_, select, update
 
 from grafient import lines
 from grafient.days import ONE_DAY, Period, span
 from grafient.extensions import db
-from grafient.models import CostLine, CoveredDay, CreditReading, DayCheck, Integration, Restatement
-from grafient.money import Usd, usd_sum
+from grafient.models import CoveredDay, CreditReading, DayCheck, DayTotal, Integration, Restatement
+from grafient.models.columns import usd_sum
 from grafient.providers import Activity
 from grafient.query import is_expected, within
 from grafient.states import DayState, Source
@@ -206,22 +206,16 @@ class _Day(NamedTuple):
 
 def _days(ids: Sequence[int], period: Period) -> dict[_Key, _Day]:
     """Each covered day, in order."""
-    usage = (
-        select(CostLine.integration_id, CostLine.day, usd_sum(CostLine.usage_usd).label("usage_usd"))
-        .where(CostLine.integration_id.in_(ids), within(CostLine.day, period))
-        .group_by(CostLine.integration_id, CostLine.day)
-        .subquery()
-    )
     query = (
         select(
             CoveredDay.integration_id,
             CoveredDay.day,
             CoveredDay.state,
             CoveredDay.source,
-            type_coerce(usage.c.usage_usd, Usd),
+            DayTotal.usage_usd,
             DayCheck.analytics_usd,
         )
-        .outerjoin(usage, and_(usage.c.integration_id == CoveredDay.integration_id, usage.c.day == CoveredDay.day))
+        .outerjoin(DayTotal, and_(DayTotal.integration_id == CoveredDay.integration_id, DayTotal.day == CoveredDay.day))
         .outerjoin(DayCheck, and_(DayCheck.integration_id == CoveredDay.integration_id, DayCheck.day == CoveredDay.day))
         .where(CoveredDay.integration_id.in_(ids), within(CoveredDay.day, period))
         .order_by(CoveredDay.day, CoveredDay.integration_id)

@@ -16,7 +16,7 @@ from grafient import database
 from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import Integration, Restatement, RestatementSeen
-from grafient.money import usd_sum
+from grafient.models.columns import usd_sum
 from grafient.query import within
 
 NOTHING = Decimal(0)

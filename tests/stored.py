@@ -6,8 +6,12 @@ from collections.abc import Iterable
 from datetime import date, timedelta
 from decimal import Decimal
 
+from sqlalchemy import select
+
+from grafient import attribution, lines, totals
 from grafient.extensions import db
-from grafient.models import UNATTRIBUTED, CostLine, CoveredDay, DayCheck, Integration, KeyLine, Workspace
+from grafient.models import UNATTRIBUTED, ApiKey, CoveredDay, DayCheck, Integration, Workspace
+from grafient.providers import BilledLine
 from grafient.states import DayState, Source
 from tests.syncing import NOON
 
@@ -38,22 +42,38 @@ def cover(
 ) -> None:
     """Days of an integration, each with one line unless it had no usage."""
     for day in days:
-        names: dict[str, object] = {
-            "integration_id": integration.id,
-            "day": day,
-            "permaslug": model,
-            "endpoint_id": "e",
-            "host": "h",
-        }
         db.session.merge(
             CoveredDay(
                 integration_id=integration.id, day=day, state=state, source=source, first_run_id=1, changed_at=NOON
             )
         )
         if usd is not None:
-            db.session.add(CostLine(**names, model=model, usage_usd=Decimal(usd), **measures))
-            db.session.add(KeyLine(**names, key_hash=key, model=model, usage_usd=Decimal(usd), **measures))
+            put(integration, BilledLine(day, model, "e", "h", model, Decimal(usd), **measures), key=key)
     db.session.flush()
+
+
+def put(integration: Integration, *found: BilledLine, key: str = UNATTRIBUTED) -> None:
+    """Lines, all of which an API key spent if one is named."""
+    db.session.flush()
+    lines.replace(integration.id, [], found)
+    totals.refresh(integration.id, {line.day for line in found})
+    if key != UNATTRIBUTED:
+        lines.replace_parts(integration.id, key_id(integration, key), [], found)
+
+
+def key_id(integration: Integration, key_hash: str) -> int:
+    """The id of an API key, which is made if it is not there."""
+    mine = ApiKey.integration_id == integration.id, ApiKey.key_hash == key_hash
+    found = db.session.execute(select(ApiKey).where(*mine)).scalar_one_or_none()
+    if found is None:
+        found = ApiKey(integration_id=integration.id, key_hash=key_hash, name=key_hash, disabled=False, read_at=NOON)
+        db.session.add(found)
+        db.session.flush()
+    return found.id
+
+
+KeyLine = attribution.by_key(select(Integration.id)).c
+"""What each key spent of each line, and the rest, of all integrations."""
 
 
 def check(integration: Integration, days: Iterable[date], usd: int = 10) -> None:

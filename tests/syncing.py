@@ -14,7 +14,7 @@ import pytest
 import time_machine
 from sqlalchemy import func, select
 
-from grafient import integrations, runs, sync
+from grafient import attribution, integrations, runs, sync, totals
 from grafient import lines as stored_lines
 from grafient.extensions import db
 from grafient.lines import Identity
@@ -24,13 +24,12 @@ from grafient.models import (
     CostLine,
     CoveredDay,
     Integration,
-    KeyLine,
     Restatement,
     SyncRun,
     Workspace,
     utc_now,
 )
-from grafient.money import usd_sum
+from grafient.models.columns import usd_sum
 from grafient.providers import BilledLine
 from grafient.providers.contract import COUNTS
 from grafient.providers.openrouter import OpenRouterReader
@@ -140,7 +139,8 @@ def states() -> dict[date, tuple[str, str]]:
 
 def lines() -> list[tuple[object, ...]]:
     """All that is stored, to be compared with what was."""
-    query = select(*CostLine.__table__.columns).order_by(*CostLine.__table__.primary_key.columns)
+    columns = [getattr(CostLine, name) for name in ("integration_id", *stored_lines.FIELDS)]
+    query = select(*columns).order_by(*columns[:5])
     return [tuple(row) for row in db.session.execute(query)]
 
 
@@ -184,10 +184,18 @@ def restatements() -> int:
 def parts_add_up(integration_id: int) -> bool:
     """Whether, for each line, the parts of all keys and the rest that no key explains are the whole, exactly."""
     parts: dict[Identity, list[BilledLine]] = defaultdict(list)
-    for line in stored_lines.stored(KeyLine, integration_id):
+    for line in by_keys(integration_id):
         parts[stored_lines.identity(line)].append(line)
-    whole = {stored_lines.identity(line): line for line in stored_lines.stored(CostLine, integration_id)}
+    whole = {stored_lines.identity(line): line for line in stored_lines.stored(integration_id)}
+    assert totals.wrong() == []
     return all(_adds_up(whole.get(name), parts[name]) for name in whole.keys() | parts.keys())
+
+
+def by_keys(integration_id: int, key_hash: str | None = None) -> list[BilledLine]:
+    """What each key spent of each line, and the rest; or one of these alone."""
+    found = attribution.by_key([integration_id], key_hash=key_hash)
+    rows = db.session.execute(select(*(found.c[name] for name in stored_lines.FIELDS)))
+    return [BilledLine(*row) for row in rows]
 
 
 def _adds_up(whole: BilledLine | None, parts: list[BilledLine]) -> bool:
@@ -205,10 +213,10 @@ def by_key(integration: Integration, name: str) -> dict[date, Decimal]:
     """What the API key of that name spent on each day; under no name, what no key explains."""
     key = select(ApiKey.key_hash).where(ApiKey.integration_id == integration.id, ApiKey.name == name)
     key_hash = db.session.execute(key).scalar_one() if name else UNATTRIBUTED
-    query = select(KeyLine.day, usd_sum(KeyLine.usage_usd)).where(
-        KeyLine.integration_id == integration.id, KeyLine.key_hash == key_hash
-    )
-    return {row[0]: row[1] for row in db.session.execute(query.group_by(KeyLine.day)) if row[1]}
+    spent: dict[date, Decimal] = defaultdict(Decimal)
+    for line in by_keys(integration.id, key_hash):
+        spent[line.day] += line.usage_usd
+    return {day: usage for day, usage in spent.items() if usage}
 
 
 def spent_by(sandbox: Sandbox, name: str, first: date, last: date) -> dict[str, dict[date, Decimal]]:

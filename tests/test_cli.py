@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from grafient import totals
 from grafient.extensions import db
 from grafient.models import Workspace
 from grafient.vault import Vault
@@ -46,6 +49,24 @@ def test_a_wrong_setting_is_one_sentence(environment: dict[str, str], says: str)
     assert ended.returncode != 0
     assert says in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_totals_can_be_verified_and_mended(tmp_path: Path) -> None:
+    address = {"DATABASE_URL": f"sqlite:///{tmp_path}/one.db", "GRAFIENT_DATA_DIR": str(tmp_path)}
+    assert flask("upgrade", **address).returncode == 0
+    right = flask("verify", **address)
+    assert (right.returncode, right.stdout) == (0, "All totals are what their lines add up to.\n")
+    known = ", ".join(f"{name}_known" for name in totals.COUNTED)
+    with closing(sqlite3.connect(tmp_path / "one.db")) as database, database:
+        insert = f"INSERT INTO day_total (integration_id, day, usage_usd, lines, {known}) "
+        database.execute(insert + "VALUES (1, 739000, 5, 1, 0, 0, 0, 0, 0, 0)")
+    wrong = flask("verify", **address)
+    assert (wrong.returncode, wrong.stderr) == (
+        1,
+        "Error: The totals of 1 days are wrong. To mend them, run it with --repair.\n",
+    )
+    assert "1 days were wrong, and are mended" in flask("verify", "--repair", **address).stdout
+    assert flask("verify", **address).returncode == 0
 
 
 SECRETS = {

@@ -93,8 +93,8 @@ class TestKeys:
 
     def test_of_a_key_that_is_gone_the_days_after_are_known_to_be_empty(self, workspace: Workspace) -> None:
         one, gone_at = add(workspace, "one"), NOON - timedelta(days=4)
-        cover(one, WEEK, key="aa")
         db.session.add(ApiKey(integration_id=one.id, key_hash="aa", name="a", disabled=False, gone_at=gone_at))
+        cover(one, WEEK, key="aa")
         db.session.add(KeyReading(integration_id=one.id, key_hash="aa", first_day=WEEK.first, last_day=ago(6)))
         db.session.flush()
         found = page(workspace, key="aa")
@@ -105,7 +105,6 @@ class TestKeys:
         one, two = add(workspace, "one"), add(workspace, "two")
         cover(one, WEEK, key="aa")
         cover(two, list(WEEK)[:2])
-        db.session.add(ApiKey(integration_id=one.id, key_hash="aa", name="a", disabled=False, read_at=NOON))
         db.session.add(KeyReading(integration_id=one.id, key_hash="aa", first_day=WEEK.first, last_day=WEEK.last))
         db.session.flush()
         found = page(workspace, key="aa")

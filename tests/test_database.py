@@ -15,18 +15,19 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from flask import Flask
-from sqlalchemy import create_engine, delete, func, inspect, select, text
+from msgspec.structs import replace
+from sqlalchemy import create_engine, delete, event, func, inspect, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import NullPool
 
 from grafient import create_app, database, evidence, ledger, lines, runs
 from grafient.extensions import db
-from grafient.models import CostLine, CoveredDay, Integration, KeyLine, KeyReading, SyncRun, Workspace
+from grafient.models import CoveredDay, DayCheck, Integration, KeyReading, Restatement, SyncRun, Workspace
 from grafient.providers import Activity, BilledLine
 from grafient.states import Trigger
 from tests.conftest import environ
-from tests.syncing import parts_add_up
+from tests.syncing import by_keys, parts_add_up
 
 
 def test_the_migrations_make_what_the_models_say(context: Flask) -> None:
@@ -105,9 +106,8 @@ FIRST_VERSION = (
 def test_an_upgrade_from_the_first_version_keeps_what_was_stored(first_version: Flask) -> None:
     database.upgrade(db.engine)
     assert database.pending(db.engine) is False
-    found = {(line.day, line.usage_usd, line.requests) for line in lines.stored(CostLine, 7)}
+    found = {(line.day, line.usage_usd, line.requests) for line in lines.stored(7)}
     assert found == {(date(2026, 6, 1), Decimal("1.000000000001"), 5), (date(2026, 5, 31), Decimal("-0.25"), None)}
-    assert lines.stored(KeyLine, 7, KeyLine.key_hash != "") == []
     assert parts_add_up(7), "what is stored is unattributed"
     assert {row[0]: (row[1], row[2]) for row in db.session.execute(COVERED)} == {
         date(2026, 6, 1): ("final", "activity")
@@ -158,6 +158,90 @@ def test_an_upgrade_finds_out_from_the_evidence_which_days_were_read_for_each_ke
     ]
 
 
+WIDE_LINES = (
+    "INSERT INTO integration (id, workspace_id, provider, label, key_hint, created_at) "
+    "VALUES (8, 1, 'openrouter', 'Two', 'abcd', '2026-06-01 06:00:00')",
+    "INSERT INTO cost_line (integration_id, day, permaslug, endpoint_id, host, model, usage_usd, byok_usd, requests, "
+    "cached_tokens) VALUES (8, '2024-02-29', 'p', 'e', 'h', 'm', '8999998.999999999999', '0.000000000001', 9, 3)",
+    "INSERT INTO cost_line (integration_id, day, permaslug, endpoint_id, host, model, usage_usd) "
+    "VALUES (8, '2024-02-29', 'p', 'f', 'h', 'm', '-0.000000000001')",
+    "INSERT INTO api_key (integration_id, key_hash, name, disabled) VALUES (8, 'aaa', 'n', false)",
+    "INSERT INTO key_line (integration_id, day, permaslug, endpoint_id, host, key_hash, model, usage_usd, requests) "
+    "VALUES (8, '2024-02-29', 'p', 'e', 'h', 'aaa', 'other', '0.500000000000', 2)",
+    "INSERT INTO key_line (integration_id, day, permaslug, endpoint_id, host, key_hash, model, usage_usd) "
+    "VALUES (8, '2024-02-29', 'p', 'e', 'h', '', 'm', '8999998.499999999999')",
+    "INSERT INTO covered_day (integration_id, day, state, source, first_run_id, changed_at) "
+    "VALUES (8, '2024-02-29', 'restated', 'analytics', 4, '2026-06-02 06:00:00')",
+    "INSERT INTO day_check (integration_id, day, analytics_usd, checked_at) "
+    "VALUES (8, '2024-02-29', '12345678.000000000000', '2026-06-02 06:00:00')",
+    "INSERT INTO key_reading (integration_id, key_hash, first_day, last_day) "
+    "VALUES (8, 'aaa', '2024-02-28', '2024-03-01')",
+    "INSERT INTO restatement (id, integration_id, run_id, changed_at, day, permaslug, endpoint_id, host, "
+    "usage_before_usd) VALUES (5, 8, 4, '2026-06-02 06:00:00', '2024-02-29', 'p', 'e', 'h', '-1.250000000000')",
+)
+LEAP_DAY = date(2024, 2, 29)
+
+
+class _Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_an_upgrade_makes_lines_narrow_and_keeps_every_figure(first_version: Flask, interrupted: bool) -> None:
+    flask_migrate.upgrade(directory=str(database.MIGRATIONS), revision="0003")
+    for statement in WIDE_LINES:
+        db.session.execute(text(statement))
+    db.session.commit()
+    if interrupted:
+        _interrupt_in_the_second_integration()
+    database.upgrade(db.engine)
+    whole = BilledLine(LEAP_DAY, "p", "e", "h", "m", Decimal("8999998.999999999999"), Decimal("0.000000000001"), 9)
+    whole, tiny = replace(whole, cached_tokens=3), BilledLine(LEAP_DAY, "p", "f", "h", "m", Decimal("-0.000000000001"))
+    assert sorted(lines.stored(8), key=lines.identity) == [whole, tiny]
+    assert by_keys(8, "aaa") == [BilledLine(LEAP_DAY, "p", "e", "h", "other", Decimal("0.5"), requests=2)]
+    assert len(lines.stored(7)) == 2
+    assert parts_add_up(7)
+    assert parts_add_up(8)
+    check, reading = (
+        db.session.get_one(DayCheck, (8, LEAP_DAY)),
+        db.session.get_one(KeyReading, (8, "aaa", date(2024, 2, 28))),
+    )
+    assert (check.analytics_usd, reading.last_day) == (Decimal(12345678), date(2024, 3, 1))
+    covered, restated = db.session.get_one(CoveredDay, (8, LEAP_DAY)), db.session.get_one(Restatement, 5)
+    assert (covered.state, covered.source, covered.digest) == ("restated", "analytics", None)
+    assert (restated.day, restated.usage_before_usd, restated.usage_after_usd) == (LEAP_DAY, Decimal("-1.25"), None)
+
+
+def _interrupt_in_the_second_integration() -> None:
+    def stop(_c: object, _cursor: object, statement: str, parameters: object, *_more: object) -> None:
+        if statement.startswith("INSERT INTO narrowed") and "8" in str(parameters):
+            raise _Interrupted
+
+    event.listen(db.engine, "before_cursor_execute", stop)
+    with pytest.raises(_Interrupted):
+        database.upgrade(db.engine)
+    event.remove(db.engine, "before_cursor_execute", stop)
+    db.session.remove()
+    assert database.pending(db.engine), "the version before can be started again"
+    assert db.session.execute(text("SELECT integration_id FROM narrowed")).scalars().all() == [7]
+    assert db.session.execute(text("SELECT count(*) FROM cost_line")).scalar_one() == 4
+    db.session.rollback()
+
+
+def test_an_upgrade_refuses_a_day_that_it_could_not_keep(first_version: Flask) -> None:
+    flask_migrate.upgrade(directory=str(database.MIGRATIONS), revision="0003")
+    for host in ("h", "i"):
+        line = "INSERT INTO cost_line (integration_id, day, permaslug, endpoint_id, host, model, usage_usd) "
+        db.session.execute(text(line + f"VALUES (7, '2026-05-01', 'p', 'e', '{host}', 'm', '4500000.000000000000')"))
+    db.session.commit()
+    with pytest.raises(database.SchemaError, match=r"On 2026-05-01 an account has \$9 million or more"):
+        database.upgrade(db.engine)
+    db.session.remove()
+    assert database.pending(db.engine)
+    assert db.session.execute(text("SELECT count(*) FROM cost_line")).scalar_one() == 4
+    db.session.rollback()
+
+
 def _reply(request: str, received_at: str, body: bytes) -> None:
     statement = "INSERT INTO raw_reply (run_id, request, received_at, body) VALUES (4, :request, :at, :body)"
     db.session.execute(text(statement), {"request": request, "at": received_at, "body": gzip.compress(body)})
@@ -172,7 +256,9 @@ def test_an_upgraded_database_goes_on_where_it_was(first_version: Flask) -> None
     if db.engine.dialect.name == "sqlite":
         runs.request(7, Trigger.MANUAL)
         assert db.session.execute(select(func.max(SyncRun.id))).scalar_one() == 5, "no id is used twice"
-    day = Activity(date(2026, 6, 1), date(2026, 6, 1), [BilledLine(date(2026, 6, 1), "p", "e", "h", "m", Decimal(2))])
+    day = Activity.of(
+        date(2026, 6, 1), date(2026, 6, 1), [BilledLine(date(2026, 6, 1), "p", "e", "h", "m", Decimal(2))]
+    )
     assert ledger.record(7, 3, day, datetime(2026, 6, 3, 6, tzinfo=UTC)).days_restated == 1
     assert parts_add_up(7)
     db.session.commit()

@@ -47,16 +47,16 @@ from grafient.models import (
     CostLine,
     CoveredDay,
     Integration,
-    KeyLine,
     SyncRun,
     Workspace,
     utc_now,
 )
-from grafient.money import usd_sum
+from grafient.models.columns import usd_sum
 from grafient.providers.openrouter import calls
 from grafient.sandbox import ActivityRow, Sandbox
 from grafient.sandbox.server import _QuietHandler
 from tests.pages import Pages, lint
+from tests.stored import KeyLine
 from tests.syncing import at, days, on_sqlite, parts_add_up, restatements, run_due, spent_by, with_the_year
 from tests.workers import children, until
 

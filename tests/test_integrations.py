@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import ColumnElement, func, select
 
-from grafient import integrations, runs, status, sync
+from grafient import evidence, integrations, runs, status, sync
 from grafient.extensions import db
 from grafient.integrations import AlreadyConnected, Refused
 from grafient.models import (
@@ -20,14 +20,18 @@ from grafient.models import (
     CoveredDay,
     CreditReading,
     DayCheck,
+    DayTotal,
     Integration,
-    KeyLine,
+    KeyPart,
+    Model,
+    ModelTotal,
     RawReply,
+    Series,
     SyncRun,
     Workspace,
     utc_now,
 )
-from grafient.money import usd_sum
+from grafient.models.columns import usd_sum
 from grafient.providers import KeyCannotReadCosts, KeyInfo, KeyRejected, Unreachable
 from grafient.sandbox import NewRow, Sandbox
 from tests.syncing import a_day, again, at, connect, last_run, later, lines, on_sqlite, run_due, synced, total, truth
@@ -221,11 +225,24 @@ class TestBrought:
 
 @on_sqlite
 def test_sums_beyond_what_can_be_kept_stop_no_sync(workspace: Workspace, sandbox: Sandbox) -> None:
-    for ago in (3, 4):
-        usage = Decimal("99999999.999999999999")
+    usage = Decimal("8499999.999999999999")
+    for ago in range(3, 15):
         sandbox.add_row("lively", sandbox.today - timedelta(days=ago), NewRow(model="vendor/huge", usage=usage))
     run = last_run(synced(workspace, sandbox))
     assert (run.status, run.days_settled, run.settled_usd, run.restated_usd) == ("done", 30, None, 0)
+
+
+def test_a_day_of_more_than_can_be_kept_is_refused_in_a_sentence(workspace: Workspace, sandbox: Sandbox) -> None:
+    integration = synced(workspace, sandbox)
+    before, day = lines(), sandbox.today - timedelta(days=3)
+    for model in ("vendor/large", "vendor/larger"):
+        sandbox.add_row("lively", day, NewRow(model=model, usage=Decimal("4500000")))
+    sandbox.restate("lively", sandbox.today - timedelta(days=5), Decimal("1.25"))
+    run = again(integration)
+    assert (run.status, integration.problem) == ("failed", "api_changed")
+    assert run.error == f"OpenRouter reports $9 million or more for {day}, which Grafient cannot keep."
+    assert lines() == before, "nothing was written"
+    assert evidence.counts([run.id])[run.id] >= 1, "the reply is kept"
 
 
 def so_far(integration_id: int) -> Decimal:
@@ -288,7 +305,22 @@ def count(table: type, *conditions: ColumnElement[bool]) -> int:
 
 def test_removing_with_the_history_deletes_all_of_it(workspace: Workspace, sandbox: Sandbox) -> None:
     integration = synced(workspace, sandbox)
-    tables = (Integration, SyncRun, CostLine, KeyLine, ApiKey, CoveredDay, DayCheck, CreditReading, RawReply)
+    tables = (
+        Integration,
+        SyncRun,
+        CostLine,
+        KeyPart,
+        ApiKey,
+        CoveredDay,
+        DayCheck,
+        CreditReading,
+        RawReply,
+        Series,
+        Model,
+        DayTotal,
+        ModelTotal,
+    )
+    tables += (Series, Model, DayTotal, ModelTotal)
     assert all(count(table) for table in tables)
     integrations.remove(integration, keep_history=False)
     assert not any(count(table) for table in tables)

@@ -30,7 +30,7 @@ from grafient.extensions import db
 from grafient.jobs import work as jobs_work
 from grafient.jobs.schedule import SCHEDULE, Entry, GrafientScheduler
 from grafient.models import CostLine, CoveredDay, Integration, SyncRun, Workspace, utc_now
-from grafient.money import usd_sum
+from grafient.models.columns import usd_sum
 from grafient.providers.openrouter import OpenRouterReader
 from grafient.sandbox import Sandbox
 from tests.certificates import self_signed

@@ -13,10 +13,11 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import StatementError
 
 from grafient.extensions import db
-from grafient.models import CostLine, Integration, Workspace
-from grafient.money import places, usd, usd_sum
+from grafient.models import Integration, Line, Workspace
+from grafient.models.columns import usd_sum
+from grafient.money import places, usd
 
-amounts = st.decimals("-99999999.999999999999", "99999999.999999999999", places=12)
+amounts = st.decimals("-8999999.999999999999", "8999999.999999999999", places=12)
 
 
 @pytest.fixture
@@ -30,19 +31,11 @@ def integration(workspace: Workspace) -> Integration:
 def store(integration_id: int, values: list[Decimal]) -> None:
     first = date(2026, 1, 1)
     rows = [
-        {
-            "integration_id": integration_id,
-            "day": first + timedelta(days=number),
-            "permaslug": "p",
-            "endpoint_id": "",
-            "host": "",
-            "model": "m",
-            "usage_usd": value,
-        }
+        {"integration_id": integration_id, "day": first + timedelta(days=number), "series_id": 1, "usage_usd": value}
         for number, value in enumerate(values)
     ]
-    db.session.execute(delete(CostLine))
-    db.session.execute(insert(CostLine), rows)
+    db.session.execute(delete(Line))
+    db.session.execute(insert(Line), rows)
     db.session.commit()
 
 
@@ -50,31 +43,31 @@ def store(integration_id: int, values: list[Decimal]) -> None:
 @given(values=st.lists(amounts, min_size=1, max_size=30))
 def test_what_is_written_is_read_and_summed_exactly(integration: Integration, values: list[Decimal]) -> None:
     store(integration.id, values)
-    read = list(db.session.execute(select(CostLine.usage_usd).order_by(CostLine.day)).scalars())
+    read = list(db.session.execute(select(Line.usage_usd).order_by(Line.day)).scalars())
     assert read == values
-    assert db.session.execute(select(usd_sum(CostLine.usage_usd))).scalar_one() == sum(values)
+    assert db.session.execute(select(usd_sum(Line.usage_usd))).scalar_one() == sum(values)
 
 
 def test_a_sum_of_100_million_dollars_keeps_its_last_digit(integration: Integration) -> None:
-    tiny = Decimal("0.000000000001")
-    store(integration.id, [Decimal("99999999.999999999999"), tiny, Decimal("99999999.999999999999"), tiny, tiny])
-    total = db.session.execute(select(usd_sum(CostLine.usage_usd))).scalar_one()
-    assert total == Decimal("200000000.000000000001")
+    tiny, most = Decimal("0.000000000001"), Decimal("8999999.999999999999")
+    store(integration.id, [most, tiny, *[most] * 11, tiny, tiny])
+    total = db.session.execute(select(usd_sum(Line.usage_usd))).scalar_one()
+    assert total == Decimal("107999999.999999999991")
     assert isinstance(total, Decimal)
 
 
 def test_several_columns_are_summed_together_and_the_unknown_left_out(integration: Integration) -> None:
-    store(integration.id, [Decimal("99999999.999999999999"), Decimal("-0.25"), Decimal("0.000000000001")])
-    db.session.execute(update(CostLine).where(CostLine.usage_usd == Decimal("-0.25")).values(byok_usd=Decimal("7.5")))
-    total = db.session.execute(select(usd_sum(CostLine.usage_usd, CostLine.byok_usd))).scalar_one()
-    assert total == Decimal("100000007.25")
+    store(integration.id, [Decimal("8999999.999999999999"), Decimal("-0.25"), Decimal("0.000000000001")])
+    db.session.execute(update(Line).where(Line.usage_usd == Decimal("-0.25")).values(byok_usd=Decimal("7.5")))
+    total = db.session.execute(select(usd_sum(Line.usage_usd, Line.byok_usd))).scalar_one()
+    assert total == Decimal("9000007.25")
 
 
 def test_the_sum_of_nothing_is_unknown(context: Flask) -> None:
-    assert db.session.execute(select(usd_sum(CostLine.usage_usd))).scalar_one() is None
+    assert db.session.execute(select(usd_sum(Line.usage_usd))).scalar_one() is None
 
 
-@pytest.mark.parametrize("wrong", [0.1, 1, "1", Decimal("0.0000000000001"), Decimal("100000000"), Decimal("NaN")])
+@pytest.mark.parametrize("wrong", [0.1, 1, "1", Decimal("0.0000000000001"), Decimal("9000000"), Decimal("NaN")])
 def test_a_column_refuses_what_it_could_not_keep(integration: Integration, wrong: object) -> None:
     with pytest.raises(StatementError):
         store(integration.id, [wrong])  # type: ignore[list-item]

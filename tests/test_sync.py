@@ -16,7 +16,7 @@ from sqlalchemy import func, select, update
 from grafient import evidence, integrations, runs, status, sync, vault
 from grafient.extensions import db
 from grafient.models import CostLine, CreditReading, Integration, Restatement, SyncRun, Workspace, utc_now
-from grafient.money import usd_sum
+from grafient.models.columns import usd_sum
 from grafient.providers.http import Reply
 from grafient.providers.openrouter import OpenRouterReader, _Pace
 from grafient.providers.openrouter.calls import Calls

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import delete, select
 
-from grafient import integrations, reconciliation, runs, sync
+from grafient import integrations, reconciliation, runs, sync, totals
 from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import (
@@ -35,7 +35,6 @@ from grafient.models import (
     CoveredDay,
     CreditReading,
     Integration,
-    KeyLine,
     Restatement,
     SyncRun,
     Workspace,
@@ -47,6 +46,7 @@ from grafient.providers.openrouter import _Pace, calls
 from grafient.query import Group, Query
 from grafient.reports import breakdown, dashboard, ledger, statement
 from grafient.sandbox import ActivityRow, NewRow, Sandbox
+from tests.stored import KeyLine
 
 SEARCH = int(os.environ.get("GRAFIENT_SEARCH", "0"))
 EXAMPLES = 14
@@ -634,6 +634,11 @@ class Grafient(RuleBasedStateMachine):
         assert restated <= self.edited, "a day was restated that the provider never changed"
         for day, lines in replayed.items():
             assert same_day(lines, self.model.lines[day]), day
+
+    @invariant()
+    def the_totals_are_what_the_lines_add_up_to(self) -> None:
+        assert totals.wrong() == []
+        db.session.rollback()
 
     @invariant()
     def the_parts_add_up(self) -> None:

@@ -5,17 +5,22 @@ from grafient.models.columns import utc_now
 from grafient.models.costs import (
     UNATTRIBUTED,
     ApiKey,
-    CostLine,
     CoveredDay,
     CreditReading,
     DayCheck,
-    KeyLine,
+    DayTotal,
+    KeyPart,
     KeyReading,
+    Line,
+    Model,
+    ModelTotal,
     RawReply,
     Restatement,
     RestatementSeen,
+    Series,
 )
 from grafient.models.integrations import Integration, SyncRun
+from grafient.models.named import CostLine
 
 __all__ = [
     "UNATTRIBUTED",
@@ -24,12 +29,17 @@ __all__ = [
     "CoveredDay",
     "CreditReading",
     "DayCheck",
+    "DayTotal",
     "Integration",
-    "KeyLine",
+    "KeyPart",
     "KeyReading",
+    "Line",
+    "Model",
+    "ModelTotal",
     "RawReply",
     "Restatement",
     "RestatementSeen",
+    "Series",
     "SyncRun",
     "User",
     "Workspace",

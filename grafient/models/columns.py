@@ -1,16 +1,19 @@
-"""Column types that both databases keep alike."""
+"""Column types that both databases keep alike, and exact sums."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, Enum, String
+from sqlalchemy import Date, DateTime, Dialect, Enum, Integer, String
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from grafient.money import from_steps
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -33,6 +36,22 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class Day(TypeDecorator[date]):
+    """A UTC day: a date in PostgreSQL; in SQLite, which has none, its number, a third of the size of the text."""
+
+    impl = Date
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(Integer() if dialect.name == "sqlite" else Date())
+
+    def process_bind_param(self, value: date | None, dialect: Dialect) -> Any:
+        return value.toordinal() if value is not None and dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> date | None:
+        return date.fromordinal(value) if isinstance(value, int) else value
+
+
 def one_of(states: type[StrEnum]) -> Enum:
     """A column of one of these states, kept as text. Reading any other text raises LookupError."""
     return Enum(
@@ -45,32 +64,63 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class _Count(TypeDecorator[int]):
+class _Whole(TypeDecorator[int]):
     """A whole number of any size, from PostgreSQL's numeric or from SQLite's halves."""
 
     impl = String
     cache_ok = True
 
     def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
-        if value is None:
-            return None
-        high, _, low = str(value).rpartition(":")
-        return (int(high or 0) << 32) + int(low)
+        return None if value is None else _whole(value)
+
+
+def _whole(value: Any) -> int:
+    high, _, low = str(value).rpartition(":")
+    return (int(high or 0) << 32) + int(low)
+
+
+class _Amount(TypeDecorator[Decimal]):
+    """The same, of 10^-12 USD."""
+
+    impl = String
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        return None if value is None else from_steps(_whole(value))
 
 
 class count_sum(GenericFunction[int]):  # noqa: N801 - a SQL function, named as SQL names it
-    """Exact sum of 64-bit counts. SQLite's own ends at 64 bits with an error, so there the halves are summed."""
+    """Exact sum of 64-bit columns; NULL for no rows, as SQL's own. NULLs in the columns are left out, and the first of
+    several columns has none.
 
-    type = _Count()
+    PostgreSQL's sum of them has no end. SQLite's own ends at 64 bits with an error, and there the upper and the lower
+    32 bits are summed apart, which holds for two thousand million lines of any size.
+    """
+
+    type = _Whole()
+    inherit_cache = True
+
+
+class usd_sum(GenericFunction[Decimal]):  # noqa: N801 - the same
+    """The same of one or more LineUsd columns, in USD."""
+
+    type = _Amount()
     inherit_cache = True
 
 
 @compiles(count_sum)
-def _sum(element: count_sum, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"sum({compiler.process(element.clauses, **kw)})"
+@compiles(usd_sum)
+def _sum(element: count_sum | usd_sum, compiler: SQLCompiler, **kw: Any) -> str:
+    columns = [compiler.process(column, **kw) for column in element.clauses]
+    return " + ".join([f"sum({columns[0]})", *(f"coalesce(sum({column}), 0)" for column in columns[1:])])
 
 
 @compiles(count_sum, "sqlite")
-def _sum_of_halves(element: count_sum, compiler: SQLCompiler, **kw: Any) -> str:
-    column = compiler.process(element.clauses, **kw)
-    return f"(sum({column} >> 32) || ':' || sum({column} & 4294967295))"
+@compiles(usd_sum, "sqlite")
+def _sum_of_halves(element: count_sum | usd_sum, compiler: SQLCompiler, **kw: Any) -> str:
+    columns = [compiler.process(column, **kw) for column in element.clauses]
+    high, low = (
+        " + ".join([f"({columns[0]}{part})", *(f"coalesce({column}{part}, 0)" for column in columns[1:])])
+        for part in (" >> 32", " & 4294967295")
+    )
+    return f"(sum({high}) || ':' || sum({low}))"

@@ -15,27 +15,51 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     String,
     Text,
+    UniqueConstraint,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from grafient.extensions import Base
-from grafient.models.columns import UtcDateTime, one_of
-from grafient.money import Usd
+from grafient.models.columns import Day, UtcDateTime, one_of
+from grafient.money import LineUsd, Usd
 from grafient.states import DayState, Source
 
 
-class _Line:
-    """What a line of costs holds, whoever spent it. NULL is unknown."""
+class Model(Base):
+    """What people call a model, kept once for each integration, so that sums by model add up small numbers."""
 
+    __tablename__ = "model"
+    __table_args__ = (UniqueConstraint("integration_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
     integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"))
-    day: Mapped[date]
+    name: Mapped[str] = mapped_column(Text)
+
+
+class Series(Base):
+    """What the provider bills apart: a permaslug at an endpoint of a host, by the name of its model.
+
+    An account has tens to hundreds of them, and a line a day of each that was used. The names are four fifths of a
+    line's bytes, so they are kept here once and a line has their number. What a further provider bills by (a line
+    item, a service tier, a project) becomes a column here, and no line grows.
+    """
+
+    __tablename__ = "series"
+    __table_args__ = (UniqueConstraint("integration_id", "permaslug", "endpoint_id", "host", "model_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"))
     permaslug: Mapped[str] = mapped_column(Text)
     endpoint_id: Mapped[str] = mapped_column(Text)
     host: Mapped[str] = mapped_column(Text)
+    model_id: Mapped[int]
 
-    model: Mapped[str] = mapped_column(Text)
-    usage_usd: Mapped[Decimal] = mapped_column(Usd)
-    byok_usd: Mapped[Decimal | None] = mapped_column(Usd)
+
+class Figures:
+    """What is measured of a line. NULL is unknown."""
+
+    usage_usd: Mapped[Decimal] = mapped_column(LineUsd)
+    byok_usd: Mapped[Decimal | None] = mapped_column(LineUsd)
     requests: Mapped[int | None] = mapped_column(BigInteger)
     byok_requests: Mapped[int | None] = mapped_column(BigInteger)
     prompt_tokens: Mapped[int | None] = mapped_column(BigInteger)
@@ -44,34 +68,77 @@ class _Line:
     cached_tokens: Mapped[int | None] = mapped_column(BigInteger)
 
 
-class CostLine(_Line, Base):
-    """USD, requests and tokens of one (integration, UTC day, permaslug, endpoint, host)."""
+class Line(Figures, Base):
+    """USD, requests and tokens of one series of an integration on one UTC day.
 
-    __tablename__ = "cost_line"
-    __table_args__ = (
-        PrimaryKeyConstraint("integration_id", "day", "permaslug", "endpoint_id", "host"),
-        Index("ix_cost_line_day_model", "integration_id", "day", "model", "usage_usd"),
-        {"sqlite_with_rowid": False},
-    )
-
-
-class KeyLine(_Line, Base):
-    """The part of a cost line that one API key spent; under the hash ``UNATTRIBUTED``, what no key explains.
-
-    For each cost line the parts of all hashes add up to the whole, at the end of every transaction.
+    ``series_id`` has no foreign key: deleting a series would have to look through all lines, or every line be in one
+    more index. Both go with their integration.
     """
 
-    __tablename__ = "key_line"
-    __table_args__ = (
-        PrimaryKeyConstraint("integration_id", "day", "permaslug", "endpoint_id", "host", "key_hash"),
-        Index("ix_key_line_integration_id_key_hash_day", "integration_id", "key_hash", "day"),
-        {"sqlite_with_rowid": False},
-    )
+    __tablename__ = "line"
+    __table_args__ = (PrimaryKeyConstraint("integration_id", "day", "series_id"), {"sqlite_with_rowid": False})
 
-    key_hash: Mapped[str] = mapped_column(String(128))
+    integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"))
+    day: Mapped[date] = mapped_column(Day)
+    series_id: Mapped[int]
+
+
+class KeyPart(Figures, Base):
+    """The part of a line that one API key spent. What no key explains is not stored: it is the line less its parts."""
+
+    __tablename__ = "key_part"
+    __table_args__ = (PrimaryKeyConstraint("key_id", "day", "series_id"), {"sqlite_with_rowid": False})
+
+    key_id: Mapped[int] = mapped_column(ForeignKey("api_key.id", ondelete="CASCADE"))
+    day: Mapped[date] = mapped_column(Day)
+    series_id: Mapped[int]
+
+
+class _Sums:
+    """Lines added up: each sum with the number of lines in which it is known, and the number of lines.
+
+    A sum of which nothing is known is NULL. They are written in the transaction that changes the lines, see ``totals``.
+    """
+
+    usage_usd: Mapped[Decimal] = mapped_column(LineUsd)
+    byok_usd: Mapped[Decimal | None] = mapped_column(LineUsd)
+    byok_usd_known: Mapped[int]
+    requests: Mapped[int | None] = mapped_column(BigInteger)
+    requests_known: Mapped[int]
+    prompt_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    prompt_tokens_known: Mapped[int]
+    completion_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    completion_tokens_known: Mapped[int]
+    reasoning_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    reasoning_tokens_known: Mapped[int]
+    cached_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    cached_tokens_known: Mapped[int]
+    lines: Mapped[int]
+
+
+class DayTotal(_Sums, Base):
+    """All lines of an integration on one UTC day, added up."""
+
+    __tablename__ = "day_total"
+    __table_args__ = (PrimaryKeyConstraint("integration_id", "day"), {"sqlite_with_rowid": False})
+
+    integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"))
+    day: Mapped[date] = mapped_column(Day)
+
+
+class ModelTotal(_Sums, Base):
+    """All lines of one model of an integration on one UTC day, added up."""
+
+    __tablename__ = "model_total"
+    __table_args__ = (PrimaryKeyConstraint("integration_id", "day", "model_id"), {"sqlite_with_rowid": False})
+
+    integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"))
+    day: Mapped[date] = mapped_column(Day)
+    model_id: Mapped[int]
 
 
 UNATTRIBUTED = ""
+"""In place of a key's hash: what no key explains."""
 
 
 class ApiKey(Base):
@@ -81,10 +148,11 @@ class ApiKey(Base):
     """
 
     __tablename__ = "api_key"
-    __table_args__ = ({"sqlite_with_rowid": False},)
+    __table_args__ = (UniqueConstraint("integration_id", "key_hash"),)
 
-    integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"), primary_key=True)
-    key_hash: Mapped[str] = mapped_column(String(128), primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"))
+    key_hash: Mapped[str] = mapped_column(String(128))
     name: Mapped[str] = mapped_column(Text)
     disabled: Mapped[bool] = mapped_column(default=False)
     gone_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -104,25 +172,27 @@ class KeyReading(Base):
 
     integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"), primary_key=True)
     key_hash: Mapped[str] = mapped_column(String(128), primary_key=True)
-    first_day: Mapped[date] = mapped_column(primary_key=True)
-    last_day: Mapped[date]
+    first_day: Mapped[date] = mapped_column(Day, primary_key=True)
+    last_day: Mapped[date] = mapped_column(Day)
 
 
 class CoveredDay(Base):
     """A UTC day that a whole reply covered: it has lines, or is known to have no usage.
 
-    A day without a row is missing: unknown, not zero.
+    A day without a row is missing: unknown, not zero. ``digest`` is that of what was last read of it, see
+    ``DayReply``; NULL where it can't be known whether the next reply says the same.
     """
 
     __tablename__ = "covered_day"
     __table_args__ = ({"sqlite_with_rowid": False},)
 
     integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"), primary_key=True)
-    day: Mapped[date] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(Day, primary_key=True)
     state: Mapped[DayState] = mapped_column(one_of(DayState))
     source: Mapped[Source] = mapped_column(one_of(Source), server_default=Source.ACTIVITY)
     first_run_id: Mapped[int]
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    digest: Mapped[bytes | None] = mapped_column(LargeBinary)
 
 
 class Restatement(Base):
@@ -141,12 +211,12 @@ class Restatement(Base):
     integration_id: Mapped[int]
     run_id: Mapped[int] = mapped_column(ForeignKey("sync_run.id", ondelete="CASCADE"), index=True)
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    day: Mapped[date]
+    day: Mapped[date] = mapped_column(Day)
     permaslug: Mapped[str] = mapped_column(Text)
     endpoint_id: Mapped[str] = mapped_column(Text)
     host: Mapped[str] = mapped_column(Text)
-    usage_before_usd: Mapped[Decimal | None] = mapped_column(Usd)
-    usage_after_usd: Mapped[Decimal | None] = mapped_column(Usd)
+    usage_before_usd: Mapped[Decimal | None] = mapped_column(LineUsd)
+    usage_after_usd: Mapped[Decimal | None] = mapped_column(LineUsd)
     before: Mapped[str | None] = mapped_column(Text)
     after: Mapped[str | None] = mapped_column(Text)
 
@@ -158,7 +228,7 @@ class DayCheck(Base):
     __table_args__ = ({"sqlite_with_rowid": False},)
 
     integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"), primary_key=True)
-    day: Mapped[date] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(Day, primary_key=True)
     analytics_usd: Mapped[Decimal] = mapped_column(Usd)
     checked_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from grafient.providers.contract import (
     Activity,
     BilledLine,
+    DayReply,
     KeyCannotReadCosts,
     KeyInfo,
     KeyRejected,
@@ -27,6 +28,7 @@ __all__ = [
     "PROVIDERS",
     "Activity",
     "BilledLine",
+    "DayReply",
     "KeyCannotReadCosts",
     "KeyInfo",
     "KeyRejected",

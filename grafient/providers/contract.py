@@ -6,11 +6,13 @@ of it: only the recent days (``Reader.activity``) are required, and everything e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Protocol
+
+import msgspec
 
 from grafient.days import span
 
@@ -28,8 +30,7 @@ class KeyInfo:
     expires: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BilledLine:
+class BilledLine(msgspec.Struct, frozen=True):
     """What was billed on one UTC day for one thing that the provider bills apart: usually a model at a host.
 
     ``permaslug``, ``endpoint_id`` and ``host`` say which thing, and with the day make a line the same line in another
@@ -68,16 +69,40 @@ COUNTS = (
 
 
 @dataclass(frozen=True)
+class DayReply:
+    """What a reply says of one UTC day, in so many ``rows``.
+
+    ``digest``: equal where what is said is equal, so that a day of which the provider says what it said yesterday need
+    not be read and compared again; None where nobody worked it out. ``read`` turns the rows into lines, and raises
+    UnexpectedResponse if they can't be understood.
+    """
+
+    rows: int
+    read: Callable[[], Sequence[BilledLine]]
+    digest: bytes | None = None
+
+
+@dataclass(frozen=True)
 class Activity:
-    """One whole reply: its lines, and the UTC days, both ends included, on which its silence means no usage.
+    """One whole reply: what it says of each UTC day, and the days, both ends included, on which its silence means no
+    usage.
 
     ``today``: the UTC day that it was at the provider, by the clock that was furthest.
     """
 
     first_day: date
     last_day: date
-    lines: Sequence[BilledLine]
+    by_day: Mapping[date, DayReply]
     today: date | None = None
+
+    @classmethod
+    def of(cls, first_day: date, last_day: date, lines: Iterable[BilledLine], today: date | None = None) -> Activity:
+        """A reply that has been read."""
+        by_day: dict[date, list[BilledLine]] = {}
+        for line in lines:
+            by_day.setdefault(line.day, []).append(line)
+        replies = {day: DayReply(len(found), lambda found=found: found) for day, found in by_day.items()}  # type: ignore[misc]
+        return cls(first_day, last_day, replies, today)
 
     @property
     def days(self) -> set[date]:
@@ -86,7 +111,17 @@ class Activity:
         A reply whose ``Date`` header is a month old speaks of no day by its silence (``first_day`` is then after
         ``last_day``), and still of the days of its lines; the days between those are not spoken of.
         """
-        return {*span(self.first_day, self.last_day), *(line.day for line in self.lines)}
+        return {*span(self.first_day, self.last_day), *self.by_day}
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return sum(reply.rows for reply in self.by_day.values())
+
+    def lines(self, days: Iterable[date] | None = None) -> list[BilledLine]:
+        """The lines of these days, of all by default. Raises UnexpectedResponse."""
+        chosen = self.by_day if days is None else days
+        return [line for day in chosen if day in self.by_day for line in self.by_day[day].read()]
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, case, func, literal, or_, select, tuple_
+from sqlalchemy.orm import join
 
+from grafient import attribution
 from grafient.days import Period
 from grafient.extensions import db
-from grafient.models import UNATTRIBUTED, ApiKey, CostLine, CoveredDay, Integration, KeyLine
-from grafient.models.columns import count_sum
-from grafient.money import usd_sum
+from grafient.models import UNATTRIBUTED, ApiKey, CostLine, CoveredDay, DayTotal, Integration, Model, ModelTotal, Series
+from grafient.models.columns import count_sum, usd_sum
 from grafient.query import Group, Query, within
 from grafient.states import DayState
 
@@ -78,29 +79,29 @@ class DaySum:
 
 def totals_by(query: Query, group: Group) -> list[Total]:
     """What each model, host or key cost on settled days, the most expensive first."""
-    table = _table(query, group)
-    column = _column(table, group)
-    statement = _lines(query, column.label("id"), _amount(table, query).label("usage_usd"), table=table)
-    rows = db.session.execute(statement.group_by(column)).all()
-    whole = added_usd(row.usage_usd for row in rows)
+    rows = _rows(query, group)
+    column = rows.by(group)
+    statement = _lines(query, rows, column.label("id"), _amount(rows, query).label("usage_usd"))
+    found = db.session.execute(statement.group_by(column)).all()
+    whole = added_usd(row.usage_usd for row in found)
     names = key_names(query) if group == Group.KEY else {}
-    totals = [Total(r.id, names.get(r.id, r.id), r.usage_usd, share(r.usage_usd, whole)) for r in rows]
+    totals = [Total(r.id, names.get(r.id, r.id), r.usage_usd, share(r.usage_usd, whole)) for r in found]
     return sorted(totals, key=lambda one: (-one.usage_usd, one.name, one.id))
 
 
 def measures_by(query: Query, group: Group) -> dict[str, Measures]:
     """All that is measured of each model, host or key on settled days."""
-    table = _table(query, group)
-    column = _column(table, group)
-    statement = _lines(query, column.label("id"), *_measured(table, query), table=table)
+    rows = _rows(query, group)
+    column = rows.by(group)
+    statement = _lines(query, rows, column.label("id"), *_measured(rows, query))
     return {row.id: _measures(row) for row in db.session.execute(statement.group_by(column))}
 
 
 def measures_by_day(query: Query) -> dict[date, Measures]:
     """All that is measured of each settled day that has lines."""
-    table = _table(query)
-    statement = _lines(query, table.day.label("id"), *_measured(table, query), table=table)
-    return {row.id: _measures(row) for row in db.session.execute(statement.group_by(table.day))}
+    rows = _rows(query)
+    statement = _lines(query, rows, rows.columns.day.label("id"), *_measured(rows, query))
+    return {row.id: _measures(row) for row in db.session.execute(statement.group_by(rows.columns.day))}
 
 
 class Slot(StrEnum):
@@ -115,51 +116,51 @@ class Slot(StrEnum):
 
 def by_integration(query: Query, around: Period) -> dict[tuple[int, Slot], Measures]:
     """All that is measured of each integration (by its id), in and around the query's period."""
-    table = _table(query)
     wide = replace(query, period=around)
-    unsettled = _unsettled(wide, table)
+    rows = _rows(wide)
+    table, unsettled = rows.columns, _unsettled(wide, rows)
     slot = case(
         (unsettled, Slot.UNSETTLED),
         (table.day < query.period.first, Slot.BEFORE),
         (table.day > query.period.last, Slot.AFTER),
         else_=Slot.PERIOD,
     ).label("slot")
-    columns = table.integration_id.label("id"), slot, *_measured(table, query)
-    statement = _lines(wide, *columns, table=table, settled=False)
+    columns = table.integration_id.label("id"), slot, *_measured(rows, query)
+    statement = _lines(wide, rows, *columns, settled=False)
     statement = statement.where(or_(~unsettled, table.day >= query.period.first))
-    rows = db.session.execute(statement.group_by(table.integration_id, slot))
-    return {(row.id, Slot(row.slot)): _measures(row) for row in rows}
+    found = db.session.execute(statement.group_by(table.integration_id, slot))
+    return {(row.id, Slot(row.slot)): _measures(row) for row in found}
 
 
 def by_day(query: Query, group: Group, names: Sequence[str]) -> list[DaySum]:
     """What each day cost, by these models, hosts or keys and, under the name None, all others."""
-    table = _table(query, group)
-    named = _column(table, group)
+    rows = _rows(query, group)
+    named, day = rows.by(group), rows.columns.day
     name: ColumnElement[str | None] = case((named.in_(names), named), else_=literal(None)).label("name")
-    settled = case((_unsettled(query, table), 0), else_=1).label("settled")
-    amount = _amount(table, query).label("usage_usd")
-    statement = _lines(query, table.day.label("day"), name, settled, amount, table=table, settled=False)
-    rows = db.session.execute(statement.group_by(table.day, name, settled))
-    return [DaySum(row.day, row.name, bool(row.settled), row.usage_usd) for row in rows]
+    settled = case((_unsettled(query, rows), 0), else_=1).label("settled")
+    amount = _amount(rows, query).label("usage_usd")
+    statement = _lines(query, rows, day.label("day"), name, settled, amount, settled=False)
+    found = db.session.execute(statement.group_by(day, name, settled))
+    return [DaySum(row.day, row.name, bool(row.settled), row.usage_usd) for row in found]
 
 
 def hosts(query: Query, most: int = 200) -> list[str]:
-    """Who served models in the period, whatever else is filtered by."""
-    everything = Query(query.workspace_id, query.period, query.integration_id)
-    statement = _lines(everything, CostLine.host, table=CostLine, settled=False).distinct().order_by(CostLine.host)
+    """Who ever served models to these integrations, whatever else is filtered by."""
+    statement = select(Series.host).where(Series.integration_id.in_(_mine(query))).distinct().order_by(Series.host)
     return list(db.session.execute(statement.limit(most)).scalars())
 
 
 def cost_lines(query: Query, fields: Sequence[str]) -> Select[Any]:
     """Every cost line, oldest first, settled or not: day, integration's label, these fields, and the day's state."""
-    table = _table(query)
-    columns = [getattr(table, name) for name in fields]
-    covered = CoveredDay.integration_id == table.integration_id, CoveredDay.day == table.day
+    rows = _Rows(CostLine, CostLine) if query.key is None else _rows(query)
+    line = rows.columns
+    columns = [getattr(line, name) for name in fields]
+    covered = CoveredDay.integration_id == line.integration_id, CoveredDay.day == line.day
     return (
-        _lines(query, table.day, Integration.label, *columns, CoveredDay.state, table=table, settled=False)
-        .join(Integration, Integration.id == table.integration_id)
+        _lines(query, rows, line.day, Integration.label, *columns, CoveredDay.state, settled=False)
+        .join(Integration, Integration.id == line.integration_id)
         .outerjoin(CoveredDay, covered[0] & covered[1])
-        .order_by(table.day, table.integration_id, table.permaslug, table.endpoint_id, table.host)
+        .order_by(line.day, line.integration_id, line.permaslug, line.endpoint_id, line.host)
     )
 
 
@@ -193,33 +194,54 @@ def share(part: Decimal, whole: Decimal) -> Decimal | None:
     return part / whole if whole > 0 else None
 
 
-_Table = type[CostLine] | type[KeyLine]
+@dataclass(frozen=True)
+class _Rows:
+    """What a query adds up: the lines themselves, or as few rows as have what is asked for.
+
+    ``summed``: the rows are totals of lines, which say in how many lines each figure is known.
+    """
+
+    source: Any
+    columns: Any
+    summed: bool = False
+
+    def by(self, group: Group) -> Any:
+        """The column with the names of models, of hosts, or with the hashes of keys."""
+        if group == Group.MODEL and self.summed:
+            return Model.name
+        return getattr(self.columns, {Group.MODEL: "model", Group.HOST: "host", Group.KEY: "key_hash"}[group])
 
 
-def _table(query: Query, group: Group = Group.MODEL) -> _Table:
-    """Where the lines are: those of accounts, or their parts by key where keys are asked for."""
-    return KeyLine if query.key is not None or group == Group.KEY else CostLine
+def _rows(query: Query, group: Group | None = None) -> _Rows:
+    """The narrowest rows that have what a query filters and groups by."""
+    if query.key is not None or group == Group.KEY:
+        lines = attribution.by_key(_mine(query), query.period, query.key)
+        return _Rows(lines, lines.c)
+    if query.host is not None or group == Group.HOST:
+        return _Rows(CostLine, CostLine)
+    if query.model or group == Group.MODEL:
+        return _Rows(join(ModelTotal, Model, Model.id == ModelTotal.model_id), ModelTotal, summed=True)
+    return _Rows(DayTotal, DayTotal, summed=True)
 
 
-def _column(table: Any, group: Group) -> Any:
-    return {Group.MODEL: table.model, Group.HOST: table.host}[group] if group != Group.KEY else table.key_hash
-
-
-def _amount(table: Any, query: Query) -> Any:
+def _amount(rows: _Rows, query: Query) -> Any:
     """The sum in USD: charged to credits, and with the BYOK estimate if that is asked for."""
-    return usd_sum(table.usage_usd, table.byok_usd) if query.byok else usd_sum(table.usage_usd)
+    line = rows.columns
+    return usd_sum(line.usage_usd, line.byok_usd) if query.byok else usd_sum(line.usage_usd)
 
 
-def _measured(table: Any, query: Query) -> list[Any]:
+def _measured(rows: _Rows, query: Query) -> list[Any]:
     """Each sum with the number of lines in which it is known, the number of lines, and of days."""
+    line = rows.columns
+    known = {name: getattr(line, f"{name}_known") if rows.summed else None for name in ("byok_usd", *COUNTS)}
+    counts = {n: func.count(getattr(line, n)) if c is None else func.sum(c) for n, c in known.items()}
     return [
-        _amount(table, query).label("usage_usd"),
-        usd_sum(table.byok_usd).label("byok_usd"),
-        func.count(table.byok_usd).label("byok_usd_known"),
-        *(count_sum(getattr(table, name)).label(name) for name in COUNTS),
-        *(func.count(getattr(table, name)).label(f"{name}_known") for name in COUNTS),
-        func.count().label("lines"),
-        func.count(table.day.distinct()).label("days"),
+        _amount(rows, query).label("usage_usd"),
+        usd_sum(line.byok_usd).label("byok_usd"),
+        *(count_sum(getattr(line, name)).label(name) for name in COUNTS),
+        *(count.label(f"{name}_known") for name, count in counts.items()),
+        (func.sum(line.lines) if rows.summed else func.count()).label("lines"),
+        func.count(line.day.distinct()).label("days"),
     ]
 
 
@@ -230,20 +252,19 @@ def _measures(row: Any) -> Measures:
     return Measures(usage_usd=found["usage_usd"], days=found["days"], **tallies)
 
 
-def _lines(query: Query, *columns: Any, table: _Table, settled: bool = True) -> Select[Any]:
+def _lines(query: Query, rows: _Rows, *columns: Any, settled: bool = True) -> Select[Any]:
     """A select over the query's lines, by default those of settled days. Every figure on every page is from here."""
-    mine = table.integration_id.in_(_mine(query)), within(table.day, query.period)
-    statement = select(*columns).select_from(table).where(*mine)
+    line = rows.columns
+    mine = line.integration_id.in_(_mine(query)), within(line.day, query.period)
+    statement = select(*columns).select_from(rows.source).where(*mine)
     if settled:
-        statement = statement.where(~_unsettled(query, table))
+        statement = statement.where(~_unsettled(query, rows))
     if query.unknown:
-        statement = statement.where(tuple_(table.integration_id, table.day).not_in(query.unknown))
+        statement = statement.where(tuple_(line.integration_id, line.day).not_in(query.unknown))
     if query.host is not None:
-        statement = statement.where(table.host == query.host)
+        statement = statement.where(rows.by(Group.HOST) == query.host)
     if query.model:
-        statement = statement.where(table.model.icontains(query.model, autoescape=True))
-    if query.key is not None:
-        statement = statement.where(KeyLine.key_hash == query.key)
+        statement = statement.where(rows.by(Group.MODEL).icontains(query.model, autoescape=True))
     return statement
 
 
@@ -252,11 +273,11 @@ def _mine(query: Query) -> Select[Any]:
     return mine if query.integration_id is None else mine.where(Integration.id == query.integration_id)
 
 
-def _unsettled(query: Query, table: _Table) -> ColumnElement[bool]:
+def _unsettled(query: Query, rows: _Rows) -> ColumnElement[bool]:
     """The condition that a line is of a day that may still grow."""
     open_days = select(CoveredDay.integration_id, CoveredDay.day).where(
         CoveredDay.integration_id.in_(_mine(query)),
         CoveredDay.state == DayState.PROVISIONAL,
         within(CoveredDay.day, query.period),
     )
-    return tuple_(table.integration_id, table.day).in_(open_days)
+    return tuple_(rows.columns.integration_id, rows.columns.day).in_(open_days)

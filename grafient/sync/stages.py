@@ -68,7 +68,7 @@ def read_costs(hold: Hold) -> Window:
     with hold.committed(Stage.CHECKS) as run:
         recorded = ledger.record(run.integration_id, run.id, activity, asked_at)
         run.first_day, run.last_day = activity.first_day, activity.last_day
-        run.lines_read = len(activity.lines)
+        run.lines_read = activity.rows
         add_to(run, recorded)
         run.integration.clear_problem()
         run.integration.last_success_at = asked_at
@@ -87,10 +87,15 @@ def add_to(run: SyncRun, recorded: Recorded) -> None:
     """Add what a reply changed to what the run's earlier replies did, those of earlier attempts too.
 
     The counts of lines are of the window alone, as ``lines_read`` is. A sum that its column can't hold is unknown: it
-    is there to be read on the card, and must not keep the costs themselves from being stored.
+    is there to be read on the card, and must not keep the costs themselves from being stored. It stays unknown,
+    whatever is added to it.
     """
+    is_first = run.days_settled is None
     for name in (*_LINES, *_BROUGHT) if recorded.source == Source.ACTIVITY else _BROUGHT:
-        total = (getattr(run, name) or 0) + getattr(recorded, name)
+        before = getattr(run, name)
+        if before is None and not is_first and name in _BROUGHT:
+            continue
+        total = (before or 0) + getattr(recorded, name)
         setattr(run, name, total if abs(total) < LIMIT_USD or name in _LINES else None)
 
 
@@ -141,7 +146,7 @@ def read_analytics(hold: Hold, window: Window, reading: Reading | None) -> None:
     last = window.today if reading is None else max(window.today, reading.day)
     asked = Period(window.activity.first_day, last)
     totals, answered_at = hold.reader.day_totals(asked.first, asked.last), utc_now()
-    if not totals and window.activity.lines:
+    if not totals and window.activity.by_day:
         raise NotOffered(f"{hold.provider.name}'s analytics is empty, even for days whose costs are known.")
     today = _named(hold, hold.reader.history(window.today, window.today))
     with hold.committed(Stage.HISTORY) as run:

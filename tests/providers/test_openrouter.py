@@ -96,31 +96,31 @@ class TestFetch:
         today = sandbox.today
         assert (activity.first_day, activity.last_day) == (today - timedelta(days=30), today - timedelta(days=1))
         truth = sandbox.truth("lively", activity.first_day, activity.last_day)
-        assert sum(line.usage_usd for line in activity.lines) == truth.usage
-        assert {line.day for line in activity.lines} <= {today - timedelta(days=n) for n in range(1, 31)}
+        assert sum(line.usage_usd for line in activity.lines()) == truth.usage
+        assert {line.day for line in activity.lines()} <= {today - timedelta(days=n) for n in range(1, 31)}
 
     @pytest.mark.parametrize("name", ["empty", "today-only"])
     def test_no_usage_is_no_lines(self, provider: OpenRouter, sandbox: Sandbox, name: str) -> None:
-        assert provider.reader(sandbox.key(name)).activity().lines == []
+        assert provider.reader(sandbox.key(name)).activity().lines() == []
 
     def test_hostile_names_and_repeats_come_through(self, provider: OpenRouter, sandbox: Sandbox) -> None:
         activity = provider.reader(sandbox.key("hostile")).activity()
         truth = sandbox.truth("hostile", activity.first_day, activity.last_day)
-        difference = sum(line.usage_usd for line in activity.lines) - truth.usage
+        difference = sum(line.usage_usd for line in activity.lines()) - truth.usage
         assert abs(difference) < Decimal("1E-12"), "one row is finer than 12 decimals"
 
     @pytest.mark.parametrize("name", ["fewer-fields", "byok", "free", "organization"])
     def test_other_accounts(self, provider: OpenRouter, sandbox: Sandbox, name: str) -> None:
         activity = provider.reader(sandbox.key(name)).activity()
         truth = sandbox.truth(name, activity.first_day, activity.last_day)
-        assert sum(line.usage_usd for line in activity.lines) == truth.usage
+        assert sum(line.usage_usd for line in activity.lines()) == truth.usage
 
     def test_a_fault_that_passes_is_retried_within_the_call(self, provider: OpenRouter, sandbox: Sandbox) -> None:
         sandbox.fault("lively", "down", times=2)
-        assert provider.reader(sandbox.key("lively")).activity().lines
+        assert provider.reader(sandbox.key("lively")).activity().lines()
 
     def test_retry_after_is_honoured_when_it_fits(self, provider: OpenRouter, sandbox: Sandbox) -> None:
-        assert provider.reader(sandbox.key("busy-once")).activity().lines
+        assert provider.reader(sandbox.key("busy-once")).activity().lines()
 
     def test_a_redirect_is_not_followed_with_the_key(self, provider: OpenRouter, sandbox: Sandbox) -> None:
         with pytest.raises(Unreachable):

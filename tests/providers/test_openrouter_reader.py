@@ -46,9 +46,9 @@ class TestAnalytics:
         first, last = sandbox.today - timedelta(days=200), sandbox.today - timedelta(days=31)
         activity = provider.reader(sandbox.key(name)).history(first, last)
         assert (activity.first_day, activity.last_day) == (first, last)
-        found = {(line.day, line.permaslug): line.usage_usd for line in activity.lines}
+        found = {(line.day, line.permaslug): line.usage_usd for line in activity.lines()}
         assert found == told_by_analytics(sandbox, name, first, last)
-        assert {(line.endpoint_id, line.host) for line in activity.lines} == {("", "")}
+        assert {(line.endpoint_id, line.host) for line in activity.lines()} == {("", "")}
 
     def test_counts_are_whole_and_unknown_stays_unknown(self, lively: OpenRouterReader, sandbox: Sandbox) -> None:
         first, last = date(2026, 9, 25), date(2026, 10, 5)
@@ -254,7 +254,7 @@ class TestKeys:
         assert {(part.first_day, part.last_day) for part in parts} == {(whole.first_day, whole.last_day)}
 
     def test_a_hash_that_no_key_has_spent_nothing(self, lively: OpenRouterReader) -> None:
-        assert lively.key_activity("ab" * 32).lines == []
+        assert lively.key_activity("ab" * 32).lines() == []
 
 
 def test_credits_are_all_that_was_ever_spent_with_today(lively: OpenRouterReader, sandbox: Sandbox) -> None:

@@ -28,7 +28,6 @@ from grafient.providers.http import ReadingClient, Reply, within
 from grafient.providers.openrouter.calls import INFERENCE_KEY, Calls, NotFound, http_date
 from grafient.providers.openrouter.replies import (
     METRIC_COUNTS,
-    odd_fields,
     parse_activity,
     parse_key,
     parse_keys,
@@ -36,6 +35,7 @@ from grafient.providers.openrouter.replies import (
     parse_meta,
     parse_query,
     parse_workspaces,
+    watch_activity,
 )
 
 WINDOW_DAYS = 30
@@ -133,7 +133,7 @@ class OpenRouterReader:
         while True:
             lines, truncated = self._query(first, last, ["model"])
             if not truncated:
-                return Activity(first, last, lines)
+                return Activity.of(first, last, lines)
             if first == last:
                 raise UnexpectedResponse(f"OpenRouter's analytics has more models on {first} than one reply holds.")
             first = last - (last - first) // 2
@@ -181,10 +181,10 @@ class OpenRouterReader:
         clocks = [before, datetime.now(UTC), *_server_clock(reply)]
         newest, oldest = (max(clocks) + CLOCKS_DIFFER).date(), (min(clocks) - CLOCKS_DIFFER).date()
         today = max(clocks).date()
-        lines = [line for line in parse_activity(reply.body) if line.day < today]
-        odd = odd_fields(reply.body) if watch else None
+        found, odd = watch_activity(reply.body) if watch else (parse_activity(reply.body), None)
+        by_day = {day: said for day, said in found.items() if day < today}
         self._notes += [odd] if odd else []
-        return Activity(newest - timedelta(days=WINDOW_DAYS), oldest - timedelta(days=1), lines, today)
+        return Activity(newest - timedelta(days=WINDOW_DAYS), oldest - timedelta(days=1), by_day, today)
 
     def _query(self, first: date, last: date, dimensions: list[str]) -> tuple[list[BilledLine], bool]:
         """One question to analytics. Its time range ends before the day after the last."""

@@ -7,15 +7,17 @@ that was cut off or garbled on the way is Unreachable.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import date
 from decimal import Decimal, InvalidOperation
+from functools import cache, lru_cache
+from hashlib import blake2b
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
-from grafient.money import usd
-from grafient.providers.contract import COUNTS, BilledLine, ListedKey, UnexpectedResponse, Unreachable
+from grafient.money import LINE_LIMIT_USD, usd
+from grafient.providers.contract import COUNTS, BilledLine, DayReply, ListedKey, UnexpectedResponse, Unreachable
 
 _NAME_BYTES = 2500  # PostgreSQL's index rows end at 2,704 bytes
 _MOST = 2**63 - 1
@@ -58,6 +60,14 @@ class _Row(msgspec.Struct):
 
 class _ActivityReply(msgspec.Struct):
     data: list[_Row]
+
+
+class _KnownRow(_Row, forbid_unknown_fields=True):
+    workspace_id: Any = None
+
+
+class _KnownReply(msgspec.Struct):
+    data: list[_KnownRow]
 
 
 class _Credits(msgspec.Struct):
@@ -120,12 +130,14 @@ class _Rows(msgspec.Struct):
 
 _KEY_REPLY = msgspec.json.Decoder(_KeyReply)
 _ACTIVITY_REPLY = msgspec.json.Decoder(_ActivityReply)
+_KNOWN_FIELDS = msgspec.json.Decoder(_KnownReply)
 _CREDITS_REPLY = msgspec.json.Decoder(_CreditsReply)
 _KEYS_REPLY = msgspec.json.Decoder(_KeysReply)
 _WORKSPACES_REPLY = msgspec.json.Decoder(_WorkspacesReply)
 _META_REPLY = msgspec.json.Decoder(_MetaReply)
 _QUERY_REPLY = msgspec.json.Decoder(_QueryReply, float_hook=Decimal)
 _ROWS = msgspec.json.Decoder(_Rows)
+_MSGPACK = msgspec.msgpack.Encoder()
 
 
 class _Misfit(Exception):
@@ -137,15 +149,71 @@ def parse_key(body: bytes) -> KeyData:
     return _decode(_KEY_REPLY, body).data
 
 
-def parse_activity(body: bytes) -> list[BilledLine]:
-    """The lines of an /activity reply, repeats summed."""
-    lines = []
-    for number, row in enumerate(_decode(_ACTIVITY_REPLY, body).data):
+def parse_activity(body: bytes) -> dict[date, DayReply]:
+    """What an /activity reply says of each UTC day. Rows are checked, and repeats summed, when a day is read."""
+    return _by_day(_decode(_ACTIVITY_REPLY, body).data)
+
+
+def watch_activity(body: bytes) -> tuple[dict[date, DayReply], str | None]:
+    """The same, and what ``odd_fields`` says. The reply is only looked through for that if something can be odd."""
+    try:
+        rows = _KNOWN_FIELDS.decode(body).data
+    except (msgspec.MsgspecError, ArithmeticError, ValueError, RecursionError):
+        return parse_activity(body), odd_fields(body)
+    full = all(any(getattr(row, name) is not None for row in rows) for name in _Row.__struct_fields__)
+    return _by_day(rows), None if full or not rows else odd_fields(body)
+
+
+def _by_day(rows: Sequence[_Row]) -> dict[date, DayReply]:
+    by_date: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        by_date.setdefault(row.date, []).append(number)
+    by_day: dict[date, list[int]] = {}
+    for text, numbers in by_date.items():
         try:
-            lines.append(_line(row))
+            by_day.setdefault(_day(text), []).extend(numbers)
         except _Misfit as misfit:
-            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `$.data[{number}]`.") from None
-    return _merged(lines)
+            raise _unexpected(misfit, numbers[0]) from None
+    return {day: _day_reply(day, rows, numbers) for day, numbers in by_day.items()}
+
+
+_READING = b"1"
+"""Goes into every digest. With another number, days are read again that say what they said: for when an older Grafient
+read something wrong."""
+
+
+def _day_reply(day: date, rows: Sequence[_Row], numbers: Sequence[int]) -> DayReply:
+    content = _MSGPACK.encode([rows[number] for number in numbers])
+    digest = blake2b(content, digest_size=16, salt=_READING).digest()
+    return DayReply(len(numbers), cache(lambda: _read_day(day, rows, numbers)), digest)
+
+
+def _read_day(day: date, rows: Sequence[_Row], numbers: Sequence[int]) -> list[BilledLine]:
+    lines = []
+    for number in numbers:
+        try:
+            lines.append(_line(day, rows[number]))
+        except _Misfit as misfit:
+            raise _unexpected(misfit, number) from None
+    merged = _merged(lines)
+    _check_sums(day, merged)
+    return merged
+
+
+def _unexpected(misfit: _Misfit, number: int) -> UnexpectedResponse:
+    return UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `$.data[{number}]`.")
+
+
+def _check_sums(day: date, lines: Sequence[BilledLine]) -> None:
+    """What a day adds up to has to fit where the day's total is kept. Raises UnexpectedResponse."""
+    for name in ("usage_usd", "byok_usd"):
+        amounts = [abs(amount) for line in lines if (amount := getattr(line, name)) is not None]
+        if sum(amounts, Decimal(0)) >= LINE_LIMIT_USD:
+            much = f"{LINE_LIMIT_USD / 1_000_000:f} million"
+            raise UnexpectedResponse(f"OpenRouter reports ${much} or more for {day}, which Grafient cannot keep.")
+    for name in COUNTS:
+        if sum(count for line in lines if (count := getattr(line, name))) > _MOST:
+            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} `{name}` adds up to more than 64 bits, on {day}.")
 
 
 def odd_fields(body: bytes) -> str | None:
@@ -229,7 +297,13 @@ def parse_query(body: bytes, metrics: Collection[str]) -> tuple[list[BilledLine]
             lines.append(_analytics_line(row, metrics))
         except _Misfit as misfit:
             raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `$.data.data[{number}]`.") from None
-    return _merged(lines), data.metadata.truncated
+    merged = _merged(lines)
+    by_day: dict[date, list[BilledLine]] = {}
+    for line in merged:
+        by_day.setdefault(line.day, []).append(line)
+    for day, found in by_day.items():
+        _check_sums(day, found)
+    return merged, data.metadata.truncated
 
 
 def _analytics_line(row: Mapping[str, Any], metrics: Collection[str]) -> BilledLine:
@@ -275,6 +349,8 @@ def _count(number: _Number | None, name: str) -> int | None:
     """A whole number of up to 64 bits, such as 12, "12" or 12.0."""
     if number is None:
         return None
+    if type(number) is int and 0 <= number <= _MOST:
+        return number
     if isinstance(number, Decimal) and (not number.is_finite() or number != number.to_integral_value()):
         raise _Misfit(f"`{name}` is not a count")
     if not 0 <= number <= _MOST:
@@ -305,24 +381,30 @@ def _merged(lines: Iterable[BilledLine]) -> list[BilledLine]:
     return list(merged.values())
 
 
-def _line(row: _Row) -> BilledLine:
-    permaslug, endpoint_id, host = (
-        _text(row.model_permaslug),
-        _text(row.endpoint_id),
-        _text(row.provider_name),
-    )
-    model = _text(row.model) or permaslug
-    _check_names(permaslug + endpoint_id + host, model)
+def _line(day: date, row: _Row) -> BilledLine:
+    permaslug, endpoint_id, host, model = _names(row.model_permaslug, row.endpoint_id, row.provider_name, row.model)
     return BilledLine(
-        day=_day(row.date),
-        permaslug=permaslug,
-        endpoint_id=endpoint_id,
-        host=host,
-        model=model,
-        usage_usd=_usd(row.usage),
-        byok_usd=None if row.byok_usage_inference is None else _usd(row.byok_usage_inference),
-        **{name: _count(getattr(row, name), name) for name in COUNTS},
+        day,
+        permaslug,
+        endpoint_id,
+        host,
+        model,
+        _usd(row.usage),
+        None if row.byok_usage_inference is None else _usd(row.byok_usage_inference),
+        _count(row.requests, "requests"),
+        _count(row.byok_requests, "byok_requests"),
+        _count(row.prompt_tokens, "prompt_tokens"),
+        _count(row.completion_tokens, "completion_tokens"),
+        _count(row.reasoning_tokens, "reasoning_tokens"),
+        _count(row.cached_tokens, "cached_tokens"),
     )
+
+
+@lru_cache(4096)
+def _names(permaslug: str, endpoint_id: str | None, host: str | None, model: str | None) -> tuple[str, str, str, str]:
+    names = _text(permaslug), _text(endpoint_id), _text(host), _text(model) or _text(permaslug)
+    _check_names("".join(names[:3]), names[3])
+    return names
 
 
 def _check_names(*names: str) -> None:
