@@ -98,7 +98,8 @@ def _record_key(key: ApiKey, activity: Activity, account_is_whole: bool) -> None
         return
     gone = [line for name, line in before.items() if after.get(name) != line]
     here = [line for name, line in after.items() if before.get(name) != line]
-    lines.replace_parts(key.integration_id, key.id, gone, here)
+    if gone or here:
+        lines.replace_parts(key.id, lines.ids(key.integration_id, (*gone, *here)), gone, here)
 
 
 def stored(key_id: int, *conditions: ColumnElement[bool]) -> list[BilledLine]:

@@ -6,11 +6,13 @@ import gzip
 import json
 import zipfile
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
-from sqlalchemy import delete, func, select
+from backports import zstd
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import undefer
 
 from grafient.extensions import db
@@ -21,12 +23,21 @@ _SWEEP = 200
 _IN_MEMORY = 8 * 1024 * 1024
 
 
+def compressed(replies: Iterable[ReceivedReply]) -> list[ReceivedReply]:
+    """The replies as they are kept. Done before the transaction, which on SQLite keeps all other writers out."""
+    return [replace(reply, body=zstd.compress(reply.body)) for reply in replies]
+
+
 def keep(run_id: int, replies: Iterable[ReceivedReply]) -> None:
-    """Store replies with the run that asked for them, in the caller's transaction."""
-    db.session.add_all(
-        RawReply(run_id=run_id, request=r.request, received_at=r.received_at, body=gzip.compress(r.body, 6))
-        for r in replies
-    )
+    """Store compressed replies with the run that asked for them, in the caller's transaction."""
+    rows = [{"run_id": run_id, "request": r.request, "received_at": r.received_at, "body": r.body} for r in replies]
+    if rows:
+        db.session.connection().execute(insert(RawReply.__table__), rows)  # type: ignore[arg-type]
+
+
+def _decompressed(body: bytes) -> bytes:
+    """Replies that were kept by earlier versions are gzip."""
+    return gzip.decompress(body) if body.startswith(b"\x1f\x8b") else zstd.decompress(body)
 
 
 def counts(run_ids: Iterable[int]) -> dict[int, int]:
@@ -50,7 +61,7 @@ def archive(integration_id: int, run_id: int) -> IO[bytes] | None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as folder:
         for number, reply in enumerate(db.session.execute(query).scalars(), 1):
             name = f"{number:04}.json"
-            folder.writestr(name, gzip.decompress(reply.body))
+            folder.writestr(name, _decompressed(reply.body))
             index.append({"file": name, "request": reply.request, "received_at": reply.received_at.isoformat()})
         folder.writestr("index.json", json.dumps(index, indent=1))
     if not index:

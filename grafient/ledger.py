@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -91,7 +91,7 @@ def record(
     known = days & covered.keys() - same
     stored = lines.stored(integration_id, CostLine.day.in_(known)) if known else []
     changes = compare(stored, states, activity, now, days, same)
-    _write(integration_id, run_id, changes, covered, activity, days, now, source)
+    _write(integration_id, run_id, changes, stored, covered, activity, days, now, source)
     return _recorded(source, changes, states, activity, silent)
 
 
@@ -212,6 +212,9 @@ def _compare_day(
     old: dict[Identity, BilledLine], new: dict[Identity, BilledLine], changes: Changes, open_day: bool
 ) -> bool:
     """Add one day's differences to ``changes``; whether a closed day was restated."""
+    if not old and open_day:
+        changes.added += new.values()
+        return False
     restated: list[tuple[BilledLine | None, BilledLine | None]] = []
     for name in sorted(old.keys() | new.keys()):
         one, other = old.get(name), new.get(name)
@@ -274,6 +277,7 @@ def _write(
     integration_id: int,
     run_id: int,
     changes: Changes,
+    stored: Sequence[BilledLine],
     covered: Mapping[date, _Covered],
     activity: Activity,
     days: Collection[date],
@@ -282,8 +286,13 @@ def _write(
 ) -> None:
     gone = [*changes.removed, *(old for old, _ in changes.changed)]
     here = [*changes.added, *(new for _, new in changes.changed)]
-    lines.replace(integration_id, gone, here)
-    totals.refresh(integration_id, {line.day for line in (*gone, *here)})
+    if gone or here:
+        numbers = lines.ids(integration_id, (*gone, *here))
+        lines.replace(integration_id, numbers, gone, here)
+        touched, taken = {line.day for line in (*gone, *here)}, {identity(line) for line in gone}
+        stays = [line for line in stored if line.day in touched and identity(line) not in taken]
+        totals.clear(integration_id, touched & {line.day for line in stored})
+        totals.write(integration_id, touched, (*stays, *here), numbers.models)
     restated = [_restatement(integration_id, run_id, pair, now) for pair in changes.restated]
     lines.execute_many(insert(Restatement), restated)
     own = {"integration_id": integration_id, "first_run_id": run_id, "changed_at": now, "source": source}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, cast
 
@@ -10,6 +11,8 @@ from sqlalchemy import ColumnElement, Table, bindparam, delete, insert, select
 
 from grafient.extensions import db
 from grafient.models import CostLine, KeyPart, Line, Model, Series
+from grafient.models.columns import Day
+from grafient.money import in_steps
 from grafient.providers import BilledLine
 
 Identity = tuple[date, str, str, str]
@@ -39,78 +42,107 @@ def stored(integration_id: int, *conditions: ColumnElement[bool]) -> list[Billed
     return [BilledLine(*row) for row in db.session.execute(query)]
 
 
-def replace(integration_id: int, gone: Iterable[BilledLine], here: Iterable[BilledLine]) -> None:
+def replace(integration_id: int, numbers: Ids, gone: Sequence[BilledLine], here: Sequence[BilledLine]) -> None:
     """Take lines of an integration away and write others, in the caller's transaction."""
-    _replace(Line, {"integration_id": integration_id}, integration_id, gone, here)
+    _replace(Line, "integration_id", integration_id, numbers.series, gone, here)
 
 
-def replace_parts(integration_id: int, key_id: int, gone: Iterable[BilledLine], here: Iterable[BilledLine]) -> None:
-    """The same with what one of its API keys spent."""
-    _replace(KeyPart, {"key_id": key_id}, integration_id, gone, here)
+def replace_parts(key_id: int, numbers: Ids, gone: Sequence[BilledLine], here: Sequence[BilledLine]) -> None:
+    """The same with what an API key of an integration spent."""
+    _replace(KeyPart, "key_id", key_id, numbers.series, gone, here)
 
 
 def _replace(
     rows: type[Line | KeyPart],
-    own: dict[str, int],
-    integration_id: int,
-    gone: Iterable[BilledLine],
-    here: Iterable[BilledLine],
+    owner: str,
+    owner_id: int,
+    series: Mapping[Name, int],
+    gone: Sequence[BilledLine],
+    here: Sequence[BilledLine],
 ) -> None:
-    gone, here, table = list(gone), list(here), cast(Table, rows.__table__)
-    series = series_ids(integration_id, {name(line) for line in (*gone, *here)})
-    names = (*own, "day", "series_id")
+    table = cast(Table, rows.__table__)
+    names = (owner, "day", "series_id")
     statement = delete(table).where(*(table.c[column] == bindparam(f"b_{column}") for column in names))
-    old = {f"b_{column}": value for column, value in own.items()}
-    execute_many(statement, [old | {"b_day": line.day, "b_series_id": series[name(line)]} for line in gone])
-    execute_many(insert(table), [own | {"series_id": series[name(line)]} | _figures(line) for line in here])
+    own = {f"b_{owner}": owner_id}
+    execute_many(statement, [own | {"b_day": line.day, "b_series_id": series[name(line)]} for line in gone])
+    columns = (owner, "day", "series_id", *FIGURES)
+    day_of = stored_days(line.day for line in here)
+    insert_many(
+        table.name,
+        columns,
+        [
+            (
+                owner_id,
+                day_of[line.day],
+                series[name(line)],
+                in_steps(line.usage_usd),
+                None if line.byok_usd is None else in_steps(line.byok_usd),
+                line.requests,
+                line.byok_requests,
+                line.prompt_tokens,
+                line.completion_tokens,
+                line.reasoning_tokens,
+                line.cached_tokens,
+            )
+            for line in here
+        ],
+    )
 
 
-def _figures(line: BilledLine) -> dict[str, Any]:
-    return {
-        "day": line.day,
-        "usage_usd": line.usage_usd,
-        "byok_usd": line.byok_usd,
-        "requests": line.requests,
-        "byok_requests": line.byok_requests,
-        "prompt_tokens": line.prompt_tokens,
-        "completion_tokens": line.completion_tokens,
-        "reasoning_tokens": line.reasoning_tokens,
-        "cached_tokens": line.cached_tokens,
-    }
+def stored_days(days: Iterable[date]) -> dict[date, Any]:
+    """How each of these days is written, for ``insert_many``."""
+    return {day: Day().process_bind_param(day, db.engine.dialect) for day in set(days)}
 
 
-def series_ids(integration_id: int, names: Collection[Name]) -> dict[Name, int]:
-    """The ids of an integration's series by these names; those that are new are written.
+def insert_many(table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Write rows whose values are as the driver takes them.
+
+    For a reply of 1,500 rows, the way through SQLAlchemy's column types takes as long as all else that is done with it.
+    """
+    if rows:
+        places = ", ".join(["?" if db.engine.dialect.paramstyle == "qmark" else "%s"] * len(columns))
+        statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608 - our own names
+        db.session.connection().exec_driver_sql(statement, list(rows))
+
+
+@dataclass(frozen=True)
+class Ids:
+    """The numbers that stand for an integration's names: of its series, and of its models."""
+
+    series: Mapping[Name, int]
+    models: Mapping[str, int]
+
+
+def ids(integration_id: int, found: Iterable[BilledLine]) -> Ids:
+    """The numbers of an integration's names, those of these lines among them; what is new is written.
 
     Two syncs of one integration can't both write them: whoever commits holds the integration's run.
     """
-    if not names:
-        return {}
-    query = select(Series.id, Series.permaslug, Series.endpoint_id, Series.host, Model.name)
+    query = select(Series.id, Series.permaslug, Series.endpoint_id, Series.host, Model.name, Model.id)
     query = query.join(Model, Model.id == Series.model_id).where(Series.integration_id == integration_id)
-    found: dict[Name, int] = {(row[1], row[2], row[3], row[4]): row[0] for row in db.session.execute(query)}
-    new = sorted(set(names) - found.keys())
+    series: dict[Name, int] = {}
+    models: dict[str, int] = {}
+    for series_id, *names, model, model_id in db.session.execute(query):
+        series[(*names, model)] = series_id  # type: ignore[index]
+        models[model] = model_id
+    new = sorted({name(line) for line in found} - series.keys())
     if new:
-        models = _model_ids(integration_id, {model for *_, model in new})
+        models |= _new_models(integration_id, {model for *_, model in new} - models.keys())
+        called = {model_id: model for model, model_id in models.items()}
         own = {"integration_id": integration_id}
         rows = [own | dict(zip(NAME[:3], one[:3], strict=True)) | {"model_id": models[one[3]]} for one in new]
-        columns = Series.id, Series.permaslug, Series.endpoint_id, Series.host, Series.model_id
-        called = {model_id: model for model, model_id in models.items()}
-        for row in db.session.connection().execute(insert(cast(Table, Series.__table__)).returning(*columns), rows):
-            found[row[1], row[2], row[3], called[row[4]]] = row[0]
-    return found
+        columns = Series.permaslug, Series.endpoint_id, Series.host, Series.model_id, Series.id
+        inserted = db.session.connection().execute(insert(cast(Table, Series.__table__)).returning(*columns), rows)
+        series |= {(row[0], row[1], row[2], called[row[3]]): row[4] for row in inserted}
+    return Ids(series, models)
 
 
-def _model_ids(integration_id: int, names: Collection[str]) -> dict[str, int]:
-    query = select(Model.name, Model.id).where(Model.integration_id == integration_id, Model.name.in_(names))
-    found = {row[0]: row[1] for row in db.session.execute(query)}
-    rows = [{"integration_id": integration_id, "name": one} for one in sorted(set(names) - found.keys())]
-    if rows:
-        new = db.session.connection().execute(
-            insert(cast(Table, Model.__table__)).returning(Model.name, Model.id), rows
-        )
-        found |= {row[0]: row[1] for row in new}
-    return found
+def _new_models(integration_id: int, names: Collection[str]) -> dict[str, int]:
+    rows = [{"integration_id": integration_id, "name": one} for one in sorted(names)]
+    if not rows:
+        return {}
+    statement = insert(cast(Table, Model.__table__)).returning(Model.name, Model.id)
+    return {row[0]: row[1] for row in db.session.connection().execute(statement, rows)}
 
 
 def execute_many(statement: Any, rows: Sequence[dict[str, Any]]) -> None:

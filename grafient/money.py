@@ -9,7 +9,7 @@ text in SQLite, which has no exact decimal (SQLAlchemy's Numeric is a float ther
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from typing import Any
 
 from sqlalchemy import BigInteger, Dialect, Numeric, String
@@ -23,15 +23,23 @@ LIMIT_USD = Decimal(100_000_000)
 LINE_LIMIT_USD = Decimal(9_000_000)
 """No line of costs is this large or larger, nor are all lines of an account and a UTC day together."""
 
+_LINE_LIMIT = int(LINE_LIMIT_USD.scaleb(PLACES))
+_NOTHING = Decimal(0).quantize(STEP_USD)
 _exact = Context(prec=60, rounding=ROUND_HALF_EVEN)
 
 
 def usd(amount: Decimal | int | str) -> Decimal:
     """The amount at 12 decimals, half to even. Raises ValueError if it is no number or $100 million or more."""
-    value = Decimal(amount)
-    if not value.is_finite() or value.copy_abs() >= LIMIT_USD:
-        raise ValueError(f"not an amount in USD that can be kept: {value:.6E}")
-    return value.quantize(STEP_USD, context=_exact)
+    if type(amount) is int and amount == 0:
+        return _NOTHING
+    value = amount if type(amount) is Decimal else Decimal(amount)
+    try:
+        exact = value.quantize(STEP_USD, context=_exact)
+        if -LIMIT_USD < exact < LIMIT_USD:
+            return exact
+    except InvalidOperation:  # NaN, infinite, or longer than any amount
+        pass
+    raise ValueError(f"not an amount in USD that can be kept: {value:.6E}")
 
 
 def places(amounts: Iterable[Decimal | int | None]) -> int:
@@ -41,10 +49,14 @@ def places(amounts: Iterable[Decimal | int | None]) -> int:
 
 
 def in_steps(amount: Decimal) -> int:
-    """The amount as a whole number of 10^-12 USD. Raises ValueError if it is finer than that."""
+    """The amount as a whole number of 10^-12 USD. Raises ValueError if it is finer, or too much for a line."""
+    if not amount:
+        return 0
     steps = int(scaled := amount.scaleb(PLACES, _exact))
     if steps != scaled:
         raise ValueError(f"finer than {PLACES} decimals: {amount}")
+    if not -_LINE_LIMIT < steps < _LINE_LIMIT:
+        raise ValueError(f"not an amount in USD that can be kept: {amount:.6E}")
     return steps
 
 
@@ -67,7 +79,9 @@ class Usd(TypeDecorator[Decimal]):
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
         if value is None:
             return None
-        exact = _checked(value, LIMIT_USD)
+        exact = usd(_decimal(value))
+        if exact != value:
+            raise ValueError(f"finer than {PLACES} decimals: {value}")
         return f"{exact:f}" if dialect.name == "sqlite" else exact
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
@@ -81,18 +95,13 @@ class LineUsd(TypeDecorator[Decimal]):
     cache_ok = True
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:
-        return None if value is None else in_steps(_checked(value, LINE_LIMIT_USD))
+        return None if value is None else in_steps(_decimal(value))
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> Decimal | None:
         return None if value is None else from_steps(value)
 
 
-def _checked(value: Decimal, limit: Decimal) -> Decimal:
+def _decimal(value: object) -> Decimal:
     if not isinstance(value, Decimal):
         raise TypeError(f"USD must be a Decimal, not {type(value).__name__}")
-    if not value.is_finite() or value.copy_abs() >= limit:
-        raise ValueError(f"not an amount in USD that can be kept: {value:.6E}")
-    exact = value.quantize(STEP_USD, context=_exact)
-    if exact != value:
-        raise ValueError(f"finer than {PLACES} decimals: {value}")
-    return exact
+    return value

@@ -1,20 +1,23 @@
 """The totals of each day and of each model: lines added up once, when they change, and not for each page.
 
 A team's year is some hundred thousand lines, of which a dashboard wants sums by day and by model. These are a tenth of
-the rows or less. They are worked out anew from the lines, by the database, in the transaction that changes lines, so
-that no reader sees one without the other.
+the rows or less. Whoever changes lines writes the totals of their days in the same transaction, so that no reader sees
+one without the other. ``wrong`` has the database add up all lines once more, and says where that is something else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 from typing import Any
 
 from sqlalchemy import Select, and_, delete, func, insert, select
 
+from grafient import lines
 from grafient.extensions import db
 from grafient.models import DayTotal, Line, ModelTotal, Series
+from grafient.money import in_steps
+from grafient.providers import BilledLine
 
 COUNTED = ("byok_usd", "requests", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens")
 """What can be unknown in a line, so that its sum goes with the number of lines in which it is known."""
@@ -22,34 +25,93 @@ COUNTED = ("byok_usd", "requests", "prompt_tokens", "completion_tokens", "reason
 _SUMS = ["usage_usd", *(column for name in COUNTED for column in (name, f"{name}_known")), "lines"]
 
 
-def refresh(integration_id: int, days: Collection[date]) -> None:
-    """Work out anew the totals of an integration's days, in the caller's transaction."""
-    if not days:
-        return
-    connection = db.session.connection()
-    for table in (DayTotal, ModelTotal):
-        connection.execute(delete(table.__table__).where(table.integration_id == integration_id, table.day.in_(days)))  # type: ignore[arg-type]
-    mine = Line.integration_id == integration_id, Line.day.in_(days)
-    connection.execute(insert(ModelTotal.__table__).from_select(_columns("model_id"), by_model().where(*mine)))  # type: ignore[arg-type]
-    connection.execute(insert(DayTotal.__table__).from_select(_columns(), by_day().where(*mine)))  # type: ignore[arg-type]
+def write(
+    integration_id: int, days: Collection[date], found: Iterable[BilledLine], model_ids: Mapping[str, int]
+) -> None:
+    """Write the totals of an integration's days, of which these are all lines, in the caller's transaction. What the
+    days had before was cleared.
+
+    ``model_ids``: of all models that the lines have.
+    """
+    by_model: dict[tuple[date, str], _Sum] = {}
+    by_day: dict[date, _Sum] = {}
+    for line in found:
+        sums = by_model.get((line.day, line.model))
+        if sums is None:
+            sums = by_model[line.day, line.model] = _Sum()
+        sums.add(line)
+    for (day, _), sums in by_model.items():
+        by_day.setdefault(day, _Sum()).add_all(sums)
+    stored = lines.stored_days(days)
+    rows = [(integration_id, stored[day], model_ids[model], *sums.figures()) for (day, model), sums in by_model.items()]
+    lines.insert_many("model_total", _columns("model_id"), rows)
+    whole = [(integration_id, stored[day], *sums.figures()) for day, sums in by_day.items()]
+    lines.insert_many("day_total", _columns(), whole)
 
 
-def by_model() -> Select[Any]:
-    """What the totals of models are: lines by integration, day and model."""
-    columns = Line.integration_id, Line.day, Series.model_id
-    return select(*columns, *_sums()).join(Series, Series.id == Line.series_id).group_by(*columns)
+class _Sum:
+    """Lines added up: of each figure the sum of what is known, and of how many lines that is. USD are in 10^-12.
+
+    A reply can have ten thousand lines, so each figure is added by a line of its own, not in a loop over their names.
+    """
+
+    __slots__ = ("byok", "cached", "completion", "lines", "prompt", "reasoning", "requests", "usage")
+
+    def __init__(self) -> None:
+        self.usage = self.lines = 0
+        self.byok, self.requests, self.prompt = [0, 0], [0, 0], [0, 0]
+        self.completion, self.reasoning, self.cached = [0, 0], [0, 0], [0, 0]
+
+    def add(self, line: BilledLine) -> None:
+        self.lines += 1
+        self.usage += in_steps(line.usage_usd)
+        if line.byok_usd is not None:
+            self.byok[0] += in_steps(line.byok_usd)
+            self.byok[1] += 1
+        if line.requests is not None:
+            self.requests[0] += line.requests
+            self.requests[1] += 1
+        if line.prompt_tokens is not None:
+            self.prompt[0] += line.prompt_tokens
+            self.prompt[1] += 1
+        if line.completion_tokens is not None:
+            self.completion[0] += line.completion_tokens
+            self.completion[1] += 1
+        if line.reasoning_tokens is not None:
+            self.reasoning[0] += line.reasoning_tokens
+            self.reasoning[1] += 1
+        if line.cached_tokens is not None:
+            self.cached[0] += line.cached_tokens
+            self.cached[1] += 1
+
+    def add_all(self, other: _Sum) -> None:
+        self.lines += other.lines
+        self.usage += other.usage
+        for mine, others in zip(self._counted(), other._counted(), strict=True):
+            mine[0] += others[0]
+            mine[1] += others[1]
+
+    def figures(self) -> list[int | None]:
+        """As ``_SUMS`` names them; a sum of which nothing is known is None."""
+        counted = [one for total, known in self._counted() for one in (total if known else None, known)]
+        return [self.usage, *counted, self.lines]
+
+    def _counted(self) -> tuple[list[int], ...]:
+        return self.byok, self.requests, self.prompt, self.completion, self.reasoning, self.cached
 
 
-def by_day() -> Select[Any]:
-    """What the totals of days are: lines by integration and day."""
-    columns = Line.integration_id, Line.day
-    return select(*columns, *_sums()).group_by(*columns)
+def clear(integration_id: int, days: Collection[date]) -> None:
+    """Take the totals of an integration's days away, in the caller's transaction."""
+    if days:
+        for table in (DayTotal, ModelTotal):
+            mine = table.integration_id == integration_id, table.day.in_(days)
+            db.session.connection().execute(delete(table.__table__).where(*mine))  # type: ignore[arg-type]
 
 
 def wrong() -> list[tuple[int, date]]:
     """The integrations and days whose totals are not what their lines add up to. None, unless something is broken."""
     found: set[tuple[int, date]] = set()
-    for table, wanted, names in ((DayTotal, by_day(), _columns()), (ModelTotal, by_model(), _columns("model_id"))):
+    for table, wanted, names in ((DayTotal, _by_day(), _columns()), (ModelTotal, _by_model(), _columns("model_id"))):
         should = wanted.subquery()
         have = select(*(getattr(table, name) for name in names)).subquery()
         for one, other in ((should, have), (have, should)):
@@ -60,13 +122,26 @@ def wrong() -> list[tuple[int, date]]:
 
 
 def repair() -> int:
-    """Work out anew what is wrong, in the caller's transaction; of how many days of integrations that was."""
+    """Have the database add up anew what is wrong, in the caller's transaction; how many days that was."""
     found: dict[int, set[date]] = {}
     for integration_id, day in wrong():
         found.setdefault(integration_id, set()).add(day)
     for integration_id, days in found.items():
-        refresh(integration_id, days)
+        clear(integration_id, days)
+        mine = Line.integration_id == integration_id, Line.day.in_(days)
+        for table, query, names in ((DayTotal, _by_day(), _columns()), (ModelTotal, _by_model(), _columns("model_id"))):
+            db.session.execute(insert(table.__table__).from_select(names, query.where(*mine)))  # type: ignore[arg-type]
     return sum(map(len, found.values()))
+
+
+def _by_model() -> Select[Any]:
+    columns = Line.integration_id, Line.day, Series.model_id
+    return select(*columns, *_sums()).join(Series, Series.id == Line.series_id).group_by(*columns)
+
+
+def _by_day() -> Select[Any]:
+    columns = Line.integration_id, Line.day
+    return select(*columns, *_sums()).group_by(*columns)
 
 
 def _columns(*also: str) -> list[str]:

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from grafient import attribution, lines, totals
 from grafient.extensions import db
-from grafient.models import UNATTRIBUTED, ApiKey, CoveredDay, DayCheck, Integration, Workspace
+from grafient.models import UNATTRIBUTED, ApiKey, CostLine, CoveredDay, DayCheck, Integration, Workspace
 from grafient.providers import BilledLine
 from grafient.states import DayState, Source
 from tests.syncing import NOON
@@ -55,10 +55,12 @@ def cover(
 def put(integration: Integration, *found: BilledLine, key: str = UNATTRIBUTED) -> None:
     """Lines, all of which an API key spent if one is named."""
     db.session.flush()
-    lines.replace(integration.id, [], found)
-    totals.refresh(integration.id, {line.day for line in found})
+    numbers, days = lines.ids(integration.id, found), {line.day for line in found}
+    lines.replace(integration.id, numbers, [], found)
+    totals.clear(integration.id, days)
+    totals.write(integration.id, days, lines.stored(integration.id, CostLine.day.in_(days)), numbers.models)
     if key != UNATTRIBUTED:
-        lines.replace_parts(integration.id, key_id(integration, key), [], found)
+        lines.replace_parts(key_id(integration, key), numbers, [], found)
 
 
 def key_id(integration: Integration, key_hash: str) -> int:

@@ -17,7 +17,7 @@ from datetime import timedelta
 from grafient import evidence, runs
 from grafient.extensions import db, providers
 from grafient.models import SyncRun, utc_now
-from grafient.providers import Provider, Reader, UnexpectedResponse
+from grafient.providers import Provider, Reader, ReceivedReply, UnexpectedResponse
 from grafient.runs import Claim
 from grafient.states import Stage
 
@@ -34,6 +34,8 @@ class Hold:
         self.reader: Reader = self.provider.reader(key, self._renew)
         self.notes: list[str] = []
         self._until = utc_now()
+        self._replies: list[ReceivedReply] = []
+        """Those that are not stored yet. They outlast a transaction that fails because one of them is odd."""
 
     @contextmanager
     def committed(self, next_stage: Stage | None = None) -> Iterator[SyncRun]:
@@ -41,15 +43,17 @@ class Hold:
 
         ``next_stage``: what is read from here on, if something else than before.
         """
+        self._replies += evidence.compressed(self.reader.take_replies())
         run = runs.hold(self.claim)
         until = runs.extend(run)
         yield run
-        evidence.keep(run.id, self.reader.take_replies())
+        evidence.keep(run.id, self._replies)
         self.notes += self.reader.take_notes()
         if next_stage is not None and run.stage != next_stage:
             runs.progress(run, next_stage)
         db.session.commit()
         self._until = until
+        self._replies.clear()
 
     @contextmanager
     def keeping_replies(self) -> Iterator[None]:

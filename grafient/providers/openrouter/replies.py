@@ -11,6 +11,7 @@ from datetime import date
 from decimal import Decimal, InvalidOperation
 from functools import cache, lru_cache
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -207,12 +208,11 @@ def _unexpected(misfit: _Misfit, number: int) -> UnexpectedResponse:
 def _check_sums(day: date, lines: Sequence[BilledLine]) -> None:
     """What a day adds up to has to fit where the day's total is kept. Raises UnexpectedResponse."""
     for name in ("usage_usd", "byok_usd"):
-        amounts = [abs(amount) for line in lines if (amount := getattr(line, name)) is not None]
-        if sum(amounts, Decimal(0)) >= LINE_LIMIT_USD:
+        if sum(map(abs, filter(None, map(attrgetter(name), lines))), Decimal(0)) >= LINE_LIMIT_USD:
             much = f"{LINE_LIMIT_USD / 1_000_000:f} million"
             raise UnexpectedResponse(f"OpenRouter reports ${much} or more for {day}, which Grafient cannot keep.")
     for name in COUNTS:
-        if sum(count for line in lines if (count := getattr(line, name))) > _MOST:
+        if sum(filter(None, map(attrgetter(name), lines))) > _MOST:
             raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} `{name}` adds up to more than 64 bits, on {day}.")
 
 
