@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 from grafient import lines
-from grafient.days import Period, intervals, settles_at, span
+from grafient.days import ONE_DAY, Period, intervals, last_settled, settles_at, span
 from grafient.extensions import db
 from grafient.lines import FIGURES, Identity, identity
 from grafient.models import UNATTRIBUTED, ApiKey, KeyPart, KeyReading, Line, Model, Series
@@ -44,27 +44,46 @@ def record_keys(integration_id: int, listed: Sequence[ListedKey], now: datetime)
     for key in listed:
         row = known.pop(key.key_hash, None)
         if row is None:
-            db.session.add(
-                ApiKey(integration_id=integration_id, key_hash=key.key_hash, name=key.name, disabled=key.disabled)
-            )
-        else:
-            row.name, row.disabled, row.gone_at = key.name, key.disabled, None
+            row = ApiKey(integration_id=integration_id, key_hash=key.key_hash)
+            db.session.add(row)
+        row.name, row.disabled, row.gone_at = key.name, key.disabled, None
+        if key.spent is None or key.spent != row.spent:
+            row.spent, row.spent_on = key.spent, now.date()
     for row in known.values():
-        row.gone_at = row.gone_at or now
+        if row.gone_at is None:
+            row.gone_at, row.spent_on = now, now.date()
     db.session.flush()
 
 
-def to_read(integration_id: int, since: datetime, now: datetime) -> list[str]:
-    """The hashes of the keys whose costs were not read since then, the longest unread first."""
-    query = (
-        _keys(integration_id)
-        .where(
-            or_(ApiKey.read_at.is_(None), ApiKey.read_at < since),
-            or_(ApiKey.gone_at.is_(None), ApiKey.gone_at > now - READ_AFTER_GONE),
-        )
-        .order_by(ApiKey.read_at.is_not(None), ApiKey.read_at, ApiKey.key_hash)
-    )
-    return [key.key_hash for key in db.session.execute(query).scalars()]
+def to_read(integration_id: int, since: datetime, now: datetime, *, all_of_them: bool = False) -> list[str]:
+    """The hashes of the keys whose costs were not read since then, the longest unread first.
+
+    A key that was last used on a day which has been read of it has nothing new to say. For example, one that was used
+    on Monday is read on Tuesday, when Monday is settled. On Wednesday the list of keys says the same of it as on
+    Tuesday, so it was not used on Tuesday: it is not asked for, and Tuesday counts as read, see
+    ``record_unused_days``. ``all_of_them``: those too, because the account's settled days have changed.
+    """
+    listed_lately = or_(ApiKey.gone_at.is_(None), ApiKey.gone_at > now - READ_AFTER_GONE)
+    unread = or_(ApiKey.read_at.is_(None), ApiKey.read_at < since)
+    query = _keys(integration_id).where(unread, listed_lately)
+    query = query.order_by(ApiKey.read_at.is_not(None), ApiKey.read_at, ApiKey.key_hash)
+    keys = db.session.execute(query).scalars()
+    return [key.key_hash for key in keys if all_of_them or not _has_been_read(key, now)]
+
+
+def _has_been_read(key: ApiKey, now: datetime) -> bool:
+    if key.read_at is None or key.spent_on is None or (key.spent is None and key.gone_at is None):
+        return False
+    return min(key.spent_on, last_settled(now)) <= last_settled(key.read_at)
+
+
+def record_unused_days(integration_id: int, now: datetime) -> None:
+    """Note that the keys which need not be read had no usage since they were last used, in the caller's transaction."""
+    for key in db.session.execute(_keys(integration_id).where(ApiKey.gone_at.is_(None))).scalars():
+        if key.spent_on is not None and _has_been_read(key, now):
+            _record_reading(
+                integration_id, key.key_hash, Activity.of(key.spent_on + ONE_DAY, last_settled(now), []), now
+            )
 
 
 def _keys(integration_id: int) -> Any:

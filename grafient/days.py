@@ -25,6 +25,11 @@ def settles_at(day: date) -> datetime:
     return datetime.combine(day + ONE_DAY, time(), tzinfo=UTC) + SETTLES_AFTER
 
 
+def last_settled(now: datetime) -> date:
+    """The latest day whose figures are complete at the provider by now."""
+    return (now.astimezone(UTC) - SETTLES_AFTER).date() - ONE_DAY
+
+
 def last_due(now: datetime) -> date:
     """The latest day that the daily sync should have read by now: yesterday, and before 06:00 UTC the day before that.
 

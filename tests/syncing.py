@@ -30,7 +30,7 @@ from grafient.models import (
     utc_now,
 )
 from grafient.models.columns import usd_sum
-from grafient.providers import BilledLine
+from grafient.providers import BilledLine, KeyList
 from grafient.providers.contract import COUNTS
 from grafient.providers.openrouter import OpenRouterReader
 from grafient.sandbox import Sandbox
@@ -44,7 +44,7 @@ on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 def leave_out_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of a sync's time, in tests that are about something else."""
-    monkeypatch.setattr(OpenRouterReader, "api_keys", lambda self: [])
+    monkeypatch.setattr(OpenRouterReader, "api_keys", lambda self, scopes=(): KeyList([]))
 
 
 @contextmanager

@@ -144,7 +144,9 @@ UNATTRIBUTED = ""
 class ApiKey(Base):
     """An API key of the account, kept when it no longer exists there.
 
-    ``gone_at``: since when it is no longer listed. ``read_at``: when its costs were last read.
+    ``gone_at``: since when it is no longer listed. ``read_at``: when its costs were last read. ``spent`` is what the
+    provider said when it was last listed, see ``ListedKey``; ``spent_on`` the UTC day on which that was last seen to
+    have changed, so that nothing was spent on the days after.
     """
 
     __tablename__ = "api_key"
@@ -157,6 +159,8 @@ class ApiKey(Base):
     disabled: Mapped[bool] = mapped_column(default=False)
     gone_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     read_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    spent: Mapped[str | None] = mapped_column(Text)
+    spent_on: Mapped[date | None] = mapped_column(Day)
 
 
 class KeyReading(Base):

@@ -47,6 +47,9 @@ class Integration(Base):
     no_history: Mapped[str | None] = mapped_column(Text)
     no_keys: Mapped[str | None] = mapped_column(Text)
     no_credits: Mapped[str | None] = mapped_column(Text)
+    key_scopes: Mapped[str | None] = mapped_column(Text)
+    """Where the provider keeps the account's API keys, in JSON, and when that was asked; see ``KeyList``."""
+    key_scopes_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     paused_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

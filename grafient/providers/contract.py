@@ -126,11 +126,23 @@ class Activity:
 
 @dataclass(frozen=True)
 class ListedKey:
-    """One of the account's inference keys. ``key_hash`` identifies it for good; it is no secret."""
+    """One of the account's inference keys. ``key_hash`` identifies it for good; it is no secret.
+
+    ``spent`` is a text that stays the same as long as nobody uses the key; None where the provider does not say.
+    """
 
     key_hash: str
     name: str
     disabled: bool
+    spent: str | None = None
+
+
+@dataclass(frozen=True)
+class KeyList:
+    """The account's inference keys, and the ``scopes`` (opaque) in which the provider keeps them."""
+
+    keys: Sequence[ListedKey]
+    scopes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -194,13 +206,15 @@ class Reader(Protocol):
         """
 
     def day_totals(self, first: date, last: date) -> Mapping[date, Decimal]:
-        """A second count of what was charged per day, in USD, at 6 decimals or more. No entry: nothing was charged."""
+        """A second count of what was charged per day, in USD, at 6 decimals or more. No entry: no usage at all."""
 
     def lifetime_usd(self) -> Decimal:
         """Everything that was ever charged to the account, in USD; can be a minute old."""
 
-    def api_keys(self) -> Sequence[ListedKey]:
-        """The inference keys that exist now, disabled ones too."""
+    def api_keys(self, scopes: Sequence[str] = ()) -> KeyList:
+        """The inference keys that exist now, disabled ones too. ``scopes``: those of the last list, which need not be
+        asked for then; keys in a new one are missed.
+        """
 
     def key_activity(self, key_hash: str) -> Activity:
         """The part of ``activity`` that one API key spent."""

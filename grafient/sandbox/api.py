@@ -189,11 +189,19 @@ def keys(call: Call) -> Payload:
         if key.workspace.id == workspace and (with_disabled or not key.disabled)
     ]
     page = found[offset : offset + KEYS_PER_PAGE]
-    usage = _usage_by_key(call)
-    return {"data": [_key_json(key, usage.get(key.hash, _no_usage())) for key in page]}
+    usage, last_used = _usage_by_key(call), _last_used(call)
+    return {"data": [_key_json(key, usage.get(key.hash, _no_usage()), last_used.get(key.hash)) for key in page]}
 
 
-def _key_json(key: ApiKey, usage: dict[str, Decimal]) -> Payload:
+def _last_used(call: Call) -> dict[str, str]:
+    """By key hash, when it was last used."""
+    days: dict[str, date] = {}
+    for part in call.state.lifetime(call.account):
+        days[part.key.hash] = max(part.day, days.get(part.key.hash, part.day))
+    return {key: f"{day}T00:00:00.000000+00:00" for key, day in days.items()}
+
+
+def _key_json(key: ApiKey, usage: dict[str, Decimal], last_used_at: str | None) -> Payload:
     limit = key.monthly_limit
     created = f"{key.created}T09:30:00.000000+00:00"
     return {
@@ -208,7 +216,7 @@ def _key_json(key: ApiKey, usage: dict[str, Decimal]) -> Payload:
         **{field: money(amount) for field, amount in usage.items()},
         "created_at": created,
         "updated_at": created,
-        "last_used_at": None,
+        "last_used_at": last_used_at,
         "expires_at": None,
         "creator_user_id": key.member.id,
         "external_user": None,

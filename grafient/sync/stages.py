@@ -8,6 +8,7 @@ No transaction is open while a provider is asked.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from grafient.money import LIMIT_USD
 from grafient.plans import PLANS
 from grafient.providers import Activity, NotOffered, ProviderError, UnexpectedResponse, Unreachable
 from grafient.reconciliation import Reading
-from grafient.states import DayState, Source, Stage
+from grafient.states import DayState, Source, Stage, Trigger
 from grafient.sync.hold import Hold
 
 MOST_SECONDS = 20 * 60
@@ -32,6 +33,8 @@ MOST_SECONDS = 20 * 60
 
 HISTORY_CHUNK = 170
 """Days of history in one request. Two requests reach a year back; where a reply can't hold so many, it has fewer."""
+
+SCOPES_LAST = timedelta(days=7)
 
 COMMIT_SECONDS = 5.0
 """How often what single keys spent is committed."""
@@ -45,7 +48,8 @@ class Window:
     """What the first stage learned. ``today``: the UTC day it is at the provider.
 
     ``is_whole``: the reply was not an empty one for days whose usage is stored. ``first_day``: the first day that the
-    plan reaches. ``stop_at``: when, by the monotonic clock, the sync should leave the rest to the next one.
+    plan reaches. ``stop_at``: when, by the monotonic clock, the sync should leave the rest to the next one. ``scopes``:
+    where to look for API keys, if that need not be asked.
     """
 
     activity: Activity
@@ -55,6 +59,7 @@ class Window:
     is_whole: bool
     first_day: date
     stop_at: float
+    scopes: Sequence[str]
 
 
 def read_costs(hold: Hold) -> Window:
@@ -73,10 +78,10 @@ def read_costs(hold: Hold) -> Window:
         run.integration.clear_problem()
         run.integration.last_success_at = asked_at
         first_day = _first_day(run.integration, today, hold.provider.history_days)
-        started_at = run.started_at or asked_at
+        started_at, scopes = run.started_at or asked_at, _scopes(run)
     if recorded.silent:
         hold.notes.append(_SILENT)
-    return Window(activity, today, asked_at, started_at, not recorded.silent, first_day, stop_at)
+    return Window(activity, today, asked_at, started_at, not recorded.silent, first_day, stop_at, scopes)
 
 
 _LINES = ("lines_added", "lines_changed", "lines_removed", "days_restated")
@@ -148,13 +153,15 @@ def read_analytics(hold: Hold, window: Window, reading: Reading | None) -> None:
     totals, answered_at = hold.reader.day_totals(asked.first, asked.last), utc_now()
     if not totals and window.activity.by_day:
         raise NotOffered(f"{hold.provider.name}'s analytics is empty, even for days whose costs are known.")
-    today = _named(hold, hold.reader.history(window.today, window.today))
+    if window.today in totals:
+        today = _named(hold, hold.reader.history(window.today, window.today))
+    else:
+        today = Activity.of(window.today, window.today, [])
     with hold.committed(Stage.HISTORY) as run:
         reconciliation.record_checks(run.integration_id, window.activity, totals, utc_now())
         if reading is not None:
             reconciliation.add_own_day(reading, totals, asked, answered_at)
-        recorded = ledger.record(run.integration_id, run.id, today, window.asked_at, Source.ANALYTICS)
-        add_to(run, recorded)
+        add_to(run, ledger.record(run.integration_id, run.id, today, window.asked_at, Source.ANALYTICS))
     _read_history(hold, window)
 
 
@@ -195,11 +202,14 @@ def _named(hold: Hold, activity: Activity) -> Activity:
 
 def read_keys(hold: Hold, window: Window) -> None:
     """Which keys there are, and what each spent within the window."""
-    listed = hold.reader.api_keys()
+    listed = hold.reader.api_keys(window.scopes)
     with hold.committed(Stage.KEYS) as run:
         now = utc_now()
-        attribution.record_keys(run.integration_id, listed, now)
-        hashes = attribution.to_read(run.integration_id, window.started_at, now)
+        _remember_scopes(run.integration, listed.scopes, window.scopes, now)
+        attribution.record_keys(run.integration_id, listed.keys, now)
+        attribution.record_unused_days(run.integration_id, now)
+        restated = bool(run.days_restated)
+        hashes = attribution.to_read(run.integration_id, window.started_at, now, all_of_them=restated)
         runs.progress(run, Stage.KEYS, 0, len(hashes))
     done = 0
     while done < len(hashes) and has_time(hold, window):
@@ -211,6 +221,21 @@ def read_keys(hold: Hold, window: Window) -> None:
             runs.progress(run, Stage.KEYS, done, len(hashes))
         if fault is not None:
             raise fault
+
+
+def _scopes(run: SyncRun) -> Sequence[str]:
+    """Where a daily sync looks for API keys without asking again; everyone else asks, and it does once a week."""
+    integration = run.integration
+    if run.trigger != Trigger.DAILY or integration.key_scopes is None or integration.key_scopes_at is None:
+        return ()
+    is_old = integration.key_scopes_at < utc_now() - SCOPES_LAST
+    found: Sequence[str] = () if is_old else json.loads(integration.key_scopes)
+    return found
+
+
+def _remember_scopes(integration: Integration, found: Sequence[str], asked: Sequence[str], now: datetime) -> None:
+    if found != asked:
+        integration.key_scopes, integration.key_scopes_at = json.dumps(list(found)), now
 
 
 def _some_keys(hold: Hold, hashes: Sequence[str]) -> tuple[dict[str, Activity | None], ProviderError | None]:

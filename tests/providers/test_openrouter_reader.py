@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from grafient.providers import NotOffered, UnexpectedResponse, Unreachable, openrouter
 from grafient.providers.http import ReadingClient, Reply, within
-from grafient.providers.openrouter import OpenRouter, OpenRouterReader, _Pace
+from grafient.providers.openrouter import OpenRouter, OpenRouterReader, _Metrics, _Pace
 from grafient.providers.openrouter.calls import Calls
 from grafient.sandbox import Sandbox, analytics
 from tests.syncing import at, days, questions, told_by_analytics, window
@@ -52,7 +52,7 @@ class TestAnalytics:
 
     def test_counts_are_whole_and_unknown_stays_unknown(self, lively: OpenRouterReader, sandbox: Sandbox) -> None:
         first, last = date(2026, 9, 25), date(2026, 10, 5)
-        lines = lively.history(first, last).lines
+        lines = lively.history(first, last).lines()
         rows = sandbox.truth("lively", first, last).rows
         assert sum(line.requests or 0 for line in lines) == sum(row.requests for row in rows)
         assert sum(line.prompt_tokens or 0 for line in lines) == sum(row.prompt_tokens for row in rows)
@@ -62,7 +62,7 @@ class TestAnalytics:
     def test_today_as_far_as_it_goes(self, lively: OpenRouterReader, sandbox: Sandbox) -> None:
         today = sandbox.today
         so_far = sum(part.usage for part in sandbox.account("lively").slices_so_far(today))
-        lines = lively.history(today, today).lines
+        lines = lively.history(today, today).lines()
         assert 0 < so_far < sandbox.truth("lively", today, today).usage
         assert abs(sum(line.usage_usd for line in lines) - so_far) <= len(lines) * Decimal("5E-7")
         assert {line.day for line in lines} == {today}
@@ -84,11 +84,11 @@ class TestAnalytics:
         while last >= first:
             parts.append(lively.history(first, last))
             assert parts[-1].last_day == last
-            assert len(parts[-1].lines) <= 100
+            assert len(parts[-1].lines()) <= 100
             last = parts[-1].first_day - timedelta(days=1)
         assert len(parts) > 3
         assert last == first - timedelta(days=1)
-        found = {(line.day, line.permaslug): line.usage_usd for part in parts for line in part.lines}
+        found = {(line.day, line.permaslug): line.usage_usd for part in parts for line in part.lines()}
         assert found == told_by_analytics(sandbox, "lively", first, sandbox.today - timedelta(days=1))
 
     def test_a_day_that_fits_no_reply_is_said(
@@ -150,7 +150,7 @@ class TestAnalytics:
     ) -> None:
         monkeypatch.delitem(analytics.METRICS, "reasoning_tokens")
         monkeypatch.delitem(analytics.METRICS, "byok_usage")
-        lines = lively.history(*window(sandbox)).lines
+        lines = lively.history(*window(sandbox)).lines()
         assert {(line.reasoning_tokens, line.byok_usd) for line in lines} == {(None, None)}
         assert sum(line.usage_usd for line in lines)
 
@@ -217,13 +217,13 @@ def test_what_does_not_answer_is_a_passing_fault(
 class TestKeys:
     def test_those_of_every_workspace_disabled_ones_too(self, lively: OpenRouterReader, sandbox: Sandbox) -> None:
         account = sandbox.account("lively")
-        listed = {(key.key_hash, key.name, key.disabled) for key in lively.api_keys()}
+        listed = {(key.key_hash, key.name, key.disabled) for key in lively.api_keys().keys}
         assert listed == {(key.hash, key.name, key.disabled) for key in account.keys(sandbox.today)}
         assert len({key.workspace for key in account.keys(sandbox.today)}) == 2
         assert [disabled for _, _, disabled in listed].count(True) == 1
 
     def test_page_after_page_until_there_is_nothing_new(self, provider: OpenRouter, sandbox: Sandbox) -> None:
-        listed = provider.reader(sandbox.key("many-keys")).api_keys()
+        listed = provider.reader(sandbox.key("many-keys")).api_keys().keys
         assert len({key.key_hash for key in listed}) == len(listed) == 500
         offsets = [request.query["offset"] for request in sandbox.requests() if request.path.endswith("/keys")]
         assert offsets == ["0", "100", "200", "300", "400", "500", "0"]
@@ -232,25 +232,25 @@ class TestKeys:
         self, lively: OpenRouterReader, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(openrouter, "_A_PAGE", 1)
-        assert {key.name for key in lively.api_keys()} == {
+        assert {key.name for key in lively.api_keys().keys} == {
             key.name for key in sandbox.account("lively").keys(sandbox.today)
         }
 
     def test_without_workspaces_those_of_the_default_one(self, provider: OpenRouter, sandbox: Sandbox) -> None:
-        names = {key.name for key in provider.reader(sandbox.key("no-workspaces")).api_keys()}
+        names = {key.name for key in provider.reader(sandbox.key("no-workspaces")).api_keys().keys}
         assert "Production API" in names
         assert "Nightly batch" not in names
 
     def test_what_each_spent_is_what_the_account_spent(self, provider: OpenRouter, sandbox: Sandbox) -> None:
         with at(datetime.fromisoformat("2026-12-08T12:00:00Z")):
             reader = provider.reader(sandbox.key("lively"))
-            parts = [reader.key_activity(key.key_hash) for key in reader.api_keys()]
+            parts = [reader.key_activity(key.key_hash) for key in reader.api_keys().keys]
             whole = reader.activity()
             slices = (part for day in days(*window(sandbox)) for part in sandbox.account("lively").slices(day))
             gone = sum(part.usage for part in slices if part.key.deleted and part.key.deleted <= sandbox.today)
         assert gone, "a key that is listed no more has spent in the window"
-        spent = sum(line.usage_usd for part in parts for line in part.lines)
-        assert spent == sum(line.usage_usd for line in whole.lines) - gone
+        spent = sum(line.usage_usd for part in parts for line in part.lines())
+        assert spent == sum(line.usage_usd for line in whole.lines()) - gone
         assert {(part.first_day, part.last_day) for part in parts} == {(whole.first_day, whole.last_day)}
 
     def test_a_hash_that_no_key_has_spent_nothing(self, lively: OpenRouterReader) -> None:
@@ -265,7 +265,7 @@ def test_credits_are_all_that_was_ever_spent_with_today(lively: OpenRouterReader
 class TestEvidence:
     def test_every_answer_is_kept_with_what_was_asked(self, lively: OpenRouterReader, sandbox: Sandbox) -> None:
         lively.activity()
-        (key, *_) = lively.api_keys()
+        (key, *_) = lively.api_keys().keys
         lively.key_activity(key.key_hash)
         lively.lifetime_usd()
         lively.day_totals(DAY, DAY)
@@ -326,7 +326,7 @@ class TestNotes:
     def test_a_changed_reply_is_noted_once(self, provider: OpenRouter, sandbox: Sandbox) -> None:
         reader = provider.reader(sandbox.key("new-field"))
         reader.activity()
-        for key in reader.api_keys():
+        for key in reader.api_keys().keys:
             reader.key_activity(key.key_hash)
         (note,) = reader.take_notes()
         assert "new fields: audio_tokens, region, service_tier" in note
@@ -378,7 +378,7 @@ class TestPace:
         clock, starts = Clock(), []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("grafient.providers.openrouter.time", clock)
-            kept = pace(OpenRouterReader(Calls(ReadingClient.__new__(ReadingClient), "", "")))
+            kept = pace(OpenRouterReader(Calls(ReadingClient.__new__(ReadingClient), "", ""), _Metrics()))
             for pause in pauses:
                 clock.now += pause
                 kept.wait()

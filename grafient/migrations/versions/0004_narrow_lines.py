@@ -35,6 +35,9 @@ def upgrade() -> None:
             _in_one_transaction(connection, _create)
         for integration_id in connection.execute(sa.text(_LEFT)).scalars().all():
             _in_one_transaction(connection, lambda one=integration_id: _copy(connection, one))
+    with op.batch_alter_table("integration") as integration:
+        integration.add_column(sa.Column("key_scopes", sa.Text()))
+        integration.add_column(sa.Column("key_scopes_at", sa.DateTime(timezone=True)))
     for table in ("narrowed", "key_line", "cost_line"):
         op.drop_table(table)
     if _on_sqlite():
@@ -147,6 +150,8 @@ def _recreate_keys() -> None:
     columns = "integration_id, key_hash, name, disabled, gone_at, read_at"
     if not _on_sqlite():
         op.execute("ALTER TABLE api_key ADD COLUMN id SERIAL")
+        op.add_column("api_key", sa.Column("spent", sa.Text()))
+        op.add_column("api_key", sa.Column("spent_on", _DAY))
         op.drop_constraint("pk_api_key", "api_key")
         op.create_primary_key("pk_api_key", "api_key", ["id"])
         op.create_unique_constraint("uq_api_key_integration_id_key_hash", "api_key", ["integration_id", "key_hash"])
@@ -160,6 +165,8 @@ def _recreate_keys() -> None:
         sa.Column("disabled", sa.Boolean(), nullable=False),
         sa.Column("gone_at", sa.DateTime(timezone=True)),
         sa.Column("read_at", sa.DateTime(timezone=True)),
+        sa.Column("spent", sa.Text()),
+        sa.Column("spent_on", _DAY),
         sa.ForeignKeyConstraint(
             ["integration_id"], ["integration.id"], name="fk_api_key_integration_id_integration", ondelete="CASCADE"
         ),

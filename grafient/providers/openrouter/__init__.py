@@ -19,6 +19,7 @@ from grafient.providers.contract import (
     BilledLine,
     KeyCannotReadCosts,
     KeyInfo,
+    KeyList,
     ListedKey,
     NotOffered,
     ReceivedReply,
@@ -52,6 +53,10 @@ CLOCKS_DIFFER = timedelta(minutes=5)
 
 CHECK_SECONDS = 9.0
 FETCH_SECONDS = 60.0
+DEFAULT = ""
+"""Stands for the default workspace where a server does not list workspaces."""
+
+METRICS_SECONDS = 6 * 3600.0
 _ACCOUNT_REF = 255
 _A_PAGE = 100
 _MOST_PAGES = 200
@@ -73,6 +78,7 @@ class OpenRouter:
     def __init__(self, base_url: str | None = None) -> None:
         self._base_url = base_url or self.default_base_url
         self.client = ReadingClient()
+        self._metrics = _Metrics()
 
     def check_key(self, key: str) -> KeyInfo:
         """Ask /auth/key (or /key, its other name). 200 alone proves nothing: an inference key gets it too."""
@@ -94,7 +100,23 @@ class OpenRouter:
 
     def reader(self, key: str, before_each: Callable[[], None] = lambda: None) -> OpenRouterReader:
         """Read the account of this key."""
-        return OpenRouterReader(Calls(self.client, self._base_url, key, before_each))
+        return OpenRouterReader(Calls(self.client, self._base_url, key, before_each), self._metrics)
+
+
+class _Metrics:
+    """What a server's analytics has of what Grafient reads. It is the same for all accounts, so it is asked once for
+    all of them, and again after some hours."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._until = 0.0
+
+    def known(self) -> list[str]:
+        """None, if it has to be asked."""
+        return self._names if time.monotonic() < self._until else []
+
+    def learn(self, names: list[str]) -> None:
+        self._names, self._until = names, time.monotonic() + METRICS_SECONDS
 
 
 def _probe_activity(calls: Calls) -> None:
@@ -111,12 +133,11 @@ class OpenRouterReader:
     at once, then four a second.
     """
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+    def __init__(self, calls: Calls, metrics: _Metrics) -> None:
+        self._calls, self._metrics = calls, metrics
         self._notes: list[str] = []
         self._analytics_pace = _Pace(0.8, burst=4)
         self._keys_pace = _Pace(4, burst=12)
-        self._metrics: list[str] | None = None
 
     def activity(self) -> Activity:
         """The last 30 completed UTC days in one reply."""
@@ -150,13 +171,22 @@ class OpenRouterReader:
         with within(FETCH_SECONDS), _not_offered("OpenRouter does not report this account's credits."):
             return parse_lifetime(self._calls.get("/credits", attempts=3).body)
 
-    def api_keys(self) -> Sequence[ListedKey]:
+    def api_keys(self, scopes: Sequence[str] = ()) -> KeyList:
         """The keys of all workspaces; only of the default one where the server does not list workspaces."""
         with _not_offered("OpenRouter does not list this account's API keys."):
-            keys: dict[str, ListedKey] = {}
-            for scope in [{"workspace_id": workspace} for workspace in self._workspaces()] or [{}]:
-                keys |= self._pages("/keys", {**scope, "include_disabled": "true"}, parse_keys)
-        return list(keys.values())
+            try:
+                return self._keys_of(scopes or self._workspaces())
+            except NotFound:  # a workspace that is gone
+                if not scopes:
+                    raise
+                return self._keys_of(self._workspaces())
+
+    def _keys_of(self, workspaces: Sequence[str]) -> KeyList:
+        keys: dict[str, ListedKey] = {}
+        for workspace in workspaces:
+            scope = {} if workspace == DEFAULT else {"workspace_id": workspace}
+            keys |= self._pages("/keys", {**scope, "include_disabled": "true"}, parse_keys)
+        return KeyList(list(keys.values()), workspaces)
 
     def take_replies(self) -> list[ReceivedReply]:
         """The replies since the last time."""
@@ -207,21 +237,23 @@ class OpenRouterReader:
         return lines, truncated
 
     def _offered_metrics(self) -> list[str]:
-        """What this server's analytics has of what Grafient reads, asked once. Raises NotOffered without costs."""
-        if self._metrics is None:
+        """What this server's analytics has of what Grafient reads. Raises NotOffered without costs."""
+        found = self._metrics.known()
+        if not found:
             with within(FETCH_SECONDS), _not_offered(_NO_ANALYTICS):
                 metrics, dimensions = parse_meta(self._calls.get("/analytics/meta", attempts=3).body)
             if "credits_usage" not in metrics or "model" not in dimensions:
                 raise NotOffered("OpenRouter's analytics no longer has credits per model and day.")
             wanted = ("total_usage", "credits_usage", "byok_usage", *METRIC_COUNTS)
-            self._metrics = [name for name in wanted if name in metrics]
-        return self._metrics
+            found = [name for name in wanted if name in metrics]
+            self._metrics.learn(found)
+        return found
 
     def _workspaces(self) -> list[str]:
         try:
-            return list(self._pages("/workspaces", {"limit": str(_A_PAGE)}, parse_workspaces))
+            return list(self._pages("/workspaces", {"limit": str(_A_PAGE)}, parse_workspaces)) or [DEFAULT]
         except (NotFound, KeyCannotReadCosts):
-            return []
+            return [DEFAULT]
 
     def _pages(self, path: str, params: dict[str, str], parse: Callable[[bytes], Mapping[str, _T]]) -> dict[str, _T]:
         """What is on all pages, by its id. The last page is a short one, or one with nothing new."""

@@ -84,6 +84,9 @@ class _Key(msgspec.Struct):
     name: str | None = None
     label: str | None = None
     disabled: bool | None = None
+    usage: _Number | None = None
+    byok_usage: _Number | None = None
+    last_used_at: str | None = None
 
 
 class _KeysReply(msgspec.Struct):
@@ -253,8 +256,17 @@ def parse_keys(body: bytes) -> dict[str, ListedKey]:
         if not 1 <= len(row.hash) <= _HASH or not row.hash.isalnum() or not row.hash.isascii():
             raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} `hash` is not a hash - at `$.data[{number}]`.")
         name = _text(row.name) or _text(row.label) or row.hash[:12]
-        keys[row.hash] = ListedKey(row.hash, name[:_KEY_NAME], bool(row.disabled))
+        keys[row.hash] = ListedKey(row.hash, name[:_KEY_NAME], bool(row.disabled), _spent(row))
     return keys
+
+
+def _spent(row: _Key) -> str | None:
+    """All that says whether a key was used. USD alone do not: requests to free models cost nothing, and are counted."""
+    if row.usage is None or row.byok_usage is None:
+        return None
+    if row.last_used_at is None and (row.usage or row.byok_usage):
+        return None
+    return f"{Decimal(row.usage).normalize()} {Decimal(row.byok_usage).normalize()} {_text(row.last_used_at)[:40]}"
 
 
 _HASH = 128
