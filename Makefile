@@ -16,7 +16,7 @@ demo: $(VENV)/run.stamp
 
 test: $(VENV)/test.stamp
 	@$(PY) tests/browser_setup.py
-	$(PY) -m pytest -n 3 --dist loadfile $(ARGS)
+	$(PY) -m pytest -n 3 --dist loadgroup $(ARGS)
 
 check: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .

@@ -127,11 +127,16 @@ def repair() -> int:
     for integration_id, day in wrong():
         found.setdefault(integration_id, set()).add(day)
     for integration_id, days in found.items():
-        clear(integration_id, days)
-        mine = Line.integration_id == integration_id, Line.day.in_(days)
-        for table, query, names in ((DayTotal, _by_day(), _columns()), (ModelTotal, _by_model(), _columns("model_id"))):
-            db.session.execute(insert(table.__table__).from_select(names, query.where(*mine)))  # type: ignore[arg-type]
+        add_up(integration_id, days)
     return sum(map(len, found.values()))
+
+
+def add_up(integration_id: int, days: Collection[date]) -> None:
+    """Have the database work out the totals of these days, from the lines that are stored."""
+    clear(integration_id, days)
+    mine = Line.integration_id == integration_id, Line.day.in_(days)
+    for table, query, names in ((DayTotal, _by_day(), _columns()), (ModelTotal, _by_model(), _columns("model_id"))):
+        db.session.execute(insert(table.__table__).from_select(names, query.where(*mine)))  # type: ignore[arg-type]
 
 
 def _by_model() -> Select[Any]:

@@ -31,6 +31,11 @@ hypothesis_settings.register_profile("grafient", deadline=None, suppress_health_
 hypothesis_settings.load_profile("grafient")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long ones, so that no process is left with one of them when the others have nothing to do."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(autouse=True)
 def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reaches another machine."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grafient.days import Period, intervals, last_due, settles_at, span
+from grafient.days import Period, intervals, last_due, last_settled, settles_at, span
 
 DAY = date(2026, 6, 3)
 days = st.dates(date(2026, 1, 1), date(2026, 3, 1))
@@ -19,6 +19,20 @@ def test_a_span_has_both_ends_and_is_empty_backwards() -> None:
     assert span(DAY, DAY) == [DAY]
     assert span(DAY, DAY + timedelta(days=2)) == [DAY, DAY + timedelta(days=1), DAY + timedelta(days=2)]
     assert span(DAY, DAY - timedelta(days=1)) == []
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 30, 31, 365])
+def test_a_period_has_as_many_days_as_it_says(length: int) -> None:
+    period = Period.latest(length, datetime(2026, 6, 4, 12, tzinfo=UTC))
+    assert (period.last, period.days, len(list(period))) == (DAY, length, length)
+    assert (period.before.last, period.before.days) == (period.first - timedelta(days=1), length)
+
+
+def test_the_last_settled_day_is_yesterday_from_half_past_midnight_on() -> None:
+    for minute, last in ((29, DAY - timedelta(days=2)), (30, DAY - timedelta(days=1))):
+        now = datetime(2026, 6, 3, 0, minute, tzinfo=UTC)
+        assert last_settled(now) == last
+        assert settles_at(last) <= now < settles_at(last + timedelta(days=1))
 
 
 def test_a_day_settles_half_an_hour_after_it_is_over() -> None:

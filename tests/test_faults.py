@@ -290,6 +290,7 @@ def says_up_to_date(integration_id: int) -> bool:
 MOMENTS = 12
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_a_year_is_read_whole_whenever_its_worker_is_killed(
     year: Workspace, sandbox: Sandbox, watch: Watch, start_worker: StartWorker
@@ -464,6 +465,7 @@ def test_redis_may_die_in_the_middle_of_a_sync(
     assert_true(sandbox, integration_id, whole=True)
 
 
+@pytest.mark.long
 @pytest.mark.processes
 @on_sqlite
 def test_a_worker_survives_a_redis_that_dies_at_any_moment(
@@ -830,6 +832,7 @@ def provider(settings: dict[str, str]) -> Iterator[MortalProvider]:
         provider.kill()
 
 
+@pytest.mark.long
 @pytest.mark.processes
 @on_sqlite
 def test_a_provider_that_dies_in_the_middle_is_waited_for(

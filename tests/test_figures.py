@@ -32,6 +32,7 @@ MOST = 400
 """Of more figures on a page, the file has their number, their sum and a digest."""
 
 
+@pytest.mark.long
 @on_sqlite
 def test_every_figure_of_every_page_is_what_it_was(
     settings: dict[str, str], request: pytest.FixtureRequest, sandbox: Sandbox

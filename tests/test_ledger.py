@@ -230,6 +230,16 @@ def test_what_is_called_by_its_permaslug_gets_the_plainest_of_its_names(run: Syn
     assert [line.model for line in renamed.lines()] == ["vendor/model", "unknown"]
 
 
+def test_a_day_that_is_restated_again_says_when_and_by_which_source(run: SyncRun) -> None:
+    first = BilledLine(DAY, "p", "e", "h", "m", Decimal(1))
+    for days, usd in ((0, 1), (1, 2), (2, 3)):
+        record(run, NOW + timedelta(days=days), replace(first, usage_usd=Decimal(usd)))
+    changed_at, state = db.session.execute(select(CoveredDay.changed_at, CoveredDay.state)).one()
+    assert (changed_at, state) == (NOW + timedelta(days=2), "restated")
+    record(run, NOW + timedelta(days=3), replace(first, usage_usd=Decimal(3)))
+    assert db.session.execute(select(CoveredDay.changed_at)).scalar_one() == NOW + timedelta(days=2), "nothing changed"
+
+
 def counted(*found: BilledLine, digest: bytes | None, reads: list[bytes | None]) -> Activity:
     """A reply about DAY that notes when it is read."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from grafient.providers.openrouter import OpenRouterReader
 from grafient.providers.openrouter.calls import Calls
 from grafient.reconciliation import ROUNDED_USD, Verdict
 from grafient.sandbox import Sandbox
+from grafient.states import Source
+from tests.stored import add, cover
 from tests.syncing import MICRO, NOON, again, at, days, later, leave_out_keys, on_sqlite, synced, window, with_the_year
 
 TODAY = NOON.date()
@@ -347,3 +350,71 @@ class TestCredits:
                 days = reconciliation._days([integration.id], Period(TODAY, TODAY + timedelta(days=4)))
                 assert reconciliation._slack(reading, days) == hidden
             db.session.rollback()
+
+
+class TestSmallPrint:
+    """What is added and what is hidden, figure by figure."""
+
+    def reading(self, hours: float, today_usd: int | None, lifetime_usd: int = 0) -> CreditReading:
+        read_at = datetime.combine(TODAY, time(), tzinfo=UTC) + timedelta(hours=hours)
+        today = None if today_usd is None else Decimal(today_usd)
+        return CreditReading(integration_id=1, read_at=read_at, lifetime_usd=Decimal(lifetime_usd), today_usd=today)
+
+    @pytest.mark.parametrize(("hours", "hidden"), [(0.5, 5), (1, 5), (10, Decimal("0.5"))])
+    def test_a_reading_hides_what_is_spent_in_five_minutes(self, hours: float, hidden: Decimal) -> None:
+        """In the first hour of a day its pace is not known yet: a first request at 00:01 would look like a fortune."""
+        assert reconciliation._slack(self.reading(hours, 60), {}) == hidden
+
+    @pytest.mark.parametrize(("minutes", "hidden"), [(4, 30), (5, 5)])
+    def test_right_after_midnight_it_hides_the_end_of_the_day_before_too(self, minutes: int, hidden: int) -> None:
+        day_before = (1, TODAY - timedelta(days=1))
+        days = {day_before: reconciliation._Day("final", "activity", Decimal(7200), None)}  # type: ignore[arg-type]
+        assert reconciliation._slack(self.reading(minutes / 60, 60), days) == hidden
+
+    def test_where_a_readings_own_day_is_unknown_it_is_all_in_the_slack(self) -> None:
+        first, last = self.reading(12, None, 100), self.reading(12, 5, 130)
+        days = {(1, TODAY): reconciliation._Day("final", "activity", Decimal(9), None)}  # type: ignore[arg-type]
+        span = reconciliation._span(Period(TODAY, TODAY), first, last, Decimal(25), days)
+        assert (span.credits_usd, span.difference_usd) == (Decimal(25), Decimal(0))
+        assert span.slack_usd == ROUNDED_USD + 9 + Decimal(5) * 300 / (12 * 3600)
+
+    def test_a_line_that_went_or_came_after_the_last_reading_is_taken_back(self) -> None:
+        first, last = self.reading(0, 0), self.reading(48, 0)
+        after, between = last.read_at + timedelta(seconds=1), last.read_at
+        period = Period(TODAY, TODAY)
+
+        def restated(day: date, changed_at: datetime, before: int | None, now: int | None) -> Decimal:
+            usd = [None if amount is None else Decimal(amount) for amount in (before, now)]
+            change = SimpleNamespace(day=day, changed_at=changed_at, before=usd[0], after=usd[1])
+            return reconciliation._restated_between(period, first, last, [change])
+
+        assert restated(TODAY, after, 5, None) == 5
+        assert restated(TODAY, after, None, 3) == -3
+        assert restated(TODAY, between, 5, None) == 0, "it is in the last reading"
+        earlier = TODAY - timedelta(days=1)
+        assert restated(earlier, between, None, 3) == 3
+        assert restated(earlier, between, 5, None) == -5
+        assert restated(earlier, first.read_at, None, 3) == restated(earlier, after, None, 3) == 0
+
+
+@on_sqlite
+def test_one_day_is_spoken_of_as_one(workspace: Workspace) -> None:
+    one = add(workspace, "one")
+    cover(one, [TODAY - timedelta(days=1)], source=Source.ANALYTICS)
+    db.session.commit()
+    first, last = TODAY - timedelta(days=2), TODAY - timedelta(days=1)
+    alone = "known from analytics only, so there is nothing to compare"
+    assert verdict(last, last, one).why == f"0 of 1 day agrees with analytics; 1 is {alone} it with."
+    assert verdict(first, last, one).why == (
+        f"0 of 2 days agree with analytics; 1 is {alone} it with; 1 is missing or not settled yet."
+    )
+    cover(one, [first], source=Source.ANALYTICS)
+    db.session.commit()
+    assert verdict(first, last, one).why == f"0 of 2 days agree with analytics; 2 are {alone} them with."
+    two = add(workspace, "two", no_history="OpenRouter does not offer analytics to this account.")
+    cover(two, [first, last])
+    db.session.commit()
+    said = "nothing to compare with: OpenRouter does not offer analytics to this account."
+    assert verdict(last, last, two).why == f"0 of 1 day agrees with analytics; 1 has {said}"
+    found = verdict(first, last, two)
+    assert (found.why, found.unchecked) == (f"0 of 2 days agree with analytics; 2 have {said}", 2)

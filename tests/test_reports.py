@@ -9,11 +9,11 @@ from decimal import Decimal
 
 import pytest
 
-from grafient import restatements
+from grafient import coverage, restatements
 from grafient.days import Period
 from grafient.extensions import db
-from grafient.models import ApiKey, Integration, Restatement, SyncRun, User, Workspace
-from grafient.query import Group, Query
+from grafient.models import UNATTRIBUTED, ApiKey, Integration, Restatement, SyncRun, User, Workspace
+from grafient.query import Group, Query, all_integrations
 from grafient.reports import breakdown, dashboard, ledger, statement, sums
 from grafient.reports import day as day_report
 from grafient.reports.sums import Slot, Tally
@@ -215,6 +215,47 @@ class TestDashboard:
         found = dashboard.report(query(one, Period(ago(5), ago(3))))
         assert [day.day for day in found.days] == [ago(5), ago(4), ago(3)]
         assert (found.provisional, found.settled_since) == ([], [])
+
+
+class TestAroundThePeriod:
+    def test_byok_is_that_of_the_period(self, one: Integration) -> None:
+        cover(one, [ago(8)], usd=1, byok_usd=D(100))
+        assert dashboard.report(query(one)).byok_usd == Tally(D(7), False)
+
+    def test_a_removed_integration_is_said_to_be(self, one: Integration, workspace: Workspace) -> None:
+        gone = add(workspace, "gone", removed_at=NOON)
+        cover(gone, WEEK)
+        found = dashboard.report(query(one))
+        assert {p.label: p.removed for p in found.providers} == {"one": False, "gone": True}
+        assert {c.label: c.removed for c in found.filters.integrations} == {"one": False, "gone": True}
+
+    def test_an_integration_with_days_and_no_lines_had_nothing_and_one_without_days_is_unknown(
+        self, one: Integration, workspace: Workspace
+    ) -> None:
+        cover(add(workspace, "idle"), WEEK, usd=None, state=DayState.NO_USAGE)
+        add(workspace, "unread")
+        found = {p.label: p for p in dashboard.report(query(one)).providers}
+        idle, unread = found["idle"], found["unread"]
+        assert (idle.usage_usd, idle.byok_usd, idle.requests) == (D(0), Tally(D(0), True), Tally(D(0), True))
+        assert (unread.usage_usd, unread.byok_usd.known, unread.requests) == (None, None, Tally(None, False))
+
+    def test_a_day_that_is_not_settled_is_not_compared_with_analytics(self, one: Integration) -> None:
+        cover(one, [ago(9)], state=DayState.PROVISIONAL)
+        check(one, [ago(9), ago(7)])
+        assert day_report.report(one, ago(9)).check is None
+        assert day_report.report(one, ago(7)).check is not None
+
+    def test_without_a_line_of_a_host_nothing_is_known_of_a_day_from_analytics(self, one: Integration) -> None:
+        cover(one, [ago(9)], source=Source.ANALYTICS)
+        period = Period(ago(9), ago(1))
+        known = coverage.load(query(one, period, key=UNATTRIBUTED), all_integrations(one.workspace_id), Group.HOST)
+        assert not known.knows_part(ago(9), Group.HOST, "x")
+        assert known.knows_part(ago(9), Group.MODEL, "x")
+
+    def test_of_what_is_to_come_today_is_no_part(self, workspace: Workspace) -> None:
+        one = add(workspace, "one")
+        found = statement.report(query(one, Period.month(TODAY)))
+        assert [day.to_come for day in found.days if abs((day.day - TODAY).days) <= 1] == [False, False, True]
 
 
 def test_the_ledger_has_every_line_with_its_state(one: Integration) -> None:

@@ -86,7 +86,7 @@ def test_only_keys_that_were_used_since_they_were_read_are_read(workspace: Works
     for days in (2, 3):
         with at(NOON + timedelta(days=days)):
             account, today = sandbox.account("many-keys"), sandbox.today
-            so_far = account.slices(today - timedelta(days=1)), account.slices(today)
+            lately = account.slices(today - timedelta(days=1)), account.slices(today)
             used = {part.key.hash for slices in lately for part in slices}
         assert 0 < daily(sandbox, days)["/activity?key"] <= len(used) < 100
     with at(NOON + timedelta(days=3)):

@@ -851,6 +851,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     return wire
 
 
+@pytest.mark.long
 def test_the_ledger_is_what_the_provider_last_told(context: Flask, sandbox: Sandbox, wire: Wire) -> None:
     machine_settings = settings(
         max_examples=SEARCH or EXAMPLES,

@@ -27,6 +27,14 @@ ARGUMENTS = [
 LONGEST_TEST = timedelta(minutes=2)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, and begin with them: they share a product, which is slow to start."""
+    for item in items:
+        if "e2e" in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(autouse=True)
 def _one_utc_day() -> None:
     """Let midnight pass first if it is near: the figures on the pages are of the days before today."""
