@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 from typing import Any
 
-from sqlalchemy import Select, and_, delete, func, insert, select
+from sqlalchemy import Select, delete, func, insert, select
 
 from grafient import lines
 from grafient.extensions import db
@@ -112,12 +112,11 @@ def wrong() -> list[tuple[int, date]]:
     """The integrations and days whose totals are not what their lines add up to. None, unless something is broken."""
     found: set[tuple[int, date]] = set()
     for table, wanted, names in ((DayTotal, _by_day(), _columns()), (ModelTotal, _by_model(), _columns("model_id"))):
-        should = wanted.subquery()
-        have = select(*(getattr(table, name) for name in names)).subquery()
-        for one, other in ((should, have), (have, should)):
-            same = and_(*(a.is_not_distinct_from(b) for a, b in zip(one.c, other.c, strict=True)))
-            missing = select(one.c[0], one.c[1]).where(~select(other.c[0]).where(same).exists())
-            found |= {(row[0], row[1]) for row in db.session.execute(missing)}
+        stored = select(*(getattr(table, name) for name in names))
+        for only_in, other in ((wanted, stored), (stored, wanted)):
+            different = only_in.except_(other).subquery()
+            rows = db.session.execute(select(different.c[0], different.c[1]))
+            found |= {(row[0], row[1]) for row in rows}
     return sorted(found)
 
 
