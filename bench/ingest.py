@@ -115,7 +115,7 @@ class Ours:
 
     def empty(self) -> None:
         for table in ("line", "series", "model", "day_total", "model_total", "covered_day", "restatement"):
-            db.session.execute(text(f"DELETE FROM {table} WHERE integration_id = {self.integration_id}"))  # noqa: S608
+            db.session.execute(text(f"DELETE FROM {table} WHERE integration_id = {self.integration_id}"))
         db.session.commit()
 
     def ingest(self) -> None:
@@ -173,7 +173,7 @@ def _upsert(place: str) -> str:
     written = ", ".join(f"{column} = excluded.{column}" for column in _REST)
     changed = " OR ".join(f"raw.{column} IS DISTINCT FROM excluded.{column}" for column in _REST)
     return (
-        f"INSERT INTO raw ({', '.join(names)}) VALUES ({', '.join([place] * len(names))}) "  # noqa: S608
+        f"INSERT INTO raw ({', '.join(names)}) VALUES ({', '.join([place] * len(names))}) "
         f"ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {written} WHERE {changed}"
     )
 

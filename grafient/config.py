@@ -40,6 +40,8 @@ class Settings:
     trusted_proxies: int
     raw_reply_days: int
     """How long the providers' raw replies are kept."""
+    sync_threads: int
+    """How many accounts a worker reads at a time."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -62,6 +64,7 @@ class Settings:
             default_plan=_one_of("GRAFIENT_DEFAULT_PLAN", env.get("GRAFIENT_DEFAULT_PLAN", "ultimate"), tuple(PLANS)),
             trusted_proxies=_whole_number("GRAFIENT_TRUSTED_PROXIES", env.get("GRAFIENT_TRUSTED_PROXIES", "0"), 0, 10),
             raw_reply_days=_whole_number("GRAFIENT_RAW_REPLY_DAYS", env.get("GRAFIENT_RAW_REPLY_DAYS", "90"), 0, 36500),
+            sync_threads=_whole_number("GRAFIENT_SYNC_THREADS", env.get("GRAFIENT_SYNC_THREADS", "32"), 1, 64),
         )
 
     def require(self) -> None:

@@ -39,12 +39,14 @@ LONGEST_ASKED = timedelta(hours=24)
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to do one run until the lease ends. Every write checks that ``token`` is still the run's."""
+    """The right to do one run until the lease ends, ``until`` at least. Every write checks that ``token`` is still the
+    run's."""
 
     run_id: int
     integration_id: int
     token: str
     attempt: int
+    until: datetime
 
 
 class LeaseLost(Exception):
@@ -118,20 +120,21 @@ def claim(now: datetime) -> Claim | None:
     ).first()
     if due is None:
         return None
-    token = secrets.token_hex(16)
+    token, until = secrets.token_hex(16), now + LEASE * min(2**due.attempt, LONGEST_LEASE)
     row = db.session.execute(
         update(SyncRun)
         .where(SyncRun.id == due.id, _claimable(now))
         .values(
             status=RunStatus.RUNNING,
             token=token,
-            lease_until=now + LEASE * min(2**due.attempt, LONGEST_LEASE),
+            lease_until=until,
+            stage=Stage.COSTS,
             attempt=SyncRun.attempt + 1,
             started_at=func.coalesce(SyncRun.started_at, literal(now, SyncRun.started_at.type)),
         )
         .returning(SyncRun.integration_id, SyncRun.attempt)
     ).one_or_none()
-    return None if row is None else Claim(due.id, row.integration_id, token, row.attempt)
+    return None if row is None else Claim(due.id, row.integration_id, token, row.attempt, until)
 
 
 def hold(claim: Claim) -> SyncRun:

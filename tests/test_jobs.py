@@ -156,21 +156,24 @@ def test_two_workers_and_many_wishes_are_one_sync(
     assert len([r for r in sandbox.requests() if r.path.endswith("/activity") and not r.query]) == 1
 
 
+THREADS = 16
+
+
 @pytest.fixture
 def crowd(settings: dict[str, str]) -> Iterator[Sandbox]:
     """A provider with many accounts, in place of the usual one."""
-    with Sandbox(crowd=jobs_work.THREADS + 1) as crowd:
+    with Sandbox(crowd=THREADS + 1) as crowd:
         opened = crowd.today - timedelta(days=40)  # what each spent in all its life is summed up quickly
         for name, part in crowd.state.cast.items():
             crowd.state.cast[name] = replace(part, account=replace(part.account, opened=opened))
-        settings["OPENROUTER_BASE_URL"] = crowd.base_url
+        settings |= {"OPENROUTER_BASE_URL": crowd.base_url, "GRAFIENT_SYNC_THREADS": str(THREADS)}
         yield crowd
 
 
 def test_many_integrations_are_synced_at_a_time(
     crowd: Sandbox, workspace: Workspace, start_worker: StartWorker
 ) -> None:
-    names = [f"crowd-{number}" for number in range(1, jobs_work.THREADS + 2)]
+    names = [f"crowd-{number}" for number in range(1, THREADS + 2)]
     for name in names:
         integrations.connect(workspace.id, "openrouter", name, crowd.key(name))
     start_worker()

@@ -19,7 +19,6 @@ from grafient.runs import Claim, LeaseLost
 
 log = logging.getLogger(__name__)
 
-THREADS = 16
 CLAIM_SECONDS = 60.0
 """How long one job goes on claiming runs before it makes way for another; longer while a long run is under way."""
 
@@ -56,9 +55,10 @@ def sync_due() -> None:
     """
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     started, under_way = time.monotonic(), set[Future[None]]()
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="sync") as pool:
+    threads: int = app.extensions["settings"].sync_threads
+    with ThreadPoolExecutor(threads, thread_name_prefix="sync") as pool:
         while time.monotonic() < started + (MOST_CLAIM_SECONDS if under_way else CLAIM_SECONDS):
-            while len(under_way) < THREADS and (claim := _claim()) is not None:
+            while len(under_way) < threads and (claim := _claim()) is not None:
                 under_way.add(pool.submit(_sync, app, claim))
             if not under_way:
                 break

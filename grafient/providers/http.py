@@ -96,7 +96,7 @@ class _Transport(httpx.HTTPTransport):
         self._pool = httpcore.ConnectionPool(
             ssl_context=httpx.create_ssl_context(),
             max_connections=64,
-            max_keepalive_connections=32,
+            max_keepalive_connections=64,
             keepalive_expiry=15.0,
             network_backend=_DeadlineBackend(),
         )

@@ -26,14 +26,19 @@ ONE_REQUEST = timedelta(seconds=70)
 
 
 class Hold:
-    """A claimed run, and the reader of its account. ``notes``: sentences on what was odd, for the run's row."""
+    """A claimed run, and the reader of its account.
+
+    ``notes``: sentences on what was odd, for the run's row. ``not_offered``: why the provider does not offer something,
+    by the column of the integration, as the run found it.
+    """
 
     def __init__(self, claim: Claim, provider: str, key: str) -> None:
         self.claim = claim
         self.provider: Provider = providers[provider]
         self.reader: Reader = self.provider.reader(key, self._renew)
         self.notes: list[str] = []
-        self._until = utc_now()
+        self.not_offered: dict[str, str | None] = {}
+        self._until = claim.until
         self._replies: list[ReceivedReply] = []
         """Those that are not stored yet. They outlast a transaction that fails because one of them is odd."""
 

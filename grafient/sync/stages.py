@@ -65,8 +65,6 @@ class Window:
 def read_costs(hold: Hold) -> Window:
     """All recent days, in one reply. This is what makes a sync a success. Raises ProviderError."""
     stop_at = time.monotonic() + MOST_SECONDS
-    with hold.committed(Stage.COSTS):
-        pass
     asked_at = utc_now()
     activity = hold.reader.activity()
     today = activity.today or asked_at.date()
@@ -79,6 +77,7 @@ def read_costs(hold: Hold) -> Window:
         run.integration.last_success_at = asked_at
         first_day = _first_day(run.integration, today, hold.provider.history_days)
         started_at, scopes = run.started_at or asked_at, _scopes(run)
+        hold.not_offered = {name: getattr(run.integration, name) for name in NOT_OFFERED}
     if recorded.silent:
         hold.notes.append(_SILENT)
     return Window(activity, today, asked_at, started_at, not recorded.silent, first_day, stop_at, scopes)
@@ -113,6 +112,10 @@ def _first_day(integration: Integration, today: date, history_days: int) -> date
     return max(furthest, min(today, integration.created_at.date()) - timedelta(days=plan.history_days))
 
 
+NOT_OFFERED = ("no_credits", "no_history", "no_keys")
+"""The columns of an integration that say why the provider does not offer something."""
+
+
 def optional_stage(hold: Hold, column: str, stage: Callable[[], None]) -> Unreachable | None:
     """Do a stage that a sync can do without. Returns the passing fault that ended it, if one did.
 
@@ -127,8 +130,9 @@ def optional_stage(hold: Hold, column: str, stage: Callable[[], None]) -> Unreac
         hold.notes.append(str(error))
     except Unreachable as error:
         return error
-    with hold.committed() as run:
-        setattr(run.integration, column, why)
+    if hold.not_offered[column] != why:
+        with hold.committed() as run:
+            setattr(run.integration, column, why)
     return None
 
 

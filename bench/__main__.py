@@ -1,0 +1,58 @@
+"""``make bench``: each figure beside its reference, measured in turn in one run; a table, and bench/RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench import dashboards, ingest
+from bench.measure import Result
+
+PARTS: dict[str, Callable[[int], Iterator[Result]]] = {"ingest": ingest.measure, "dashboards": dashboards.measure}
+RESULTS = Path(__file__).with_name("RESULTS.md")
+COLUMNS = ("what", "against", "ours", "reference", "ratio (smallest, largest)", "asked", "reached")
+HEAD = f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("part", nargs="*", choices=[*PARTS, []], help="what to measure; everything by default")
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    started, rows = time.monotonic(), []
+    print(HEAD)
+    for name in options.part or PARTS:
+        for result in PARTS[name](options.rounds):
+            rows.append(_row(result))
+            print(rows[-1], flush=True)
+    minutes = (time.monotonic() - started) / 60
+    if not options.part:
+        RESULTS.write_text(_page(rows, options.rounds, minutes))
+
+
+def _row(result: Result) -> str:
+    asked = "–" if result.least is None else f"{result.least:.2f}×"
+    reached = {None: "–", True: "yes", False: "**no**"}[result.reaches]
+    smallest, largest = result.spread
+    ratio = f"{result.ratio:.2f}× ({smallest:.2f}, {largest:.2f})"
+    return f"| {result.what} | {result.against} | {result.ours} | {result.reference} | {ratio} | {asked} | {reached} |"
+
+
+def _page(rows: list[str], rounds: int, minutes: float) -> str:
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+    return (
+        f"# What was measured\n\n`make bench` on {datetime.now(UTC):%Y-%m-%d}: {machine}; {minutes:.0f} minutes. "
+        f"Ours and the reference alternate over {rounds} rounds or fewer; the times are medians. A ratio is how many "
+        f"times as fast ours is as the reference, the median of all rounds, with the smallest and the largest.\n\n"
+        + "\n".join([HEAD, *rows])
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The dashboard's data: Grafient's report against the same figures by hand-written SQL on the driver.
+
+The reference reads the same narrow tables (totals of days and models) and returns the figures and nothing else. The
+report also knows which days are complete, compares with analytics and credits, and says what is missing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import psycopg
+
+from bench import places, team
+from bench.measure import Result, compare, seconds
+from grafient import database
+from grafient.days import Period
+from grafient.extensions import db
+from grafient.models import Workspace
+from grafient.query import Query
+from grafient.reports import dashboard
+
+TOP = 7
+
+
+def measure(rounds: int) -> Iterator[Result]:
+    """One account of 50 rows a day in both databases, and a grown team on SQLite."""
+    with places.folder() as path:
+        file = path / "one.db"
+        yield from _measure("SQLite, 50 rows a day", f"sqlite:///{file}", (1, 50), _sqlite(file), rounds)
+        file = path / "team.db"
+        yield from _measure(
+            "SQLite, 20 integrations × 200 rows a day", f"sqlite:///{file}", (20, 200), _sqlite(file), rounds
+        )
+    with places.postgresql() as url:
+        yield from _measure("PostgreSQL, 50 rows a day", url, (1, 50), _postgresql(url), rounds)
+
+
+def _measure(name: str, url: str, size: tuple[int, int], connect: Callable[[], Any], rounds: int) -> Iterator[Result]:
+    with places.app(url), mock.patch("grafient.reports.dashboard.utc_now", return_value=team.NOW):
+        workspace = Workspace(plan="ultimate")
+        db.session.add(workspace)
+        db.session.flush()
+        team.write(workspace, *size, 365)
+        if db.engine.dialect.name == "postgresql":
+            with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("ANALYZE")
+        workspace_id = workspace.id
+        db.session.rollback()
+        database.reading.set(True)
+        with closing(connect()) as raw:
+            for days in (30, 365):
+                query = Query(workspace_id, Period.latest(days, team.NOW))
+
+                def ours(query: Query = query) -> float:
+                    return seconds(lambda: (dashboard.report(query), db.session.rollback()))
+
+                def theirs(query: Query = query) -> float:
+                    return seconds(lambda: _by_hand(raw, query))
+
+                yield compare(f"{name}, {days} days", "hand-written SQL", ours, theirs, rounds=rounds, least=1 / 1.5)
+        database.reading.set(False)
+
+
+def _sqlite(file: Path) -> Callable[[], Any]:
+    return lambda: sqlite3.connect(file)
+
+
+def _postgresql(url: str) -> Callable[[], Any]:
+    return lambda: psycopg.connect(url, autocommit=True)
+
+
+def _by_hand(connection: Any, query: Query) -> Any:
+    """All figures of the page: by day and state, by integration and period, by model, by day and model."""
+    sqlite = isinstance(connection, sqlite3.Connection)
+    place = "?" if sqlite else "%s"
+    wide = Period(query.period.before.first, query.period.last + timedelta(days=1))
+    first, last, wide_first, wide_last = (
+        day.toordinal() if sqlite else day for day in (query.period.first, query.period.last, wide.first, wide.last)
+    )
+    mine = f"integration_id IN (SELECT id FROM integration WHERE workspace_id = {place})"
+    between = f"day BETWEEN {place} AND {place}"
+    usd = "sum(usage_usd)"
+
+    def rows(statement: str, *values: Any) -> list[Any]:
+        found: list[Any] = connection.execute(statement, values).fetchall()
+        return found
+
+    workspace = query.workspace_id
+    integrations = rows(
+        f"SELECT id, label, removed_at, last_success_at FROM integration WHERE workspace_id = {place}", workspace
+    )
+    states = rows(
+        f"SELECT c.integration_id, c.day, c.state, t.usage_usd, k.analytics_usd FROM covered_day c "
+        f"LEFT JOIN day_total t ON t.integration_id = c.integration_id AND t.day = c.day "
+        f"LEFT JOIN day_check k ON k.integration_id = c.integration_id AND k.day = c.day "
+        f"WHERE c.{mine} AND c.{between}", workspace, wide_first, wide_last,
+    )  # fmt: skip
+    by_integration = rows(
+        f"SELECT integration_id, day >= {place}, {usd}, sum(byok_usd), sum(requests) FROM day_total "
+        f"WHERE {mine} AND {between} GROUP BY 1, 2", first, workspace, wide_first, last,
+    )  # fmt: skip
+    models = rows(
+        f"SELECT m.name, {usd} FROM model_total t JOIN model m ON m.id = t.model_id "
+        f"WHERE t.{mine} AND {between} GROUP BY m.name ORDER BY 2 DESC", workspace, first, last,
+    )  # fmt: skip
+    named = [name for name, _ in models[:TOP]]
+    places_ = ", ".join([place] * len(named))
+    by_day = rows(
+        f"SELECT day, CASE WHEN m.name IN ({places_}) THEN m.name END, {usd} FROM model_total t "
+        f"JOIN model m ON m.id = t.model_id WHERE t.{mine} AND {between} GROUP BY 1, 2", *named, workspace, first, last,
+    )  # fmt: skip
+    return integrations, states, by_integration, models, by_day
