@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, case, select
+from sqlalchemy import and_, select
 
-from grafient.days import Period, last_due, span
+from grafient.days import ONE_DAY, Period, last_due, span
 from grafient.extensions import db
-from grafient.models import UNATTRIBUTED, ApiKey, CoveredDay, Integration, KeyReading
+from grafient.models import UNATTRIBUTED, ApiKey, CoveredDay, DayCheck, DayTotal, Integration, KeyReading
 from grafient.query import Group, Query, is_expected, selected, within
 from grafient.states import DayState, Source
 
@@ -64,6 +65,15 @@ class KnownDay(NamedTuple):
     read_at: datetime | None
 
 
+class Counted(NamedTuple):
+    """A covered day of an integration by both counts; ``analytics_usd`` None where analytics was not asked."""
+
+    state: DayState
+    source: Source
+    usage_usd: Decimal
+    analytics_usd: Decimal | None
+
+
 class Known:
     """What is known of the days of a query, and of those around it that were loaded with them.
 
@@ -78,7 +88,10 @@ class Known:
         scope: Sequence[Integration],
         days: Mapping[int, Mapping[date, KnownDay]],
         keys: KeyDays | None = None,
+        counted: Mapping[tuple[int, date], Counted] | None = None,
     ) -> None:
+        self.counted = counted or {}
+        """All covered days of these integrations, in order, whatever is filtered by; those next to the period too."""
         self.query, self.period = query, query.period
         self._days, self._keys = days, keys
         self._states: dict[date, DayState] = {}
@@ -193,24 +206,32 @@ def load(
     keys = KeyDays.load([i.id for i in scope]) if by_key else None
     if keys is not None and query.key:
         scope = [i for i in scope if keys.has(i.id, query.key)]
-    rows = db.session.execute(_covered_days([i.id for i in scope], query, period))
     days: dict[int, dict[date, KnownDay]] = {integration.id: {} for integration in scope}
-    unknown = []
-    for integration_id, day, state, source, read_at in rows:
+    unknown, counted = [], {}
+    for integration_id, day, state, source, changed_at, usage_usd, analytics_usd in _covered_days(days, period):
+        counted[integration_id, day] = Counted(state, source, usage_usd or Decimal(0), analytics_usd)
+        if not period.first <= day <= period.last or (query.host is not None and source != Source.ACTIVITY):
+            continue
+        read_at = changed_at if state == DayState.PROVISIONAL else None
         if keys is None or query.key is None or keys.is_read(integration_id, query.key, day, source):
             days[integration_id][day] = KnownDay(state, source, read_at)
         elif query.key == UNATTRIBUTED:  # what unread keys spent is among it, and would look like nobody's
             unknown.append((integration_id, day))
-    return Known(replace(query, unknown=tuple(unknown)), scope, days, keys)
+    return Known(replace(query, unknown=tuple(unknown)), scope, days, keys, counted)
 
 
-def _covered_days(ids: Sequence[int], query: Query, period: Period) -> Any:
-    read_at = case((CoveredDay.state == DayState.PROVISIONAL, CoveredDay.changed_at))
-    columns = CoveredDay.integration_id, CoveredDay.day, CoveredDay.state, CoveredDay.source
-    condition = and_(CoveredDay.integration_id.in_(ids), within(CoveredDay.day, period))
-    if query.host is not None:
-        condition = and_(condition, CoveredDay.source == Source.ACTIVITY)
-    return select(*columns, read_at).where(condition)
+def _covered_days(ids: Iterable[int], period: Period) -> Iterable[Any]:
+    """Each covered day of these integrations in a period and next to it, by both counts, in order."""
+    mine = CoveredDay.integration_id, CoveredDay.day
+    columns = *mine, CoveredDay.state, CoveredDay.source, CoveredDay.changed_at
+    wide = Period(period.first - ONE_DAY, period.last + ONE_DAY)
+    query = select(*columns, DayTotal.usage_usd, DayCheck.analytics_usd).order_by(
+        CoveredDay.day, CoveredDay.integration_id
+    )
+    for other in (DayTotal, DayCheck):
+        query = query.outerjoin(other, and_(other.integration_id == mine[0], other.day == mine[1]))
+    query = query.where(CoveredDay.integration_id.in_(ids), within(CoveredDay.day, wide))
+    return db.session.execute(query.order_by(CoveredDay.day, CoveredDay.integration_id))
 
 
 class KeyDays:

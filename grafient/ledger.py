@@ -26,7 +26,7 @@ from grafient import lines, totals
 from grafient.days import settles_at
 from grafient.extensions import db
 from grafient.lines import IDENTITY, MEASURES, Identity, identity
-from grafient.models import CostLine, CoveredDay, Line, Model, Restatement, Series
+from grafient.models import CostLine, CoveredDay, Integration, Line, Model, Restatement, Series
 from grafient.providers import Activity, BilledLine
 from grafient.states import DayState, Source
 
@@ -295,6 +295,9 @@ def _write(
         totals.write(integration_id, touched, (*stays, *here), numbers.models)
     restated = [_restatement(integration_id, run_id, pair, now) for pair in changes.restated]
     lines.execute_many(insert(Restatement), restated)
+    if restated:
+        mine = update(Integration).where(Integration.id == integration_id).values(last_restated_at=now)
+        db.session.execute(mine.execution_options(synchronize_session=False))
     own = {"integration_id": integration_id, "first_run_id": run_id, "changed_at": now, "source": source}
     digests = {day: _digest(activity, day) for day in days}
     new = [

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, literal, select, union_all
 from sqlalchemy.orm import InstrumentedAttribute
 
 from grafient.days import Period, last_due
 from grafient.extensions import db
-from grafient.models import ApiKey, Integration
+from grafient.models import ApiKey, Integration, Series
 
 
 class Group(StrEnum):
@@ -57,6 +58,7 @@ class KeyChoice:
 
 
 KEY_CHOICES = 1000
+HOST_CHOICES = 200
 
 
 def all_integrations(workspace_id: int) -> list[Integration]:
@@ -90,10 +92,37 @@ def within(column: InstrumentedAttribute[date], period: Period) -> ColumnElement
 
 def key_choices(workspace_id: int) -> list[KeyChoice]:
     """The API keys of all integrations whose costs were read, those that are gone last; at most KEY_CHOICES."""
-    query = (
-        select(ApiKey.key_hash, ApiKey.name, ApiKey.gone_at)
+    found = db.session.execute(_keys(workspace_id))
+    return _sorted_keys(KeyChoice(row.id, row.name, row.gone_at is not None) for row in found)
+
+
+def choices(query: Query) -> tuple[list[str], list[KeyChoice]]:
+    """What else a page of this query can be filtered by: the hosts that ever served models to its integrations, and the
+    workspace's API keys, as ``key_choices`` has them. One statement asks for both.
+    """
+    mine = select(Integration.id).where(Integration.workspace_id == query.workspace_id)
+    if query.integration_id is not None:
+        mine = mine.where(Integration.id == query.integration_id)
+    nothing = literal("").label("name"), literal(None, ApiKey.gone_at.type).label("gone_at")
+    hosts = select(Series.host.label("id"), *nothing, literal(0).label("kind"))
+    hosts = hosts.where(Series.integration_id.in_(mine)).distinct().order_by(Series.host).limit(HOST_CHOICES)
+    keys = _keys(query.workspace_id)
+    parts = (select(part.subquery()) for part in (hosts, keys))
+    rows = db.session.execute(union_all(*parts)).all()
+    found = (KeyChoice(row.id, row.name, row.gone_at is not None) for row in rows if row.kind)
+    return sorted(row.id for row in rows if not row.kind), _sorted_keys(found)
+
+
+def _keys(workspace_id: int) -> Any:
+    is_gone = ApiKey.gone_at.is_not(None)
+    return (
+        select(ApiKey.key_hash.label("id"), ApiKey.name, ApiKey.gone_at, literal(1).label("kind"))
         .join(Integration, Integration.id == ApiKey.integration_id)
         .where(Integration.workspace_id == workspace_id, ApiKey.read_at.is_not(None))
-        .order_by(ApiKey.gone_at.is_not(None), ApiKey.name, ApiKey.key_hash)
+        .order_by(is_gone, ApiKey.name, ApiKey.key_hash)
+        .limit(KEY_CHOICES)
     )
-    return [KeyChoice(row[0], row[1], row[2] is not None) for row in db.session.execute(query.limit(KEY_CHOICES))]
+
+
+def _sorted_keys(found: Iterable[KeyChoice]) -> list[KeyChoice]:
+    return sorted(found, key=lambda key: (key.gone, key.name, key.key_hash))

@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy import delete, func, insert, or_, select, update
 
 from grafient import lines
+from grafient.coverage import Counted, Known
 from grafient.days import ONE_DAY, Period, span
 from grafient.extensions import db
-from grafient.models import CoveredDay, CreditReading, DayCheck, DayTotal, Integration, Restatement
+from grafient.models import CreditReading, DayCheck, Integration, Restatement
 from grafient.models.columns import usd_sum
 from grafient.providers import Activity
 from grafient.query import is_expected, within
-from grafient.states import DayState, Source
+from grafient.states import Source
 
 ROUNDED_USD = Decimal("0.000001")
 """Analytics rounds to 6 decimals: so much is no difference."""
@@ -167,21 +168,23 @@ class Verdict:
         return max(days, spans)
 
 
-def verdict(integrations: Sequence[Integration], period: Period) -> Verdict:
-    """Compare a period's figures of these integrations with everything else the provider says.
+def verdict(known: Known) -> Verdict:
+    """Compare the figures of a period with everything else the provider says.
 
     Asked are the days that each integration should cover (see ``query.is_expected``), so that an integration which was
     removed last month does not leave this month unverified.
     """
-    ids = [integration.id for integration in integrations]
-    days = _days(ids, Period(period.first - ONE_DAY, period.last + ONE_DAY))
+    integrations, period = known.integrations, known.period
+    ids = {integration.id for integration in integrations}
+    days = {name: day for name, day in known.counted.items() if name[0] in ids}
     settled = {name: day for name, day in days.items() if name[1] in period and day.state.is_settled}
     checked = [
         CheckedDay(integration_id, day, found.usage_usd, found.analytics_usd)
         for (integration_id, day), found in settled.items()
         if found.analytics_usd is not None and found.source == Source.ACTIVITY
     ]
-    spans = _spans(ids, period, settled, days)
+    restated = any(integration.last_restated_at for integration in integrations)
+    spans = _spans(sorted(ids), period, settled, days, restated)
     expected = {(i.id, day) for i in integrations for day in period if is_expected(i, day)}
     if not all(day.agrees for day in checked) or not all(span.agrees for span in spans):
         state = VerdictState.DIFFERS
@@ -193,40 +196,10 @@ def verdict(integrations: Sequence[Integration], period: Period) -> Verdict:
 
 
 _Key = tuple[int, date]
+_Days = Mapping[_Key, Counted]
 
 
-class _Day(NamedTuple):
-    """A covered day of an integration by both counts; ``analytics_usd`` None where analytics was not asked."""
-
-    state: DayState
-    source: Source
-    usage_usd: Decimal
-    analytics_usd: Decimal | None
-
-
-def _days(ids: Sequence[int], period: Period) -> dict[_Key, _Day]:
-    """Each covered day, in order."""
-    query = (
-        select(
-            CoveredDay.integration_id,
-            CoveredDay.day,
-            CoveredDay.state,
-            CoveredDay.source,
-            DayTotal.usage_usd,
-            DayCheck.analytics_usd,
-        )
-        .outerjoin(DayTotal, and_(DayTotal.integration_id == CoveredDay.integration_id, DayTotal.day == CoveredDay.day))
-        .outerjoin(DayCheck, and_(DayCheck.integration_id == CoveredDay.integration_id, DayCheck.day == CoveredDay.day))
-        .where(CoveredDay.integration_id.in_(ids), within(CoveredDay.day, period))
-        .order_by(CoveredDay.day, CoveredDay.integration_id)
-    )
-    return {
-        (integration_id, day): _Day(state, source, usage_usd or Decimal(0), analytics_usd)
-        for integration_id, day, state, source, usage_usd, analytics_usd in db.session.execute(query)
-    }
-
-
-def _spans(ids: Sequence[int], period: Period, settled: Mapping[_Key, _Day], days: Mapping[_Key, _Day]) -> list[Span]:
+def _spans(ids: Sequence[int], period: Period, settled: _Days, days: _Days, restated: bool) -> list[Span]:
     """For each integration the longest stretch of settled days that lies between two readings, if there is one."""
     ends: dict[int, list[CreditReading]] = {}
     for reading in _readings(ids, period):
@@ -237,7 +210,7 @@ def _spans(ids: Sequence[int], period: Period, settled: Mapping[_Key, _Day], day
         between = Period(first.read_at.date(), last.read_at.date() - ONE_DAY)
         if between.days > 0 and all((integration_id, day) in settled for day in between):
             found.append((between, first, last))
-    changes = _changes(ids, min(first.read_at for _, first, _ in found)) if found else []
+    changes = _changes(ids, min(first.read_at for _, first, _ in found)) if found and restated else []
     spans = []
     for between, first, last in found:
         own = [change for change in changes if change.integration_id == first.integration_id]
@@ -290,15 +263,13 @@ def _restated_between(days: Period, first: CreditReading, last: CreditReading, c
     return correction
 
 
-def _span(
-    between: Period, first: CreditReading, last: CreditReading, days_usd: Decimal, days: Mapping[_Key, _Day]
-) -> Span:
+def _span(between: Period, first: CreditReading, last: CreditReading, days_usd: Decimal, days: _Days) -> Span:
     growth = (last.lifetime_usd - (last.today_usd or 0)) - (first.lifetime_usd - (first.today_usd or 0))
     slack = ROUNDED_USD + _slack(first, days) + _slack(last, days)
     return Span(first.integration_id, between, first.read_at, last.read_at, growth, days_usd, slack)
 
 
-def _slack(reading: CreditReading, days: Mapping[_Key, _Day]) -> Decimal:
+def _slack(reading: CreditReading, days: _Days) -> Decimal:
     """What is uncertain at a reading: what its age hides, or all of a day whose part so far is unknown.
 
     Credits can be minutes old, so what the account spends in CREDITS_LAG at its pace of that day is no difference. A
@@ -314,7 +285,7 @@ def _slack(reading: CreditReading, days: Mapping[_Key, _Day]) -> Decimal:
     return hidden
 
 
-def _usage(days: Mapping[_Key, _Day], reading: CreditReading, day: date) -> Decimal:
+def _usage(days: _Days, reading: CreditReading, day: date) -> Decimal:
     known = days.get((reading.integration_id, day))
     return abs(known.usage_usd) if known else Decimal(0)
 
@@ -323,7 +294,7 @@ def _seconds(length: timedelta) -> int:
     return int(length.total_seconds())
 
 
-def _why(integrations: Sequence[Integration], expected: Set[_Key], checked: int, settled: Mapping[_Key, _Day]) -> str:
+def _why(integrations: Sequence[Integration], expected: Set[_Key], checked: int, settled: _Days) -> str:
     """What keeps a period from being verified, in a sentence."""
     asked = len(expected | settled.keys())
     if not asked:

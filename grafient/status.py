@@ -12,11 +12,11 @@ from typing import Any
 
 from sqlalchemy import case, func, select
 
-from grafient import evidence, reconciliation, restatements
+from grafient import coverage, evidence, reconciliation, restatements
 from grafient.days import Period
 from grafient.extensions import db, providers
 from grafient.models import ApiKey, CoveredDay, Integration, SyncRun, utc_now
-from grafient.query import within
+from grafient.query import Query, within
 from grafient.reconciliation import Verdict
 from grafient.restatements import RestatedDay
 from grafient.states import OPEN, DayState, Problem, RunStatus, Stage, Trigger
@@ -348,13 +348,14 @@ def integration_page(integration: Integration) -> IntegrationPage:
     states = {row.day: row.state for row in db.session.execute(covered)}
     history = select(SyncRun).where(SyncRun.integration_id == integration.id).order_by(SyncRun.id.desc())
     runs = list(db.session.execute(history.limit(HISTORY_ROWS)).scalars())
+    lately = Query(integration.workspace_id, Period.latest(WINDOW_DAYS, utc_now()), integration.id)
     return IntegrationPage(
         card=card(integration),
         calendar=[(day, states.get(day, DayState.MISSING)) for day in period],
         runs=runs,
         replies=evidence.counts([run.id for run in runs]),
         restatements=restatements.restated_days([integration.id], HISTORY_ROWS),
-        verdict=reconciliation.verdict([integration], Period.latest(WINDOW_DAYS, utc_now())),
+        verdict=reconciliation.verdict(coverage.load(lately, [integration])),
         keys=db.session.execute(
             select(func.count()).select_from(ApiKey).where(ApiKey.integration_id == integration.id)
         ).scalar_one(),

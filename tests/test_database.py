@@ -49,6 +49,7 @@ def test_what_is_up_to_date_is_not_pending(context: Flask) -> None:
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(context: Flask) -> None:
+    present = db.session.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
     db.session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     db.session.commit()
     try:
@@ -57,7 +58,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(context: Flask)
                 ask(db.engine)
         assert db.session.execute(text("SELECT version_num FROM alembic_version")).scalar() == "9999"
     finally:
-        db.session.execute(text("UPDATE alembic_version SET version_num = '0003'"))
+        db.session.execute(text("UPDATE alembic_version SET version_num = :present"), {"present": present})
         db.session.commit()
 
 
@@ -210,6 +211,8 @@ def test_an_upgrade_makes_lines_narrow_and_keeps_every_figure(first_version: Fla
     covered, restated = db.session.get_one(CoveredDay, (8, LEAP_DAY)), db.session.get_one(Restatement, 5)
     assert (covered.state, covered.source, covered.digest) == ("restated", "analytics", None)
     assert (restated.day, restated.usage_before_usd, restated.usage_after_usd) == (LEAP_DAY, Decimal("-1.25"), None)
+    told = {one.id: one.last_restated_at for one in db.session.execute(select(Integration)).scalars()}
+    assert told == {7: None, 8: datetime(2026, 6, 2, 6, tzinfo=UTC)}
 
 
 def _interrupt_in_the_second_integration() -> None:

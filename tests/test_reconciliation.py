@@ -12,7 +12,8 @@ import pytest
 import time_machine
 from sqlalchemy import select, update
 
-from grafient import reconciliation
+from grafient import coverage, reconciliation
+from grafient.coverage import Known
 from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import CoveredDay, CreditReading, DayCheck, Integration, Workspace
@@ -20,6 +21,7 @@ from grafient.providers import Activity
 from grafient.providers.http import Reply
 from grafient.providers.openrouter import OpenRouterReader
 from grafient.providers.openrouter.calls import Calls
+from grafient.query import Query
 from grafient.reconciliation import ROUNDED_USD, Verdict
 from grafient.sandbox import Sandbox
 from grafient.states import Source
@@ -37,9 +39,17 @@ def _at_noon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def verdict(first: date, last: date, *integrations: Integration) -> Verdict:
-    found = reconciliation.verdict(integrations, Period(first, last))
+    found = reconciliation.verdict(known_of(first, last, *integrations))
     db.session.rollback()
     return found
+
+
+def known_of(first: date, last: date, *integrations: Integration) -> Known:
+    """What is known of these integrations, those without a settled day too."""
+    workspace_id = integrations[0].workspace_id if integrations else 0
+    known = coverage.load(Query(workspace_id, Period(first, last)), integrations)
+    known.integrations = list(integrations)
+    return known
 
 
 def at_request(when: str, request: str, do: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +113,7 @@ class TestDays:
             (Decimal(0), True),
         ):
             db.session.execute(update(DayCheck).where(DayCheck.day == day).values(analytics_usd=other))
-            found = reconciliation.verdict([integration], Period(*window(sandbox)))
+            found = reconciliation.verdict(known_of(*window(sandbox), integration))
             assert found.state == ("differs" if differs else "verified")
             assert [one.day for one in found.differing] == ([day] if differs else [])
         db.session.rollback()
@@ -347,7 +357,7 @@ class TestCredits:
                     lifetime_usd=Decimal(0),
                     today_usd=Decimal(0),
                 )
-                days = reconciliation._days([integration.id], Period(TODAY, TODAY + timedelta(days=4)))
+                days = known_of(TODAY, TODAY + timedelta(days=4), integration).counted
                 assert reconciliation._slack(reading, days) == hidden
             db.session.rollback()
 
@@ -368,12 +378,12 @@ class TestSmallPrint:
     @pytest.mark.parametrize(("minutes", "hidden"), [(4, 30), (5, 5)])
     def test_right_after_midnight_it_hides_the_end_of_the_day_before_too(self, minutes: int, hidden: int) -> None:
         day_before = (1, TODAY - timedelta(days=1))
-        days = {day_before: reconciliation._Day("final", "activity", Decimal(7200), None)}  # type: ignore[arg-type]
+        days = {day_before: coverage.Counted("final", "activity", Decimal(7200), None)}  # type: ignore[arg-type]
         assert reconciliation._slack(self.reading(minutes / 60, 60), days) == hidden
 
     def test_where_a_readings_own_day_is_unknown_it_is_all_in_the_slack(self) -> None:
         first, last = self.reading(12, None, 100), self.reading(12, 5, 130)
-        days = {(1, TODAY): reconciliation._Day("final", "activity", Decimal(9), None)}  # type: ignore[arg-type]
+        days = {(1, TODAY): coverage.Counted("final", "activity", Decimal(9), None)}  # type: ignore[arg-type]
         span = reconciliation._span(Period(TODAY, TODAY), first, last, Decimal(25), days)
         assert (span.credits_usd, span.difference_usd) == (Decimal(25), Decimal(0))
         assert span.slack_usd == ROUNDED_USD + 9 + Decimal(5) * 300 / (12 * 3600)

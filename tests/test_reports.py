@@ -278,6 +278,7 @@ class TestRestatements:
             usage_after_usd=None if after is None else D(after), before=line(before), after=line(after),
         )  # fmt: skip
         db.session.add(row)
+        one.last_restated_at = NOON
         db.session.flush()
         return row.id
 

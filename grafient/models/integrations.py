@@ -50,6 +50,8 @@ class Integration(Base):
     key_scopes: Mapped[str | None] = mapped_column(Text)
     """Where the provider keeps the account's API keys, in JSON, and when that was asked; see ``KeyList``."""
     key_scopes_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_restated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When a sync last changed a settled day. Where none ever did, no page has to look for what changed."""
     paused_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -112,6 +112,8 @@ class Dashboard:
     """The most expensive first, at most TOTALS; of ``found``."""
     found: int
     providers: Sequence[ProviderTotal]
+    ever_restated: bool
+    """Whether a settled day of the workspace was ever changed."""
 
     @property
     def has_amounts(self) -> bool:
@@ -147,7 +149,7 @@ def report(query: Query, group: Group = Group.MODEL) -> Dashboard:
         period=query.period,
         filters=parts.filters(query, integrations),
         coverage=known.coverage,
-        verdict=reconciliation.verdict(known.integrations, query.period),
+        verdict=reconciliation.verdict(known),
         total_usd=total,
         provisional=parts.provisional(known, measured),
         settled_since=[day for day in days if day.day > query.period.last and day.state.is_settled],
@@ -160,6 +162,7 @@ def report(query: Query, group: Group = Group.MODEL) -> Dashboard:
         days=days,
         totals=totals[:TOTALS],
         found=len(totals),
+        ever_restated=any(one.last_restated_at for one in integrations),
         providers=[_provider(known, one, measured.get((one.id, Slot.PERIOD))) for one in known.asked],
     )
 

@@ -53,7 +53,7 @@ def choices(integrations: Sequence[Integration]) -> list[Choice]:
 
 def filters(query: Query, integrations: Sequence[Integration]) -> Filters:
     """What a page of this query can be filtered by."""
-    return Filters(choices(integrations), sums.hosts(query), queries.key_choices(query.workspace_id))
+    return Filters(choices(integrations), *queries.choices(query))
 
 
 def provisional(known: Known, by_integration: Mapping[tuple[int, Slot], Measures]) -> list[Provisional]:

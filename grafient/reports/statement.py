@@ -90,7 +90,7 @@ def report(query: Query) -> Statement:
         keys=sums.totals_by(query, Group.KEY),
         totals=None if total is None else breakdown.totals(models, total),
         restated=restatements.restated_days([i.id for i in known.asked], limit=None, period=query.period),
-        verdict=reconciliation.verdict(known.integrations, query.period),
+        verdict=reconciliation.verdict(known),
     )
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import join
 from grafient import attribution
 from grafient.days import Period
 from grafient.extensions import db
-from grafient.models import UNATTRIBUTED, ApiKey, CostLine, CoveredDay, DayTotal, Integration, Model, ModelTotal, Series
+from grafient.models import UNATTRIBUTED, ApiKey, CostLine, CoveredDay, DayTotal, Integration, Model, ModelTotal
 from grafient.models.columns import count_sum, usd_sum
 from grafient.query import Group, Query, within
 from grafient.states import DayState
@@ -142,12 +142,6 @@ def by_day(query: Query, group: Group, names: Sequence[str]) -> list[DaySum]:
     statement = _lines(query, rows, day.label("day"), name, settled, amount, settled=False)
     found = db.session.execute(statement.group_by(day, name, settled))
     return [DaySum(row.day, row.name, bool(row.settled), row.usage_usd) for row in found]
-
-
-def hosts(query: Query, most: int = 200) -> list[str]:
-    """Who ever served models to these integrations, whatever else is filtered by."""
-    statement = select(Series.host).where(Series.integration_id.in_(_mine(query))).distinct().order_by(Series.host)
-    return list(db.session.execute(statement.limit(most)).scalars())
 
 
 def cost_lines(query: Query, fields: Sequence[str]) -> Select[Any]:

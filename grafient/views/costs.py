@@ -38,7 +38,7 @@ def dashboard() -> ResponseReturnValue:
         dashboard=found,
         backfilling=any(row.last_success_at is None for row in found.providers)
         and status.backfilling(query.workspace_id),
-        unseen=restatements.unseen(current_user.id, query.workspace_id),
+        unseen=restatements.unseen(current_user.id, query.workspace_id) if found.ever_restated else [],
         who=next((row.provider_name for row in found.providers), "The provider"),
         labels={row.integration_id: row.label for row in found.providers} if len(found.providers) > 1 else {},
         **_shared("costs.dashboard", query, found, addresses.kept()),

@@ -38,6 +38,11 @@ def upgrade() -> None:
     with op.batch_alter_table("integration") as integration:
         integration.add_column(sa.Column("key_scopes", sa.Text()))
         integration.add_column(sa.Column("key_scopes_at", sa.DateTime(timezone=True)))
+        integration.add_column(sa.Column("last_restated_at", sa.DateTime(timezone=True)))
+    op.execute(
+        "UPDATE integration SET last_restated_at = "
+        "(SELECT max(changed_at) FROM restatement WHERE restatement.integration_id = integration.id)"
+    )
     for table in ("narrowed", "key_line", "cost_line"):
         op.drop_table(table)
     if _on_sqlite():
