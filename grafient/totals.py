@@ -33,71 +33,57 @@ def write(
 
     ``model_ids``: of all models that the lines have.
     """
-    by_model: dict[tuple[date, str], _Sum] = {}
-    by_day: dict[date, _Sum] = {}
+    by_model: dict[tuple[date, str], list[Any]] = {}
     for line in found:
         sums = by_model.get((line.day, line.model))
         if sums is None:
-            sums = by_model[line.day, line.model] = _Sum()
-        sums.add(line)
+            sums = by_model[line.day, line.model] = [0] * len(_SUMS)
+        _add(sums, line)
+    by_day: dict[date, list[Any]] = {}
     for (day, _), sums in by_model.items():
-        by_day.setdefault(day, _Sum()).add_all(sums)
+        whole = by_day.get(day)
+        by_day[day] = list(sums) if whole is None else [one + other for one, other in zip(whole, sums, strict=True)]
     stored = lines.stored_days(days)
-    rows = [(integration_id, stored[day], model_ids[model], *sums.figures()) for (day, model), sums in by_model.items()]
+    rows = [(integration_id, stored[day], model_ids[model], *_figures(sums)) for (day, model), sums in by_model.items()]
     lines.insert_many("model_total", _columns("model_id"), rows)
-    whole = [(integration_id, stored[day], *sums.figures()) for day, sums in by_day.items()]
-    lines.insert_many("day_total", _columns(), whole)
+    lines.insert_many(
+        "day_total", _columns(), [(integration_id, stored[day], *_figures(by_day[day])) for day in by_day]
+    )
 
 
-class _Sum:
-    """Lines added up: of each figure the sum of what is known, and of how many lines that is. USD are in 10^-12.
+def _add(sums: list[Any], line: BilledLine) -> None:
+    """Add a line to sums that are in the order of ``_SUMS``, USD in 10^-12.
 
     A reply can have ten thousand lines, so each figure is added by a line of its own, not in a loop over their names.
     """
+    sums[0] += in_steps(line.usage_usd)
+    sums[13] += 1
+    if line.byok_usd is not None:
+        sums[1] += in_steps(line.byok_usd)
+        sums[2] += 1
+    if line.requests is not None:
+        sums[3] += line.requests
+        sums[4] += 1
+    if line.prompt_tokens is not None:
+        sums[5] += line.prompt_tokens
+        sums[6] += 1
+    if line.completion_tokens is not None:
+        sums[7] += line.completion_tokens
+        sums[8] += 1
+    if line.reasoning_tokens is not None:
+        sums[9] += line.reasoning_tokens
+        sums[10] += 1
+    if line.cached_tokens is not None:
+        sums[11] += line.cached_tokens
+        sums[12] += 1
 
-    __slots__ = ("byok", "cached", "completion", "lines", "prompt", "reasoning", "requests", "usage")
 
-    def __init__(self) -> None:
-        self.usage = self.lines = 0
-        self.byok, self.requests, self.prompt = [0, 0], [0, 0], [0, 0]
-        self.completion, self.reasoning, self.cached = [0, 0], [0, 0], [0, 0]
+def _figures(sums: list[Any]) -> list[Any]:
+    """The same for the database: a sum of which nothing is known is NULL."""
+    return [None if number in _COUNTED_AT and not sums[number + 1] else one for number, one in enumerate(sums)]
 
-    def add(self, line: BilledLine) -> None:
-        self.lines += 1
-        self.usage += in_steps(line.usage_usd)
-        if line.byok_usd is not None:
-            self.byok[0] += in_steps(line.byok_usd)
-            self.byok[1] += 1
-        if line.requests is not None:
-            self.requests[0] += line.requests
-            self.requests[1] += 1
-        if line.prompt_tokens is not None:
-            self.prompt[0] += line.prompt_tokens
-            self.prompt[1] += 1
-        if line.completion_tokens is not None:
-            self.completion[0] += line.completion_tokens
-            self.completion[1] += 1
-        if line.reasoning_tokens is not None:
-            self.reasoning[0] += line.reasoning_tokens
-            self.reasoning[1] += 1
-        if line.cached_tokens is not None:
-            self.cached[0] += line.cached_tokens
-            self.cached[1] += 1
 
-    def add_all(self, other: _Sum) -> None:
-        self.lines += other.lines
-        self.usage += other.usage
-        for mine, others in zip(self._counted(), other._counted(), strict=True):
-            mine[0] += others[0]
-            mine[1] += others[1]
-
-    def figures(self) -> list[int | None]:
-        """As ``_SUMS`` names them; a sum of which nothing is known is None."""
-        counted = [one for total, known in self._counted() for one in (total if known else None, known)]
-        return [self.usage, *counted, self.lines]
-
-    def _counted(self) -> tuple[list[int], ...]:
-        return self.byok, self.requests, self.prompt, self.completion, self.reasoning, self.cached
+_COUNTED_AT = range(1, 2 * len(COUNTED), 2)
 
 
 def clear(integration_id: int, days: Collection[date]) -> None:
