@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: run demo test check lock clean
+.PHONY: run demo test bench check lock clean
 
 run: $(VENV)/run.stamp
 	@$(PY) -m grafient.supervisor
@@ -17,6 +17,10 @@ demo: $(VENV)/run.stamp
 test: $(VENV)/test.stamp
 	@$(PY) tests/browser_setup.py
 	$(PY) -m pytest -n 3 --dist loadgroup $(ARGS)
+
+# What is measured stands beside its reference, in bench/RESULTS.md. ARGS="ingest --rounds 3" for a part of it.
+bench: $(VENV)/test.stamp
+	$(PY) -m bench $(ARGS)
 
 check: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .

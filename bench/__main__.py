@@ -10,10 +10,14 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import dashboards, ingest
+from bench import dashboards, ingest, run
 from bench.measure import Result
 
-PARTS: dict[str, Callable[[int], Iterator[Result]]] = {"ingest": ingest.measure, "dashboards": dashboards.measure}
+PARTS: dict[str, Callable[[int], Iterator[Result]]] = {
+    "ingest": ingest.measure,
+    "dashboards": dashboards.measure,
+    "run": run.measure,
+}
 RESULTS = Path(__file__).with_name("RESULTS.md")
 COLUMNS = ("what", "against", "ours", "reference", "ratio (smallest, largest)", "asked", "reached")
 HEAD = f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}"

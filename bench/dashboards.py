@@ -28,25 +28,25 @@ from grafient.reports import dashboard
 TOP = 7
 
 
-def measure(rounds: int) -> Iterator[Result]:
+def measure(rounds: int, team_size: tuple[int, int] = (20, 200), days: int = 365) -> Iterator[Result]:
     """One account of 50 rows a day in both databases, and a grown team on SQLite."""
     with places.folder() as path:
         file = path / "one.db"
-        yield from _measure("SQLite, 50 rows a day", f"sqlite:///{file}", (1, 50), _sqlite(file), rounds)
-        file = path / "team.db"
-        yield from _measure(
-            "SQLite, 20 integrations × 200 rows a day", f"sqlite:///{file}", (20, 200), _sqlite(file), rounds
-        )
+        yield from _measure("SQLite, 50 rows a day", f"sqlite:///{file}", (1, 50), days, _sqlite(file), rounds)
+        file, name = path / "team.db", f"SQLite, {team_size[0]} integrations × {team_size[1]} rows a day"
+        yield from _measure(name, f"sqlite:///{file}", team_size, days, _sqlite(file), rounds)
     with places.postgresql() as url:
-        yield from _measure("PostgreSQL, 50 rows a day", url, (1, 50), _postgresql(url), rounds)
+        yield from _measure("PostgreSQL, 50 rows a day", url, (1, 50), days, _postgresql(url), rounds)
 
 
-def _measure(name: str, url: str, size: tuple[int, int], connect: Callable[[], Any], rounds: int) -> Iterator[Result]:
+def _measure(
+    name: str, url: str, size: tuple[int, int], longest: int, connect: Callable[[], Any], rounds: int
+) -> Iterator[Result]:
     with places.app(url), mock.patch("grafient.reports.dashboard.utc_now", return_value=team.NOW):
         workspace = Workspace(plan="ultimate")
         db.session.add(workspace)
         db.session.flush()
-        team.write(workspace, *size, 365)
+        team.write(workspace, *size, longest)
         if db.engine.dialect.name == "postgresql":
             with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.exec_driver_sql("ANALYZE")
@@ -54,7 +54,7 @@ def _measure(name: str, url: str, size: tuple[int, int], connect: Callable[[], A
         db.session.rollback()
         database.reading.set(True)
         with closing(connect()) as raw:
-            for days in (30, 365):
+            for days in (30, longest):
                 query = Query(workspace_id, Period.latest(days, team.NOW))
 
                 def ours(query: Query = query) -> float:
@@ -106,13 +106,13 @@ def _by_hand(connection: Any, query: Query) -> Any:
         f"WHERE {mine} AND {between} GROUP BY 1, 2", first, workspace, wide_first, last,
     )  # fmt: skip
     models = rows(
-        f"SELECT m.name, {usd} FROM model_total t JOIN model m ON m.id = t.model_id "
-        f"WHERE t.{mine} AND {between} GROUP BY m.name ORDER BY 2 DESC", workspace, first, last,
+        f"SELECT m.name, {usd} FROM model m JOIN model_total t ON t.model_id = m.id "
+        f"WHERE m.{mine} AND {between} GROUP BY m.name ORDER BY 2 DESC", workspace, first, last,
     )  # fmt: skip
     named = [name for name, _ in models[:TOP]]
     places_ = ", ".join([place] * len(named))
     by_day = rows(
         f"SELECT day, CASE WHEN m.name IN ({places_}) THEN m.name END, {usd} FROM model_total t "
-        f"JOIN model m ON m.id = t.model_id WHERE t.{mine} AND {between} GROUP BY 1, 2", *named, workspace, first, last,
+        f"JOIN model m ON m.id = t.model_id WHERE m.{mine} AND {between} GROUP BY 1, 2", *named, workspace, first, last,
     )  # fmt: skip
     return integrations, states, by_integration, models, by_day

@@ -8,7 +8,7 @@ totals, and knows afterwards what changed.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -58,20 +58,20 @@ def reply(rows: int, changed: str = "") -> bytes:
     return msgspec.json.encode({"data": data})
 
 
-def measure(rounds: int) -> Iterator[Result]:
-    """First ingest and the same reply again, of 1,500 and 15,000 rows, in both databases."""
+def measure(rounds: int, sizes: Sequence[int] = (1_500, 15_000)) -> Iterator[Result]:
+    """First ingest and the same reply again, of so many rows, in both databases."""
     with places.folder() as path:
-        yield from _measure("SQLite", f"sqlite:///{path}/grafient.db", SqliteUpsert(path / "raw.db"), rounds)
+        yield from _measure("SQLite", f"sqlite:///{path}/grafient.db", SqliteUpsert(path / "raw.db"), rounds, sizes)
     with places.postgresql() as url:
-        yield from _measure("PostgreSQL", url, PostgresUpsert(url), rounds)
+        yield from _measure("PostgreSQL", url, PostgresUpsert(url), rounds, sizes)
 
 
 LEAST = {("SQLite", "first"): 0.5, ("SQLite", "again"): 2.5, ("PostgreSQL", "first"): 0.7, ("PostgreSQL", "again"): 4.0}
 
 
-def _measure(name: str, url: str, raw: Any, rounds: int) -> Iterator[Result]:
-    with places.app(url):
-        for rows in (1_500, 15_000):
+def _measure(name: str, url: str, raw: Any, rounds: int, sizes: Sequence[int]) -> Iterator[Result]:
+    with places.app(url), closing(raw):
+        for rows in sizes:
             body = reply(rows)
             mine = Ours(body)
             for kind, least, prepare_mine, prepare_raw in (
@@ -114,7 +114,7 @@ class Ours:
         db.session.rollback()
 
     def empty(self) -> None:
-        for table in ("line", "series", "model", "day_total", "model_total", "covered_day", "restatement"):
+        for table in ("line", "series", "model", "day_total", "covered_day", "restatement"):
             db.session.execute(text(f"DELETE FROM {table} WHERE integration_id = {self.integration_id}"))
         db.session.commit()
 
@@ -195,6 +195,9 @@ class SqliteUpsert:
         self._connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
         self._connection.execute(_table("TEXT", " WITHOUT ROWID"))
 
+    def close(self) -> None:
+        self._connection.close()
+
     def empty(self) -> None:
         self._connection.execute("DELETE FROM raw")
 
@@ -222,6 +225,9 @@ class PostgresUpsert:
         with self._connection, closing(self._connection.cursor()) as cursor:
             cursor.execute(_table("NUMERIC(24, 12)"))
         self._connection = psycopg.connect(url)
+
+    def close(self) -> None:
+        self._connection.close()
 
     def empty(self) -> None:
         self._connection.execute("DELETE FROM raw")

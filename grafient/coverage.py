@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, case, select
 
 from grafient.days import ONE_DAY, Period, last_due, span
 from grafient.extensions import db
@@ -208,11 +208,10 @@ def load(
         scope = [i for i in scope if keys.has(i.id, query.key)]
     days: dict[int, dict[date, KnownDay]] = {integration.id: {} for integration in scope}
     unknown, counted = [], {}
-    for integration_id, day, state, source, changed_at, usage_usd, analytics_usd in _covered_days(days, period):
+    for integration_id, day, state, source, read_at, usage_usd, analytics_usd in _covered_days(days, period):
         counted[integration_id, day] = Counted(state, source, usage_usd or Decimal(0), analytics_usd)
         if not period.first <= day <= period.last or (query.host is not None and source != Source.ACTIVITY):
             continue
-        read_at = changed_at if state == DayState.PROVISIONAL else None
         if keys is None or query.key is None or keys.is_read(integration_id, query.key, day, source):
             days[integration_id][day] = KnownDay(state, source, read_at)
         elif query.key == UNATTRIBUTED:  # what unread keys spent is among it, and would look like nobody's
@@ -223,7 +222,8 @@ def load(
 def _covered_days(ids: Iterable[int], period: Period) -> Iterable[Any]:
     """Each covered day of these integrations in a period and next to it, by both counts, in order."""
     mine = CoveredDay.integration_id, CoveredDay.day
-    columns = *mine, CoveredDay.state, CoveredDay.source, CoveredDay.changed_at
+    read_at = case((CoveredDay.state == DayState.PROVISIONAL, CoveredDay.changed_at))
+    columns = *mine, CoveredDay.state, CoveredDay.source, read_at
     wide = Period(period.first - ONE_DAY, period.last + ONE_DAY)
     query = select(*columns, DayTotal.usage_usd, DayCheck.analytics_usd).order_by(
         CoveredDay.day, CoveredDay.integration_id

@@ -17,7 +17,7 @@ DUE_AT = time(6, 0, tzinfo=UTC)
 
 def span(first: date, last: date) -> list[date]:
     """Each day from the first to the last, both included; none if the last is before the first."""
-    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    return [date.fromordinal(number) for number in range(first.toordinal(), last.toordinal() + 1)]
 
 
 def settles_at(day: date) -> datetime:

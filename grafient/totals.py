@@ -15,7 +15,7 @@ from sqlalchemy import Select, delete, func, insert, select
 
 from grafient import lines
 from grafient.extensions import db
-from grafient.models import DayTotal, Line, ModelTotal, Series
+from grafient.models import DayTotal, Line, Model, ModelTotal, Series
 from grafient.money import in_steps
 from grafient.providers import BilledLine
 
@@ -44,10 +44,12 @@ def write(
         whole = by_day.get(day)
         by_day[day] = list(sums) if whole is None else [one + other for one, other in zip(whole, sums, strict=True)]
     stored = lines.stored_days(days)
-    rows = [(integration_id, stored[day], model_ids[model], *_figures(sums)) for (day, model), sums in by_model.items()]
+    rows = [(model_ids[model], stored[day], *_figures(sums)) for (day, model), sums in by_model.items()]
     lines.insert_many("model_total", _columns("model_id"), rows)
     lines.insert_many(
-        "day_total", _columns(), [(integration_id, stored[day], *_figures(by_day[day])) for day in by_day]
+        "day_total",
+        _columns("integration_id"),
+        [(integration_id, stored[day], *_figures(by_day[day])) for day in by_day],
     )
 
 
@@ -88,22 +90,34 @@ _COUNTED_AT = range(1, 2 * len(COUNTED), 2)
 
 def clear(integration_id: int, days: Collection[date]) -> None:
     """Take the totals of an integration's days away, in the caller's transaction."""
-    if days:
-        for table in (DayTotal, ModelTotal):
-            mine = table.integration_id == integration_id, table.day.in_(days)
-            db.session.connection().execute(delete(table.__table__).where(*mine))  # type: ignore[arg-type]
+    if not days:
+        return
+    models = select(Model.id).where(Model.integration_id == integration_id)
+    for table, mine in (
+        (DayTotal, DayTotal.integration_id == integration_id),
+        (ModelTotal, ModelTotal.model_id.in_(models)),
+    ):
+        db.session.connection().execute(delete(table.__table__).where(mine, table.day.in_(days)))  # type: ignore[arg-type]
 
 
 def wrong() -> list[tuple[int, date]]:
     """The integrations and days whose totals are not what their lines add up to. None, unless something is broken."""
+    days = select(*(getattr(DayTotal, name) for name in _columns("integration_id")))
+    found = _differences(_by_day(), days)
+    models = select(*(getattr(ModelTotal, name) for name in _columns("model_id")))
+    of_models = _differences(_by_model(), models)
+    rows = db.session.execute(select(Model.id, Model.integration_id).where(Model.id.in_({one for one, _ in of_models})))
+    owners = {row[0]: row[1] for row in rows}
+    return sorted(found | {(owners[model_id], day) for model_id, day in of_models})
+
+
+def _differences(wanted: Select[Any], stored: Select[Any]) -> set[tuple[int, date]]:
+    """The first two columns of the rows that only one of them has."""
     found: set[tuple[int, date]] = set()
-    for table, wanted, names in ((DayTotal, _by_day(), _columns()), (ModelTotal, _by_model(), _columns("model_id"))):
-        stored = select(*(getattr(table, name) for name in names))
-        for only_in, other in ((wanted, stored), (stored, wanted)):
-            different = only_in.except_(other).subquery()
-            rows = db.session.execute(select(different.c[0], different.c[1]))
-            found |= {(row[0], row[1]) for row in rows}
-    return sorted(found)
+    for one, other in ((wanted, stored), (stored, wanted)):
+        only = one.except_(other).subquery()
+        found |= {(row[0], row[1]) for row in db.session.execute(select(only.c[0], only.c[1]))}
+    return found
 
 
 def repair() -> int:
@@ -120,12 +134,12 @@ def add_up(integration_id: int, days: Collection[date]) -> None:
     """Have the database work out the totals of these days, from the lines that are stored."""
     clear(integration_id, days)
     mine = Line.integration_id == integration_id, Line.day.in_(days)
-    for table, query, names in ((DayTotal, _by_day(), _columns()), (ModelTotal, _by_model(), _columns("model_id"))):
-        db.session.execute(insert(table.__table__).from_select(names, query.where(*mine)))  # type: ignore[arg-type]
+    for table, query, own in ((DayTotal, _by_day(), "integration_id"), (ModelTotal, _by_model(), "model_id")):
+        db.session.execute(insert(table.__table__).from_select(_columns(own), query.where(*mine)))  # type: ignore[arg-type]
 
 
 def _by_model() -> Select[Any]:
-    columns = Line.integration_id, Line.day, Series.model_id
+    columns = Series.model_id, Line.day
     return select(*columns, *_sums()).join(Series, Series.id == Line.series_id).group_by(*columns)
 
 
@@ -134,8 +148,8 @@ def _by_day() -> Select[Any]:
     return select(*columns, *_sums()).group_by(*columns)
 
 
-def _columns(*also: str) -> list[str]:
-    return ["integration_id", "day", *also, *_SUMS]
+def _columns(own: str) -> list[str]:
+    return [own, "day", *_SUMS]
 
 
 def _sums() -> list[Any]:

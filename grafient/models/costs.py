@@ -127,14 +127,13 @@ class DayTotal(_Sums, Base):
 
 
 class ModelTotal(_Sums, Base):
-    """All lines of one model of an integration on one UTC day, added up."""
+    """All lines of one model of an integration on one UTC day, added up; the days of a model lie together."""
 
     __tablename__ = "model_total"
-    __table_args__ = (PrimaryKeyConstraint("integration_id", "day", "model_id"), {"sqlite_with_rowid": False})
+    __table_args__ = (PrimaryKeyConstraint("model_id", "day"), {"sqlite_with_rowid": False})
 
-    integration_id: Mapped[int] = mapped_column(ForeignKey("integration.id", ondelete="CASCADE"))
+    model_id: Mapped[int] = mapped_column(ForeignKey("model.id", ondelete="CASCADE"))
     day: Mapped[date] = mapped_column(Day)
-    model_id: Mapped[int]
 
 
 UNATTRIBUTED = ""

@@ -133,18 +133,17 @@ def _create() -> None:
             sa.PrimaryKeyConstraint(own, "day", last, name=f"pk_{name}"),
             sqlite_with_rowid=False,
         )
-    for name, last in (("day_total", ()), ("model_total", ("model_id",))):
+    for name, own, owner in (("day_total", "integration_id", "integration"), ("model_total", "model_id", "model")):
         counted = [(sa.Column(c, sa.BigInteger()), sa.Column(f"{c}_known", sa.Integer(), nullable=False)) for c in _COUNTED]
         op.create_table(
             name,
-            sa.Column("integration_id", sa.Integer(), nullable=False),
+            sa.Column(own, sa.Integer(), nullable=False),
             sa.Column("day", _DAY, nullable=False),
-            *(sa.Column(column, sa.Integer(), nullable=False) for column in last),
             sa.Column("usage_usd", sa.BigInteger(), nullable=False),
             *(column for pair in counted for column in pair),
             sa.Column("lines", sa.Integer(), nullable=False),
-            sa.ForeignKeyConstraint(*mine, name=f"fk_{name}_integration_id_integration", ondelete="CASCADE"),
-            sa.PrimaryKeyConstraint("integration_id", "day", *last, name=f"pk_{name}"),
+            sa.ForeignKeyConstraint([own], [f"{owner}.id"], name=f"fk_{name}_{own}_{owner}", ondelete="CASCADE"),
+            sa.PrimaryKeyConstraint(own, "day", name=f"pk_{name}"),
             sqlite_with_rowid=False,
         )
     op.create_table("narrowed", sa.Column("integration_id", sa.Integer(), primary_key=True, autoincrement=False))
@@ -219,9 +218,8 @@ def _copy(connection, integration_id: int) -> None:
         f"INSERT INTO key_part (key_id, day, series_id, {names}) SELECT k.id, {_day('l.day')}, s.id, {figures} "
         f"FROM key_line l {series} JOIN api_key k ON k.integration_id = l.integration_id AND k.key_hash = l.key_hash "
         "WHERE l.integration_id = :id AND l.key_hash <> ''",
-        f"INSERT INTO model_total (integration_id, day, model_id, {summed}) SELECT l.integration_id, l.day, s.model_id, "
-        f"{sums} FROM line l JOIN series s ON s.id = l.series_id WHERE l.integration_id = :id "
-        "GROUP BY l.integration_id, l.day, s.model_id",
+        f"INSERT INTO model_total (model_id, day, {summed}) SELECT s.model_id, l.day, {sums} FROM line l "
+        "JOIN series s ON s.id = l.series_id WHERE l.integration_id = :id GROUP BY s.model_id, l.day",
         f"INSERT INTO day_total (integration_id, day, {summed}) SELECT l.integration_id, l.day, {sums} FROM line l "
         "WHERE l.integration_id = :id GROUP BY l.integration_id, l.day",
         "INSERT INTO narrowed (integration_id) VALUES (:id)",
