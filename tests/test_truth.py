@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import delete, select
 
-from grafient import integrations, reconciliation, runs, sync, totals
+from grafient import coverage, integrations, reconciliation, runs, sync, totals
 from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import (
@@ -731,16 +731,20 @@ class Grafient(RuleBasedStateMachine):
 
     def _is_the_bill(self) -> None:
         """What the provider counts in three ways, and counts right, differs nowhere."""
-        integration = db.session.get_one(Integration, self.integration_id)
-        found = reconciliation.verdict([integration], Period.latest(30, utc_now()))
+        found = self._verdict(30)
         if not self.model.silent:
             assert not found.differing
         unknown = select(CreditReading.id).where(CreditReading.today_usd.is_(None))
         if not self.edited and db.session.execute(unknown).first() is None:
             for days in (30, 365):
-                found = reconciliation.verdict([integration], Period.latest(days, utc_now()))
+                found = self._verdict(days)
                 assert all(span.agrees for span in found.spans), found.spans
         db.session.rollback()
+
+    def _verdict(self, days: int) -> reconciliation.Verdict:
+        integration = db.session.get_one(Integration, self.integration_id)
+        query = Query(self.workspace_id, Period.latest(days, utc_now()), self.integration_id)
+        return reconciliation.verdict(coverage.load(query, [integration]))
 
     def _is_the_truth(self) -> None:
         today = utc_now().date()
