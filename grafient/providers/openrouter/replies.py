@@ -1,33 +1,21 @@
 """What OpenRouter's replies say: pure functions from bytes to the contract's types, and the shapes they hold to.
 
-Every field is checked before use. A reply of another shape is UnexpectedResponse with the path that is off; one
-that was cut off or garbled on the way is Unreachable.
+``fields`` checks each field before use; what does not hold is UnexpectedResponse, or Unreachable if it was garbled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import cache, lru_cache
 from hashlib import sha256
-from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
-from grafient.money import LINE_LIMIT_USD, usd
-from grafient.providers.contract import COUNTS, BilledLine, DayReply, ListedKey, UnexpectedResponse, Unreachable
-
-_NAME_BYTES = 2500  # PostgreSQL's index rows end at 2,704 bytes
-_MOST = 2**63 - 1
-_Number = int | Decimal
-"""A JSON number, or one in a string. OpenRouter's analytics already sends counts as strings, and other providers have
-changed amounts from numbers to strings without notice. Both are exact, so both are read."""
-
-_UNKNOWN_SHAPE = "OpenRouter's reply has a shape that Grafient does not know:"
-_T = TypeVar("_T")
+from grafient.providers.contract import BilledLine, DayReply, ListedKey, UnexpectedResponse
+from grafient.providers.openrouter import fields
 
 
 class KeyData(msgspec.Struct):
@@ -46,17 +34,17 @@ class _KeyReply(msgspec.Struct):
 class _Row(msgspec.Struct):
     date: str
     model_permaslug: str
-    usage: _Number
-    byok_usage_inference: _Number | None = None
+    usage: fields.Number
+    byok_usage_inference: fields.Number | None = None
     endpoint_id: str | None = None
     provider_name: str | None = None
     model: str | None = None
-    requests: _Number | None = None
-    byok_requests: _Number | None = None
-    prompt_tokens: _Number | None = None
-    completion_tokens: _Number | None = None
-    reasoning_tokens: _Number | None = None
-    cached_tokens: _Number | None = None
+    requests: fields.Number | None = None
+    byok_requests: fields.Number | None = None
+    prompt_tokens: fields.Number | None = None
+    completion_tokens: fields.Number | None = None
+    reasoning_tokens: fields.Number | None = None
+    cached_tokens: fields.Number | None = None
 
 
 class _ActivityReply(msgspec.Struct):
@@ -72,7 +60,7 @@ class _KnownReply(msgspec.Struct):
 
 
 class _Credits(msgspec.Struct):
-    total_usage: _Number
+    total_usage: fields.Number
 
 
 class _CreditsReply(msgspec.Struct):
@@ -84,8 +72,8 @@ class _Key(msgspec.Struct):
     name: str | None = None
     label: str | None = None
     disabled: bool | None = None
-    usage: _Number | None = None
-    byok_usage: _Number | None = None
+    usage: fields.Number | None = None
+    byok_usage: fields.Number | None = None
     last_used_at: str | None = None
 
 
@@ -144,18 +132,14 @@ _ROWS = msgspec.json.Decoder(_Rows)
 _MSGPACK = msgspec.msgpack.Encoder()
 
 
-class _Misfit(Exception):
-    """Something that decodes and still can't be. The message says what is off."""
-
-
 def parse_key(body: bytes) -> KeyData:
     """What a key says of itself."""
-    return _decode(_KEY_REPLY, body).data
+    return fields.decode(_KEY_REPLY, body).data
 
 
 def parse_activity(body: bytes) -> dict[date, DayReply]:
     """What an /activity reply says of each UTC day. Rows are checked, and repeats summed, when a day is read."""
-    return _by_day(_decode(_ACTIVITY_REPLY, body).data)
+    return _by_day(fields.decode(_ACTIVITY_REPLY, body).data)
 
 
 def watch_activity(body: bytes) -> tuple[dict[date, DayReply], str | None]:
@@ -175,9 +159,9 @@ def _by_day(rows: Sequence[_Row]) -> dict[date, DayReply]:
     by_day: dict[date, list[int]] = {}
     for text, numbers in by_date.items():
         try:
-            by_day.setdefault(_day(text), []).extend(numbers)
-        except _Misfit as misfit:
-            raise _unexpected(misfit, numbers[0]) from None
+            by_day.setdefault(fields.day(text), []).extend(numbers)
+        except fields.Misfit as misfit:
+            raise fields.unexpected(misfit, numbers[0]) from None
     return {day: _day_reply(day, rows, numbers) for day, numbers in by_day.items()}
 
 
@@ -197,26 +181,11 @@ def _read_day(day: date, rows: Sequence[_Row], numbers: Sequence[int]) -> list[B
     for number in numbers:
         try:
             lines.append(_line(day, rows[number]))
-        except _Misfit as misfit:
-            raise _unexpected(misfit, number) from None
-    merged = _merged(lines)
-    _check_sums(day, merged)
+        except fields.Misfit as misfit:
+            raise fields.unexpected(misfit, number) from None
+    merged = fields.merged(lines)
+    fields.check_sums(day, merged)
     return merged
-
-
-def _unexpected(misfit: _Misfit, number: int) -> UnexpectedResponse:
-    return UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `$.data[{number}]`.")
-
-
-def _check_sums(day: date, lines: Sequence[BilledLine]) -> None:
-    """What a day adds up to has to fit where the day's total is kept. Raises UnexpectedResponse."""
-    for name in ("usage_usd", "byok_usd"):
-        if sum(map(abs, filter(None, map(attrgetter(name), lines))), Decimal(0)) >= LINE_LIMIT_USD:
-            much = f"{LINE_LIMIT_USD / 1_000_000:f} million"
-            raise UnexpectedResponse(f"OpenRouter reports ${much} or more for {day}, which Grafient cannot keep.")
-    for name in COUNTS:
-        if sum(filter(None, map(attrgetter(name), lines))) > _MOST:
-            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} `{name}` adds up to more than 64 bits, on {day}.")
 
 
 def odd_fields(body: bytes) -> str | None:
@@ -224,7 +193,7 @@ def odd_fields(body: bytes) -> str | None:
 
     Nothing breaks by either, so that what comes next at the provider is known before it does.
     """
-    rows = _decode(_ROWS, body).data
+    rows = fields.decode(_ROWS, body).data
     seen = set().union(*rows) if rows else set()
     new = sorted(str(name) for name in seen - _ROW_FIELDS)
     lacking = sorted(_ROW_FIELDS - {"workspace_id"} - seen) if rows else []
@@ -238,24 +207,24 @@ _ROW_FIELDS = frozenset((*_Row.__struct_fields__, "workspace_id"))
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(_text(name)[:60] for name in names[:10]) + more
+    return ", ".join(fields.text(name)[:60] for name in names[:10]) + more
 
 
 def parse_lifetime(body: bytes) -> Decimal:
     """``total_usage`` of a /credits reply, in USD."""
     try:
-        return _usd(_decode(_CREDITS_REPLY, body).data.total_usage)
-    except _Misfit as misfit:
-        raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `$.data.total_usage`.") from None
+        return fields.usd(fields.decode(_CREDITS_REPLY, body).data.total_usage)
+    except fields.Misfit as misfit:
+        raise UnexpectedResponse(f"{fields.UNKNOWN_SHAPE} {misfit} - at `$.data.total_usage`.") from None
 
 
 def parse_keys(body: bytes) -> dict[str, ListedKey]:
     """The keys of one page of /keys, by their hash. A key that has no name goes by its masked label."""
     keys = {}
-    for number, row in enumerate(_decode(_KEYS_REPLY, body).data):
+    for number, row in enumerate(fields.decode(_KEYS_REPLY, body).data):
         if not 1 <= len(row.hash) <= _HASH or not row.hash.isalnum() or not row.hash.isascii():
-            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} `hash` is not a hash - at `$.data[{number}]`.")
-        name = _text(row.name) or _text(row.label) or row.hash[:12]
+            raise UnexpectedResponse(f"{fields.UNKNOWN_SHAPE} `hash` is not a hash - at `$.data[{number}]`.")
+        name = fields.text(row.name) or fields.text(row.label) or row.hash[:12]
         keys[row.hash] = ListedKey(row.hash, name[:_KEY_NAME], bool(row.disabled), _spent(row))
     return keys
 
@@ -266,7 +235,9 @@ def _spent(row: _Key) -> str | None:
         return None
     if row.last_used_at is None and (row.usage or row.byok_usage):
         return None
-    return f"{Decimal(row.usage).normalize()} {Decimal(row.byok_usage).normalize()} {_text(row.last_used_at)[:40]}"
+    return (
+        f"{Decimal(row.usage).normalize()} {Decimal(row.byok_usage).normalize()} {fields.text(row.last_used_at)[:40]}"
+    )
 
 
 _HASH = 128
@@ -275,12 +246,12 @@ _KEY_NAME = 500
 
 def parse_workspaces(body: bytes) -> dict[str, None]:
     """The ids of one page of /workspaces."""
-    return dict.fromkeys(_text(row.id) for row in _decode(_WORKSPACES_REPLY, body).data)
+    return dict.fromkeys(fields.text(row.id) for row in fields.decode(_WORKSPACES_REPLY, body).data)
 
 
 def parse_meta(body: bytes) -> tuple[set[str], set[str]]:
     """The metrics and the dimensions that analytics has; none if it knows no days."""
-    meta = _decode(_META_REPLY, body).data
+    meta = fields.decode(_META_REPLY, body).data
     if "day" not in {one.name for one in meta.granularities}:
         return set(), set()
     return {one.name for one in meta.metrics}, {one.name for one in meta.dimensions}
@@ -302,19 +273,19 @@ def parse_query(body: bytes, metrics: Collection[str]) -> tuple[list[BilledLine]
     Counts arrive as numbers or strings, parts of the cost that were not used as null, the day as ``date__day`` or
     ``created_at__day``. USD are rounded to 6 decimals there.
     """
-    data = _decode(_QUERY_REPLY, body).data
+    data = fields.decode(_QUERY_REPLY, body).data
     lines: list[BilledLine] = []
     for number, row in enumerate(data.data):
         try:
             lines.append(_analytics_line(row, metrics))
-        except _Misfit as misfit:
-            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit} - at `$.data.data[{number}]`.") from None
-    merged = _merged(lines)
+        except fields.Misfit as misfit:
+            raise UnexpectedResponse(f"{fields.UNKNOWN_SHAPE} {misfit} - at `$.data.data[{number}]`.") from None
+    merged = fields.merged(lines)
     by_day: dict[date, list[BilledLine]] = {}
     for line in merged:
         by_day.setdefault(line.day, []).append(line)
     for day, found in by_day.items():
-        _check_sums(day, found)
+        fields.check_sums(day, found)
     return merged, data.metadata.truncated
 
 
@@ -322,75 +293,27 @@ def _analytics_line(row: Mapping[str, Any], metrics: Collection[str]) -> BilledL
     day = row.get("date__day", row.get("created_at__day"))
     model = row.get("model", "")
     if not isinstance(day, str):
-        raise _Misfit("no `date__day`")
+        raise fields.Misfit("no `date__day`")
     if not isinstance(model, str):
-        raise _Misfit("`model` is no text")
-    credits_usd, byok_usd, total_usd = (_number(row, name) for name in ("credits_usage", "byok_usage", "total_usage"))
-    usage_usd = _usd(credits_usd or Decimal(0))
-    estimate_usd = _usd(byok_usd or Decimal(0)) if "byok_usage" in metrics else None
+        raise fields.Misfit("`model` is no text")
+    credits_usd, byok_usd, total_usd = (
+        fields.number(row, name) for name in ("credits_usage", "byok_usage", "total_usage")
+    )
+    usage_usd = fields.usd(credits_usd or Decimal(0))
+    estimate_usd = fields.usd(byok_usd or Decimal(0)) if "byok_usage" in metrics else None
     if (
         total_usd is not None
         and estimate_usd is not None
-        and abs(usage_usd + estimate_usd - _usd(total_usd)) > _ROUNDED_USD
+        and abs(usage_usd + estimate_usd - fields.usd(total_usd)) > _ROUNDED_USD
     ):
-        raise _Misfit("`credits_usage` and `byok_usage` do not add up to `total_usage`")
-    permaslug = _text(model)
-    _check_names(permaslug)
-    counts = {ours: _count(_number(row, theirs), theirs) for theirs, ours in METRIC_COUNTS.items()}
-    return BilledLine(_day(day), permaslug, "", "", permaslug, usage_usd, estimate_usd, **counts)
+        raise fields.Misfit("`credits_usage` and `byok_usage` do not add up to `total_usage`")
+    permaslug = fields.text(model)
+    fields.check_names(permaslug)
+    counts = {ours: fields.count(fields.number(row, theirs), theirs) for theirs, ours in METRIC_COUNTS.items()}
+    return BilledLine(fields.day(day), permaslug, "", "", permaslug, usage_usd, estimate_usd, **counts)
 
 
 _ROUNDED_USD = Decimal("0.000002")
-
-
-def _number(row: Mapping[str, Any], name: str) -> Decimal | None:
-    value = row.get(name)
-    if value is None:
-        return None
-    if isinstance(value, (int, Decimal, str)) and not isinstance(value, bool):
-        try:
-            number = Decimal(value)
-        except InvalidOperation:
-            raise _Misfit(f"`{name}` is {str(value)[:40]!r}, not a number") from None
-        if number.is_finite():
-            return number
-    raise _Misfit(f"`{name}` is not a number")
-
-
-def _count(number: _Number | None, name: str) -> int | None:
-    """A whole number of up to 64 bits, such as 12, "12" or 12.0."""
-    if number is None:
-        return None
-    if type(number) is int and 0 <= number <= _MOST:
-        return number
-    if isinstance(number, Decimal) and (not number.is_finite() or number != number.to_integral_value()):
-        raise _Misfit(f"`{name}` is not a count")
-    if not 0 <= number <= _MOST:
-        raise _Misfit(f"`{name}` is not a count")
-    return int(number)
-
-
-def _decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {error}.") from None
-    except RecursionError:
-        raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} it is nested too deeply.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, InvalidOperation):
-        raise Unreachable("OpenRouter's reply was cut off or garbled on the way.") from None
-
-
-def _merged(lines: Iterable[BilledLine]) -> list[BilledLine]:
-    """Lines of one identity summed."""
-    merged: dict[tuple[date, str, str, str], BilledLine] = {}
-    for line in lines:
-        identity = (line.day, line.permaslug, line.endpoint_id, line.host)
-        try:
-            merged[identity] = _added(merged[identity], line) if identity in merged else line
-        except _Misfit as misfit:
-            raise UnexpectedResponse(f"{_UNKNOWN_SHAPE} {misfit}, on {line.day}.") from None
-    return list(merged.values())
 
 
 def _line(day: date, row: _Row) -> BilledLine:
@@ -401,60 +324,24 @@ def _line(day: date, row: _Row) -> BilledLine:
         endpoint_id,
         host,
         model,
-        _usd(row.usage),
-        None if row.byok_usage_inference is None else _usd(row.byok_usage_inference),
-        _count(row.requests, "requests"),
-        _count(row.byok_requests, "byok_requests"),
-        _count(row.prompt_tokens, "prompt_tokens"),
-        _count(row.completion_tokens, "completion_tokens"),
-        _count(row.reasoning_tokens, "reasoning_tokens"),
-        _count(row.cached_tokens, "cached_tokens"),
+        fields.usd(row.usage),
+        None if row.byok_usage_inference is None else fields.usd(row.byok_usage_inference),
+        fields.count(row.requests, "requests"),
+        fields.count(row.byok_requests, "byok_requests"),
+        fields.count(row.prompt_tokens, "prompt_tokens"),
+        fields.count(row.completion_tokens, "completion_tokens"),
+        fields.count(row.reasoning_tokens, "reasoning_tokens"),
+        fields.count(row.cached_tokens, "cached_tokens"),
     )
 
 
 @lru_cache(4096)
 def _names(permaslug: str, endpoint_id: str | None, host: str | None, model: str | None) -> tuple[str, str, str, str]:
-    names = _text(permaslug), _text(endpoint_id), _text(host), _text(model) or _text(permaslug)
-    _check_names("".join(names[:3]), names[3])
+    names = (
+        fields.text(permaslug),
+        fields.text(endpoint_id),
+        fields.text(host),
+        fields.text(model) or fields.text(permaslug),
+    )
+    fields.check_names("".join(names[:3]), names[3])
     return names
-
-
-def _check_names(*names: str) -> None:
-    if max(len(name.encode()) for name in names) > _NAME_BYTES:
-        raise _Misfit("names longer than can be kept")
-
-
-def _text(value: str | None) -> str:
-    """Any characters but NUL, which PostgreSQL can't keep. Absent is the empty value."""
-    return (value or "").replace("\0", "\N{REPLACEMENT CHARACTER}")
-
-
-def _day(value: str) -> date:
-    """``2026-06-03``, as documented, or with a time after it, as it arrives."""
-    try:
-        if value[4:5] + value[7:8] != "--" or value[10:11] not in ("", " ", "T"):
-            raise ValueError
-        return date.fromisoformat(value[:10])
-    except ValueError:
-        raise _Misfit(f"`date` is {value[:40]!r}, not a day") from None
-
-
-def _usd(value: _Number) -> Decimal:
-    try:
-        return usd(value)
-    except ValueError as error:
-        raise _Misfit(str(error)) from None
-
-
-def _added(line: BilledLine, repeat: BilledLine) -> BilledLine:
-    """The sum of two rows with one identity; a sum with an unknown is unknown."""
-
-    sums: dict[str, Any] = {}
-    for name in ("usage_usd", "byok_usd", *COUNTS):
-        one, two = getattr(line, name), getattr(repeat, name)
-        sums[name] = None if one is None or two is None else one + two
-        if name in COUNTS and (sums[name] or 0) > _MOST:
-            raise _Misfit(f"`{name}` adds up to more than 64 bits")
-    sums["usage_usd"] = _usd(sums["usage_usd"])
-    sums["byok_usd"] = None if sums["byok_usd"] is None else _usd(sums["byok_usd"])
-    return replace(line, **sums)
