@@ -808,10 +808,12 @@ class Wire:
     def ask(self, real: Callable[..., Reply], mine: calls.Calls, path: str, question: Any, **options: Any) -> Reply:
         before = self._asking()
         reply = real(mine, path, question, **options)
+        first, end = (date.fromisoformat(question["time_range"][name][:10]) for name in ("start", "end"))
+        last = end - timedelta(days=1)
         if question["dimensions"] == ["model"]:
-            first, end = (date.fromisoformat(question["time_range"][name][:10]) for name in ("start", "end"))
-            last = end - timedelta(days=1)
             self._told(Told("analytics", reply.body, before, *_clocks(reply), first=first, last=last))
+        elif _is_idle(reply.body, last):  # then nobody asks for the day's models
+            self._told(Told("analytics", NOTHING, before, *_clocks(reply), first=last, last=last))
         return reply
 
     def _asking(self) -> datetime:
@@ -823,6 +825,18 @@ class Wire:
     def _told(self, told: Told) -> None:
         if self.machine is not None:
             self.machine.on_reply(told)
+
+
+NOTHING = b'{"data": {"data": [], "metadata": {"truncated": false}}}'
+
+
+def _is_idle(body: bytes, day: date) -> bool:
+    """Whether totals of days have others than this one, which is to say that it had no usage."""
+    try:
+        days = [row.get("date__day") or row["created_at__day"] for row in json.loads(body)["data"]["data"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return bool(days) and not any(str(one).startswith(day.isoformat()) for one in days)
 
 
 def _clocks(reply: Reply) -> tuple[datetime, datetime]:
