@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -78,8 +77,3 @@ def _steps(row: int, day: int, seed: int) -> int:
 
 def _figures(row: int, day: int, seed: int) -> tuple[Any, ...]:
     return _steps(row, day, seed), 0, row * 3 + day % 7, 0, row * 1001 + day % 97, row * 101 + day % 89, row % 5, row
-
-
-def pages() -> Iterator[str]:
-    """Addresses worth measuring."""
-    yield from ("/?days=30", "/?days=90", "/?days=365", "/breakdown?days=365", "/statement")

@@ -1,7 +1,7 @@
 """Which API key spent what: the parts of each cost line by key, and the rest that no key accounts for.
 
-Only the parts are stored. The rest is the line less its parts, worked out when it is asked for (``by_key``): kept as
-rows of its own it doubled the database, since most days of most accounts have no key to explain them.
+Only the parts are stored. The rest is the line less its parts, worked out when it is asked for (``by_key``). Kept as
+rows of its own it was a second copy of every line that no key explains, such as all those before the provider's window.
 """
 
 from __future__ import annotations

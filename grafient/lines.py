@@ -97,7 +97,7 @@ def stored_days(days: Iterable[date]) -> dict[date, Any]:
 def insert_many(table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
     """Write rows whose values are as the driver takes them.
 
-    For a reply of 1,500 rows, the way through SQLAlchemy's column types takes as long as all else that is done with it.
+    Through SQLAlchemy's column types, the first ingest of a reply of 1,500 rows took a fifth longer.
     """
     if rows:
         places = ", ".join(["?" if db.engine.dialect.paramstyle == "qmark" else "%s"] * len(columns))

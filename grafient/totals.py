@@ -1,8 +1,8 @@
 """The totals of each day and of each model: lines added up once, when they change, and not for each page.
 
-A team's year is some hundred thousand lines, of which a dashboard wants sums by day and by model. These are a tenth of
-the rows or less. Whoever changes lines writes the totals of their days in the same transaction, so that no reader sees
-one without the other. ``wrong`` has the database add up all lines once more, and says where that is something else.
+A team's year is some hundred thousand lines, of which a dashboard wants sums by day and by model. Whoever changes lines
+writes the totals of their days in the same transaction, so that no reader sees one without the other. ``wrong`` has the
+database add up all lines once more, and says where that is something else.
 """
 
 from __future__ import annotations

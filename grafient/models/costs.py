@@ -39,7 +39,7 @@ class Model(Base):
 class Series(Base):
     """What the provider bills apart: a permaslug at an endpoint of a host, by the name of its model.
 
-    An account has tens to hundreds of them, and a line a day of each that was used. The names are four fifths of a
+    An account has tens to hundreds of them, and a line a day of each that was used. The names are most of a
     line's bytes, so they are kept here once and a line has their number. What a further provider bills by (a line
     item, a service tier, a project) becomes a column here, and no line grows.
     """

@@ -38,15 +38,15 @@ def unexpected(misfit: Misfit, number: int) -> UnexpectedResponse:
     return UnexpectedResponse(f"{UNKNOWN_SHAPE} {misfit} - at `$.data[{number}]`.")
 
 
-def check_sums(day_: date, lines: Sequence[BilledLine]) -> None:
+def check_sums(on: date, lines: Sequence[BilledLine]) -> None:
     """What a day adds up to has to fit where the day's total is kept. Raises UnexpectedResponse."""
     for name in ("usage_usd", "byok_usd"):
         if sum(map(abs, filter(None, map(attrgetter(name), lines))), Decimal(0)) >= LINE_LIMIT_USD:
             much = f"{LINE_LIMIT_USD / 1_000_000:f} million"
-            raise UnexpectedResponse(f"OpenRouter reports ${much} or more for {day_}, which Grafient cannot keep.")
+            raise UnexpectedResponse(f"OpenRouter reports ${much} or more for {on}, which Grafient cannot keep.")
     for name in COUNTS:
         if sum(filter(None, map(attrgetter(name), lines))) > _MOST:
-            raise UnexpectedResponse(f"{UNKNOWN_SHAPE} `{name}` adds up to more than 64 bits, on {day_}.")
+            raise UnexpectedResponse(f"{UNKNOWN_SHAPE} `{name}` adds up to more than 64 bits, on {on}.")
 
 
 def number(row: Mapping[str, Any], name: str) -> Decimal | None:
