@@ -38,37 +38,44 @@ READ_AFTER_GONE = timedelta(days=31)
 """A key that is no longer listed is still read for so long: its last days may still be in the provider's window."""
 
 
-def record_keys(integration_id: int, listed: Sequence[ListedKey], now: datetime) -> None:
-    """Write which keys there are, in the caller's transaction; the names of those that are gone stay."""
+def record_keys(
+    integration_id: int, listed: Sequence[ListedKey], since: datetime, now: datetime, *, all_of_them: bool = False
+) -> list[str]:
+    """Write which keys there are, in the caller's transaction; the names of those that are gone stay. Returns the
+    hashes of the keys whose costs are to be read, the longest unread first: not those that were read ``since`` then.
+
+    A key that was last used on a day which has been read of it has nothing new to say. For example, one that was used
+    on Monday is read on Tuesday, when Monday is settled. On Wednesday the list of keys says the same of it as on
+    Tuesday, so it was not used on Tuesday: it is not asked for, and Tuesday counts as read. ``all_of_them``: those too,
+    because the account's settled days have changed.
+    """
     known = {key.key_hash: key for key in db.session.execute(_keys(integration_id)).scalars()}
+    gone = set(known) - {key.key_hash for key in listed}
     for key in listed:
-        row = known.pop(key.key_hash, None)
+        row = known.get(key.key_hash)
         if row is None:
-            row = ApiKey(integration_id=integration_id, key_hash=key.key_hash)
+            row = known[key.key_hash] = ApiKey(integration_id=integration_id, key_hash=key.key_hash)
             db.session.add(row)
         row.name, row.disabled, row.gone_at = key.name, key.disabled, None
         if key.spent is None or key.spent != row.spent:
             row.spent, row.spent_on = key.spent, now.date()
-    for row in known.values():
-        if row.gone_at is None:
-            row.gone_at, row.spent_on = now, now.date()
+    for name in gone:
+        if known[name].gone_at is None:
+            known[name].gone_at, known[name].spent_on = now, now.date()
     db.session.flush()
+    _record_unused_days(integration_id, known.values(), now)
+    unread = [
+        key
+        for key in known.values()
+        if (key.read_at is None or key.read_at < since)
+        and (key.gone_at is None or key.gone_at > now - READ_AFTER_GONE)
+        and (all_of_them or not _has_been_read(key, now))
+    ]
+    return [key.key_hash for key in sorted(unread, key=_longest_unread_first)]
 
 
-def to_read(integration_id: int, since: datetime, now: datetime, *, all_of_them: bool = False) -> list[str]:
-    """The hashes of the keys whose costs were not read since then, the longest unread first.
-
-    A key that was last used on a day which has been read of it has nothing new to say. For example, one that was used
-    on Monday is read on Tuesday, when Monday is settled. On Wednesday the list of keys says the same of it as on
-    Tuesday, so it was not used on Tuesday: it is not asked for, and Tuesday counts as read, see
-    ``record_unused_days``. ``all_of_them``: those too, because the account's settled days have changed.
-    """
-    listed_lately = or_(ApiKey.gone_at.is_(None), ApiKey.gone_at > now - READ_AFTER_GONE)
-    unread = or_(ApiKey.read_at.is_(None), ApiKey.read_at < since)
-    query = _keys(integration_id).where(unread, listed_lately)
-    query = query.order_by(ApiKey.read_at.is_not(None), ApiKey.read_at, ApiKey.key_hash)
-    keys = db.session.execute(query).scalars()
-    return [key.key_hash for key in keys if all_of_them or not _has_been_read(key, now)]
+def _longest_unread_first(key: ApiKey) -> tuple[bool, float, str]:
+    return key.read_at is not None, key.read_at.timestamp() if key.read_at else 0.0, key.key_hash
 
 
 def _has_been_read(key: ApiKey, now: datetime) -> bool:
@@ -77,13 +84,14 @@ def _has_been_read(key: ApiKey, now: datetime) -> bool:
     return min(key.spent_on, last_settled(now)) <= last_settled(key.read_at)
 
 
-def record_unused_days(integration_id: int, now: datetime) -> None:
+def _record_unused_days(integration_id: int, keys: Iterable[ApiKey], now: datetime) -> None:
     """Note that the keys which need not be read had no usage since they were last used, in the caller's transaction."""
-    for key in db.session.execute(_keys(integration_id).where(ApiKey.gone_at.is_(None))).scalars():
-        if key.spent_on is not None and _has_been_read(key, now):
-            _record_reading(
-                integration_id, key.key_hash, Activity.of(key.spent_on + ONE_DAY, last_settled(now), []), now
-            )
+    unused = {
+        key.key_hash: Activity.of(key.spent_on + ONE_DAY, last_settled(now), [])
+        for key in keys
+        if key.gone_at is None and key.spent_on is not None and _has_been_read(key, now)
+    }
+    _record_readings(integration_id, unused, now)
 
 
 def _keys(integration_id: int) -> Any:
@@ -98,10 +106,9 @@ def record(integration_id: int, parts: Mapping[str, Activity], now: datetime, *,
     replaced already. Kept, the key's line would stay for ever, with less than nothing unattributed beside it.
     """
     for key in db.session.execute(_keys(integration_id).where(ApiKey.key_hash.in_(parts))).scalars():
-        activity = parts[key.key_hash]
-        _record_key(key, activity, account_is_whole)
-        _record_reading(integration_id, key.key_hash, activity, now)
+        _record_key(key, parts[key.key_hash], account_is_whole)
         key.read_at = now
+    _record_readings(integration_id, parts, now)
     db.session.flush()
 
 
@@ -129,26 +136,37 @@ def stored(key_id: int, *conditions: ColumnElement[bool]) -> list[BilledLine]:
     return [BilledLine(*row) for row in db.session.execute(query)]
 
 
-def _record_reading(integration_id: int, key_hash: str, activity: Activity, now: datetime) -> None:
-    """Add the days that a key's reply speaks of to those that were read of it, joined with the intervals they touch.
+def _record_readings(integration_id: int, parts: Mapping[str, Activity], now: datetime) -> None:
+    """Add the days that replies about keys speak of to those that were read of them, joined with the intervals they
+    touch.
 
     A day that is not settled yet does not count: read at 00:10 UTC, yesterday may still grow, and if that were the
     last reading of the key, the day would look complete for good.
     """
-    days = {day for day in activity.days if settles_at(day) <= now}
-    if not days:
+    found = {name: {day for day in part.days if settles_at(day) <= now} for name, part in parts.items()}
+    found = {name: days for name, days in found.items() if days}
+    if not found:
         return
-    mine = KeyReading.integration_id == integration_id, KeyReading.key_hash == key_hash
-    query = select(KeyReading.first_day, KeyReading.last_day).where(*mine)
-    before = [Period(first, last) for first, last in db.session.execute(query)]
-    after = intervals([*days, *(day for known in before for day in span(known.first, known.last))])
-    if after == sorted(before, key=lambda known: known.first):
+    before: dict[str, list[Period]] = {name: [] for name in found}
+    mine = KeyReading.integration_id == integration_id, KeyReading.key_hash.in_(found)
+    query = select(KeyReading.key_hash, KeyReading.first_day, KeyReading.last_day).where(*mine)
+    for name, first, last in db.session.execute(query.order_by(KeyReading.first_day)):
+        before[name].append(Period(first, last))
+    after = {
+        name: intervals([*days, *(day for known in before[name] for day in span(known.first, known.last))])
+        for name, days in found.items()
+    }
+    changed = [name for name in found if after[name] != before[name]]
+    if not changed:
         return
-    db.session.execute(delete(KeyReading).where(*mine))
-    own = {"integration_id": integration_id, "key_hash": key_hash}
-    lines.execute_many(
-        insert(KeyReading), [own | {"first_day": known.first, "last_day": known.last} for known in after]
-    )
+    mine = KeyReading.integration_id == integration_id, KeyReading.key_hash.in_(changed)
+    db.session.execute(delete(KeyReading).where(*mine).execution_options(synchronize_session=False))
+    rows = [
+        {"integration_id": integration_id, "key_hash": name, "first_day": known.first, "last_day": known.last}
+        for name in changed
+        for known in after[name]
+    ]
+    lines.execute_many(insert(KeyReading), rows)
 
 
 def by_key(integration_ids: Any, period: Period | None = None, key_hash: str | None = None) -> Subquery:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,9 @@ from sqlalchemy.exc import ArgumentError
 from grafient.plans import PLANS
 
 REGISTRATION = ("first", "open", "closed")
+
+_CORES = str(min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 2))
+"""How many of the machine's cores a worker uses, unless told."""
 
 MAKE_SECRET_KEY = "python -c 'import secrets; print(secrets.token_urlsafe(48))'"  # noqa: S105 - a command that makes one
 MAKE_ENCRYPTION_KEY = "flask --app wsgi keys generate"
@@ -41,7 +45,9 @@ class Settings:
     raw_reply_days: int
     """How long the providers' raw replies are kept."""
     sync_threads: int
-    """How many accounts a worker reads at a time."""
+    """How many accounts a process of a worker reads at a time."""
+    sync_processes: int
+    """How many processes a worker uses when many accounts are due."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -65,6 +71,7 @@ class Settings:
             trusted_proxies=_whole_number("GRAFIENT_TRUSTED_PROXIES", env.get("GRAFIENT_TRUSTED_PROXIES", "0"), 0, 10),
             raw_reply_days=_whole_number("GRAFIENT_RAW_REPLY_DAYS", env.get("GRAFIENT_RAW_REPLY_DAYS", "90"), 0, 36500),
             sync_threads=_whole_number("GRAFIENT_SYNC_THREADS", env.get("GRAFIENT_SYNC_THREADS", "32"), 1, 64),
+            sync_processes=_whole_number("GRAFIENT_SYNC_PROCESSES", env.get("GRAFIENT_SYNC_PROCESSES", _CORES), 1, 16),
         )
 
     def require(self) -> None:

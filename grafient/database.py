@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,16 @@ BUSY_SECONDS = 15
 
 reading: ContextVar[bool] = ContextVar("reading", default=False)
 """Set while nothing is going to be written. SQLite then takes no lock that keeps writers out."""
+
+
+@contextmanager
+def only_reading() -> Iterator[None]:
+    """Nothing is written inside: a transaction that begins there keeps no writer waiting."""
+    token = reading.set(True)
+    try:
+        yield
+    finally:
+        reading.reset(token)
 
 
 class SchemaError(Exception):

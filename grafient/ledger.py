@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -84,7 +84,7 @@ def record(
     covered = _covered(integration_id, activity.days)
     states = {day: known.state for day, known in covered.items()}
     days = activity.days if source == Source.ACTIVITY else {day for day in activity.days if is_open(states.get(day))}
-    silent = not activity.by_day and _has_lines(integration_id, days)
+    silent = not activity.by_day and _has_lines(integration_id, covered, days)
     if silent:
         return _recorded(source, Changes(), states, activity, silent)
     same = {day for day in days & covered.keys() if _says_the_same(activity, day, covered[day])}
@@ -118,9 +118,11 @@ def _digest(activity: Activity, day: date) -> bytes | None:
     return _NOTHING if reply is None else reply.digest
 
 
-def _has_lines(integration_id: int, days: Collection[date]) -> bool:
-    query = select(Line.day).where(Line.integration_id == integration_id, Line.day.in_(days)).limit(1)
-    return db.session.execute(query).first() is not None
+def _has_lines(integration_id: int, covered: Mapping[date, _Covered], days: Collection[date]) -> bool:
+    """Whether any of these days has lines; one of which the last reply said nothing has none."""
+    asked = [day for day in days if day not in covered or covered[day].digest != _NOTHING]
+    query = select(Line.day).where(Line.integration_id == integration_id, Line.day.in_(asked)).limit(1)
+    return bool(asked) and db.session.execute(query).first() is not None
 
 
 def _recorded(
@@ -176,8 +178,11 @@ def model_names(integration_id: int) -> dict[str, str]:
     return names
 
 
-def renamed(activity: Activity, names: Mapping[str, str]) -> Activity:
-    """The same with its models called by what their permaslugs are known as."""
+def renamed(activity: Activity, known_names: Callable[[], Mapping[str, str]]) -> Activity:
+    """The same with its models called by what their permaslugs are known as; an empty one need not ask for that."""
+    if not activity.by_day:
+        return activity
+    names = known_names()
     found = [replace(line, model=names.get(line.permaslug, line.model)) for line in activity.lines()]
     return Activity.of(activity.first_day, activity.last_day, found, activity.today)
 
@@ -267,10 +272,12 @@ def _by_day(found: Iterable[BilledLine]) -> dict[date, dict[Identity, BilledLine
 
 
 def _covered(integration_id: int, days: Collection[date]) -> dict[date, _Covered]:
+    if not days:
+        return {}
     query = select(CoveredDay.day, CoveredDay.state, CoveredDay.digest).where(
-        CoveredDay.integration_id == integration_id, CoveredDay.day.in_(days)
+        CoveredDay.integration_id == integration_id, CoveredDay.day.between(min(days), max(days))
     )
-    return {row.day: _Covered(row.state, row.digest) for row in db.session.execute(query)}
+    return {row.day: _Covered(row.state, row.digest) for row in db.session.execute(query) if row.day in days}
 
 
 def _write(

@@ -14,7 +14,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import delete, func, insert, or_, select
 
 from grafient import lines
 from grafient.coverage import Counted, Known
@@ -34,49 +34,47 @@ CREDITS_LAG = timedelta(minutes=5)
 
 
 def record_checks(integration_id: int, window: Activity, totals: Mapping[date, Decimal], now: datetime) -> None:
-    """Write what analytics says of the window's days, in the caller's transaction. No entry: nothing was charged."""
-    known = within(DayCheck.day, Period(window.first_day, window.last_day))
-    db.session.execute(delete(DayCheck).where(DayCheck.integration_id == integration_id, known))
-    own = {"integration_id": integration_id, "checked_at": now}
-    rows = [
-        own | {"day": day, "analytics_usd": totals.get(day, Decimal(0))}
-        for day in span(window.first_day, window.last_day)
-    ]
-    lines.execute_many(insert(DayCheck), rows)
+    """Write what analytics says of the window's days, in the caller's transaction. No entry: nothing was charged.
 
-
-@dataclass(frozen=True)
-class Reading:
-    """A reading of the credits that was written: its row's id, and when it was read."""
-
-    id: int
-    read_at: datetime
-
-    @property
-    def day(self) -> date:
-        return self.read_at.date()
-
-
-def record_reading(integration_id: int, lifetime_usd: Decimal, now: datetime) -> Reading:
-    """Write a reading of the credits, in the caller's transaction."""
-    reading = CreditReading(integration_id=integration_id, read_at=now, lifetime_usd=lifetime_usd)
-    db.session.add(reading)
-    db.session.flush()
-    return Reading(reading.id, now)
-
-
-def add_own_day(reading: Reading, totals: Mapping[date, Decimal], days: Period, now: datetime) -> None:
-    """Note how much of a reading was charged on its own UTC day, in the caller's transaction.
-
-    ``totals`` is what analytics says was charged per day, asked for ``days`` until ``now``; no entry is nothing. The
-    activity of a sync can be read at 23:59 and the credits a minute later, on the next day. What was charged on the
-    day before has nothing to do with that reading: subtracted from it, it looked like costs that were missing. And a
-    laptop can sleep between the credits and analytics, whose total then has hours of spending that the reading lacks.
-    In both cases the part of the reading's own day stays unknown.
+    Only what it has not said before: of thirty days, one.
     """
-    if reading.day in days and now - reading.read_at <= CREDITS_LAG:
-        own_day = totals.get(reading.day, Decimal(0))
-        db.session.execute(update(CreditReading).where(CreditReading.id == reading.id).values(today_usd=own_day))
+    mine = DayCheck.integration_id == integration_id, within(DayCheck.day, Period(window.first_day, window.last_day))
+    known = {
+        row.day: row.analytics_usd
+        for row in db.session.execute(select(DayCheck.day, DayCheck.analytics_usd).where(*mine))
+    }
+    said = {day: totals.get(day, Decimal(0)) for day in span(window.first_day, window.last_day)}
+    fresh = [day for day, amount in said.items() if known.get(day) != amount]
+    if not fresh:
+        return
+    db.session.execute(
+        delete(DayCheck)
+        .where(DayCheck.integration_id == integration_id, DayCheck.day.in_(fresh))
+        .execution_options(synchronize_session=False)
+    )
+    own = {"integration_id": integration_id, "checked_at": now}
+    lines.execute_many(insert(DayCheck), [own | {"day": day, "analytics_usd": said[day]} for day in fresh])
+
+
+def record_reading(integration_id: int, lifetime_usd: Decimal, read_at: datetime, today_usd: Decimal | None) -> None:
+    """Write a reading of the credits, in the caller's transaction. ``today_usd``: see ``own_day``."""
+    reading = {"integration_id": integration_id, "read_at": read_at, "lifetime_usd": lifetime_usd}
+    db.session.execute(insert(CreditReading).values(**reading, today_usd=today_usd))
+
+
+def own_day(read_at: datetime, totals: Mapping[date, Decimal], days: Period, answered_at: datetime) -> Decimal | None:
+    """How much of a reading of the credits was charged on its own UTC day; None if that can't be said.
+
+    ``totals`` is what analytics says was charged per day, asked for ``days`` and answered then; no entry is nothing.
+    The activity of a sync can be read at 23:59 and the credits a minute later, on the next day. What was charged on
+    the day before has nothing to do with that reading: subtracted from it, it looked like costs that were missing. And
+    a laptop can sleep between the credits and analytics, whose total then has hours of spending that the reading
+    lacks, or the other way round. In these cases the part of the reading's own day stays unknown.
+    """
+    day = read_at.date()
+    if day not in days or abs(answered_at - read_at) > CREDITS_LAG:
+        return None
+    return totals.get(day, Decimal(0))
 
 
 @dataclass(frozen=True)

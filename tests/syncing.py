@@ -65,10 +65,15 @@ def connect(workspace: Workspace, sandbox: Sandbox, name: str = "lively", **opti
     return integrations.connect(workspace.id, "openrouter", "", sandbox.key(name), **options)
 
 
+def claim_one(now: datetime) -> runs.Claim | None:
+    """Claim one run that is due, those that a person waits for first."""
+    return next(iter(runs.claim(now, 1)), None)
+
+
 def run_due() -> int:
     """Do everything that is due, as a worker would; how many runs that was."""
     done = 0
-    while (claim := runs.claim(utc_now())) is not None:
+    while (claim := claim_one(utc_now())) is not None:
         db.session.commit()
         sync.perform(claim)
         done += 1

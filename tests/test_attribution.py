@@ -319,7 +319,7 @@ def test_whatever_is_told_of_the_whole_and_of_keys_the_parts_are_the_whole(
 ) -> None:
     for table in (Line, KeyPart, DayTotal, ModelTotal, CoveredDay, Restatement):
         db.session.execute(delete(table))
-    attribution.record_keys(run.integration_id, KEYS, NOW)
+    attribution.record_keys(run.integration_id, KEYS, NOW, NOW)
     said: dict[str, list[BilledLine]] = {}
     for key_hash, reply in history:
         activity = Activity.of(DAY, LAST, reply)
@@ -336,7 +336,7 @@ def test_whatever_is_told_of_the_whole_and_of_keys_the_parts_are_the_whole(
 
 
 def record(run: SyncRun, key_hash: str, *found: BilledLine, first: date = DAY, last: date = LAST) -> None:
-    attribution.record_keys(run.integration_id, KEYS, NOW)
+    attribution.record_keys(run.integration_id, KEYS, NOW, NOW)
     attribution.record(run.integration_id, {key_hash: Activity.of(first, last, found)}, NOW, account_is_whole=True)
 
 
@@ -434,7 +434,7 @@ def test_the_days_that_were_read_of_a_key_are_kept_as_few_intervals(run: SyncRun
     def day(number: int) -> date:
         return DAY + timedelta(days=number)
 
-    attribution.record_keys(run.integration_id, KEYS, NOW)
+    attribution.record_keys(run.integration_id, KEYS, NOW, NOW)
 
     def read(first: int, last: int, now: datetime = NOW + timedelta(days=90)) -> list[Period]:
         activity = Activity.of(day(first), day(last), [])
@@ -450,7 +450,7 @@ def test_the_days_that_were_read_of_a_key_are_kept_as_few_intervals(run: SyncRun
 
 
 def test_a_day_counts_as_read_of_a_key_once_it_is_settled(run: SyncRun) -> None:
-    attribution.record_keys(run.integration_id, KEYS, NOW)
+    attribution.record_keys(run.integration_id, KEYS, NOW, NOW)
     reply, midnight = Activity.of(DAY, LAST, []), datetime.combine(LAST + timedelta(days=1), time(), tzinfo=UTC)
     for minutes, last in ((29, LAST - timedelta(days=1)), (30, LAST)):
         now = midnight + timedelta(minutes=minutes)
@@ -460,7 +460,7 @@ def test_a_day_counts_as_read_of_a_key_once_it_is_settled(run: SyncRun) -> None:
 
 def test_names_follow_the_provider_and_stay_when_a_key_is_gone(run: SyncRun) -> None:
     def listed(*found: ListedKey) -> ApiKey:
-        attribution.record_keys(run.integration_id, found, utc_now())
+        attribution.record_keys(run.integration_id, found, utc_now(), utc_now())
         return db.session.execute(select(ApiKey).where(ApiKey.key_hash == "k1")).scalar_one()
 
     first, other = ListedKey("k1", "one", disabled=False), ListedKey("k2", "two", disabled=False)
@@ -477,7 +477,7 @@ def test_names_follow_the_provider_and_stay_when_a_key_is_gone(run: SyncRun) -> 
 
 def test_those_unread_for_longest_are_read_first(run: SyncRun) -> None:
     listed = [ListedKey(f"k{number}", "", disabled=False) for number in range(4)]
-    attribution.record_keys(run.integration_id, listed, NOW)
+    attribution.record_keys(run.integration_id, listed, NOW, NOW)
     for key_hash, hours in (("k0", 1), ("k1", 5), ("k2", 3)):
         attribution.record(
             run.integration_id,
@@ -485,5 +485,5 @@ def test_those_unread_for_longest_are_read_first(run: SyncRun) -> None:
             NOW - timedelta(hours=hours),
             account_is_whole=True,
         )
-    assert attribution.to_read(run.integration_id, NOW, NOW) == ["k3", "k1", "k2", "k0"]
-    assert attribution.to_read(run.integration_id, NOW - timedelta(hours=2), NOW) == ["k3", "k1", "k2"]
+    assert attribution.record_keys(run.integration_id, listed, NOW, NOW) == ["k3", "k1", "k2", "k0"]
+    assert attribution.record_keys(run.integration_id, listed, NOW - timedelta(hours=2), NOW) == ["k3", "k1", "k2"]

@@ -57,7 +57,7 @@ from grafient.sandbox import ActivityRow, Sandbox
 from grafient.sandbox.server import _QuietHandler
 from tests.pages import Pages, lint
 from tests.stored import KeyLine
-from tests.syncing import at, days, on_sqlite, parts_add_up, restatements, run_due, spent_by, with_the_year
+from tests.syncing import at, claim_one, days, on_sqlite, parts_add_up, restatements, run_due, spent_by, with_the_year
 from tests.workers import children, until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -879,7 +879,7 @@ def test_replies_that_are_cut_are_no_replies(
 
 def work() -> None:
     """Do here what is due, as a worker does."""
-    while (claim := runs.claim(utc_now())) is not None:
+    while (claim := claim_one(utc_now())) is not None:
         db.session.commit()
         sync.perform(claim)
     db.session.rollback()

@@ -34,7 +34,21 @@ from grafient.models import (
 from grafient.models.columns import usd_sum
 from grafient.providers import KeyCannotReadCosts, KeyInfo, KeyRejected, Unreachable
 from grafient.sandbox import NewRow, Sandbox
-from tests.syncing import a_day, again, at, connect, last_run, later, lines, on_sqlite, run_due, synced, total, truth
+from tests.syncing import (
+    a_day,
+    again,
+    at,
+    claim_one,
+    connect,
+    last_run,
+    later,
+    lines,
+    on_sqlite,
+    run_due,
+    synced,
+    total,
+    truth,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +73,7 @@ def test_a_sync_under_way_with_the_old_key_does_not_speak_of_the_new_one(
 ) -> None:
     integration = synced(workspace, sandbox)
     integrations.force_sync(integration)
-    claim = runs.claim(utc_now())
+    claim = claim_one(utc_now())
     db.session.commit()
     assert claim is not None
     integrations.replace_key(integration, sandbox.key("lively-again"))
@@ -382,7 +396,7 @@ def test_two_who_connect_one_account_at_once_get_one(context: Flask, workspace: 
 
 def test_a_removed_integration_gets_nothing_from_a_sync_under_way(workspace: Workspace, sandbox: Sandbox) -> None:
     integration = connect(workspace, sandbox)
-    claim = runs.claim(utc_now())
+    claim = claim_one(utc_now())
     db.session.commit()
     assert claim is not None
     integrations.remove(integration, keep_history=True)

@@ -226,7 +226,7 @@ def test_what_is_called_by_its_permaslug_gets_the_plainest_of_its_names(run: Syn
         BilledLine(DAY, "slug", "", "", "slug", Decimal(1)),
         BilledLine(DAY, "unknown", "", "", "unknown", Decimal(1)),
     ]
-    renamed = ledger.renamed(Activity.of(DAY, DAY, told), known)
+    renamed = ledger.renamed(Activity.of(DAY, DAY, told), lambda: known)
     assert [line.model for line in renamed.lines()] == ["vendor/model", "unknown"]
 
 

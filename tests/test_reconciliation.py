@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -25,6 +26,8 @@ from grafient.query import Query
 from grafient.reconciliation import ROUNDED_USD, Verdict
 from grafient.sandbox import Sandbox
 from grafient.states import Source
+from grafient.sync import stages
+from grafient.sync.hold import Hold
 from tests.stored import add, cover
 from tests.syncing import MICRO, NOON, again, at, days, later, leave_out_keys, on_sqlite, synced, window, with_the_year
 
@@ -335,9 +338,22 @@ class TestCredits:
     def test_totals_that_are_asked_hours_after_the_reading_say_nothing_of_its_day(
         self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A laptop sleeps in the middle of a sync."""
+        """A laptop sleeps in the middle of a sync, when the credits are read and the totals are not."""
+        read, read_credits = threading.Event(), stages._read_credits
+
+        def reading(hold: Hold) -> Any:
+            found = read_credits(hold)
+            read.set()
+            return found
+
+        monkeypatch.setattr(stages, "_read_credits", reading)
         with time_machine.travel(NOON, tick=True) as clock:
-            at_request("before", "GET /analytics/meta", lambda: clock.shift(timedelta(hours=8)), monkeypatch)
+
+            def sleep() -> None:
+                assert read.wait(20)
+                clock.shift(timedelta(hours=8))
+
+            at_request("before", "GET /analytics/meta", sleep, monkeypatch)
             synced(workspace, sandbox)
         assert db.session.execute(select(CreditReading)).scalar_one().today_usd is None
 

@@ -13,7 +13,7 @@ from grafient import integrations, runs, sync
 from grafient.extensions import db
 from grafient.models import Integration, SyncRun, Workspace, utc_now
 from grafient.sandbox import Sandbox
-from tests.syncing import at
+from tests.syncing import at, claim_one
 
 SIX = datetime(2026, 6, 4, 6, 0, tzinfo=UTC)
 
@@ -38,7 +38,7 @@ def count() -> int:
 
 
 def finish_all(now: datetime) -> None:
-    while (claim := runs.claim(now)) is not None:
+    while (claim := claim_one(now)) is not None:
         runs.finish(runs.hold(claim), "done")
 
 
@@ -83,16 +83,16 @@ def test_who_can_not_be_synced_is_left_out(integration: Integration, state: str)
 def test_a_run_is_claimed_once(integration: Integration) -> None:
     runs.request(integration.id, "manual")
     now = utc_now()
-    assert runs.claim(now) is not None
-    assert runs.claim(now) is None
+    assert claim_one(now) is not None
+    assert claim_one(now) is None
 
 
 def test_when_the_lease_ends_another_takes_over_and_the_first_can_not_commit(integration: Integration) -> None:
     runs.request(integration.id, "manual")
     now = utc_now()
-    first = runs.claim(now)
-    assert runs.claim(now + runs.LEASE - timedelta(seconds=1)) is None
-    second = runs.claim(now + runs.LEASE + timedelta(seconds=1))
+    first = claim_one(now)
+    assert claim_one(now + runs.LEASE - timedelta(seconds=1)) is None
+    second = claim_one(now + runs.LEASE + timedelta(seconds=1))
     assert first is not None
     assert second is not None
     assert (second.run_id, second.attempt) == (first.run_id, 2)
@@ -106,7 +106,7 @@ def test_a_run_that_kills_its_workers_rests_longer_each_time(integration: Integr
     now = utc_now()
     waited = []
     for _ in range(6):
-        assert runs.claim(now) is not None
+        assert claim_one(now) is not None
         lease = db.session.execute(select(SyncRun.lease_until)).scalar_one()
         waited.append((lease - now) / runs.LEASE)
         now = lease + timedelta(seconds=1)
@@ -116,7 +116,7 @@ def test_a_run_that_kills_its_workers_rests_longer_each_time(integration: Integr
 def test_a_held_run_can_be_held_for_another_lease_and_says_how_far_it_is(integration: Integration) -> None:
     runs.request(integration.id, "manual")
     now = utc_now()
-    claim = runs.claim(now)
+    claim = claim_one(now)
     assert claim is not None
     run = runs.hold(claim)
     with at(now + runs.LEASE - timedelta(seconds=10)):
@@ -124,8 +124,8 @@ def test_a_held_run_can_be_held_for_another_lease_and_says_how_far_it_is(integra
         runs.progress(run, "keys", 3, 500)
         assert (run.stage, run.steps_done, run.steps_asked) == ("keys", 3, 500)
     db.session.flush()
-    assert runs.claim(now + runs.LEASE + timedelta(seconds=60)) is None
-    again = runs.claim(now + 2 * runs.LEASE)
+    assert claim_one(now + runs.LEASE + timedelta(seconds=60)) is None
+    again = claim_one(now + 2 * runs.LEASE)
     assert again is not None
     with pytest.raises(runs.LeaseLost):
         runs.hold(claim)
@@ -135,7 +135,7 @@ def test_a_lease_that_was_made_longer_is_not_cut(integration: Integration) -> No
     runs.request(integration.id, "manual")
     now = utc_now()
     for _ in range(4):
-        claim = runs.claim(now)
+        claim = claim_one(now)
         assert claim is not None
         until = db.session.execute(select(SyncRun.lease_until)).scalar_one()
         now = until + timedelta(seconds=1)
@@ -149,7 +149,7 @@ def test_what_has_ended_is_at_no_stage_and_held_by_nobody(
     integration: Integration, end: Callable[[SyncRun], None]
 ) -> None:
     runs.request(integration.id, "manual")
-    claim = runs.claim(utc_now())
+    claim = claim_one(utc_now())
     assert claim is not None
     run = runs.hold(claim)
     runs.progress(run, "history", 1, 2)
@@ -166,7 +166,7 @@ def test_people_come_before_the_clock(workspace: Workspace, integration: Integra
     db.session.add(other)
     db.session.flush()
     runs.request(other.id, "manual")
-    claim = runs.claim(utc_now())
+    claim = claim_one(utc_now())
     assert claim is not None
     assert claim.integration_id == other.id
 
@@ -183,12 +183,12 @@ def test_pauses_grow_have_jitter_and_an_end() -> None:
 def test_a_dead_worker_leaves_no_half_and_is_replaced(context: Flask, workspace: Workspace, sandbox: Sandbox) -> None:
     integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively"))
     now = utc_now()
-    assert runs.claim(now) is not None
+    assert claim_one(now) is not None
     db.session.commit()
     assert runs.count_claimable(now) == 0
     later = now + runs.LEASE + timedelta(seconds=1)
     assert runs.count_claimable(later) == 1
-    claim = runs.claim(later)
+    claim = claim_one(later)
     db.session.commit()
     assert claim is not None
     sync.perform(claim)

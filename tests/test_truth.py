@@ -47,6 +47,7 @@ from grafient.query import Group, Query
 from grafient.reports import breakdown, dashboard, ledger, statement
 from grafient.sandbox import ActivityRow, NewRow, Sandbox
 from tests.stored import KeyLine
+from tests.syncing import claim_one
 
 SEARCH = int(os.environ.get("GRAFIENT_SEARCH", "0"))
 EXAMPLES = 14
@@ -503,7 +504,7 @@ class Grafient(RuleBasedStateMachine):
     def _work(self, trouble: Trouble | None = None) -> None:
         """Do what is due, as a job does. The trouble befalls the first."""
         while True:
-            claim = runs.claim(utc_now())
+            claim = claim_one(utc_now())
             db.session.commit()
             if claim is None:
                 break

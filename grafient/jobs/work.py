@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import signal
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from flask import Flask, current_app
 from sqlalchemy.exc import SQLAlchemyError
 
-from grafient import disk, evidence, runs, sync
+from grafient import database, disk, evidence, runs, sync
+from grafient.config import Settings
 from grafient.extensions import db
 from grafient.jobs import queue
+from grafient.jobs.processes import end_with_parent
 from grafient.jobs.readiness import note_full_disk, note_tick
 from grafient.models import utc_now
 from grafient.runs import Claim, LeaseLost
@@ -25,6 +29,9 @@ CLAIM_SECONDS = 60.0
 MOST_CLAIM_SECONDS = 20 * 60.0
 LOOK_SECONDS = 0.5
 """How often a job with a long run under way looks for others that are due."""
+
+AWAITED_THREADS = 4
+"""Threads that are left for the runs which a person waits for."""
 
 RUNS_PER_JOB = 200
 MOST_JOBS = 8
@@ -48,33 +55,72 @@ def tick() -> None:
 
 
 def sync_due() -> None:
-    """Claim and do runs on threads, until none is due or the time is up; then another job goes on.
+    """Claim and do runs until none is due or the time is up; then another job goes on.
 
-    A run can take minutes, for an account with hundreds of API keys. Others that become due meanwhile are not kept
-    waiting for it: as long as it goes on, so does the claiming.
+    Python runs one thread of a process at a time, so a process uses one core, however many threads it has. Where more
+    are due than one has threads, the job is done by as many processes as the settings say.
     """
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    settings: Settings = app.extensions["settings"]
+    processes = min(math.ceil(_due() / settings.sync_threads), settings.sync_processes)
+    if processes < 2:
+        _sync_all(app, settings.sync_threads)
+    else:
+        db.engine.dispose()  # two processes that speak on one connection get each other's answers
+        for pid in [_forked(app, settings.sync_threads) for _ in range(processes)]:
+            os.waitpid(pid, 0)
+    if _due():
+        queue.wake()
+
+
+def _due() -> int:
+    with database.only_reading():
+        due = runs.count_claimable(utc_now())
+        db.session.rollback()
+    return due
+
+
+def _forked(app: Flask, threads: int) -> int:
+    """Have a copy of this process claim and do runs; its id. It ends with this process."""
+    parent = os.getpid()
+    if pid := os.fork():
+        return pid
+    try:
+        end_with_parent(signal.SIGKILL)
+        if os.getppid() == parent:
+            _sync_all(app, threads)
+    except Exception:
+        log.exception("a process that does syncs failed")
+    finally:
+        os._exit(0)
+
+
+def _sync_all(app: Flask, threads: int) -> None:
+    """Claim and do runs on threads.
+
+    A run can take minutes, for an account with hundreds of API keys. Others that become due meanwhile are not kept
+    waiting for it: as long as it goes on, so does the claiming. And when each thread waits for a provider that has
+    stopped answering, a few are left for the runs that a person waits for.
+    """
     started, under_way = time.monotonic(), set[Future[None]]()
-    threads: int = app.extensions["settings"].sync_threads
-    with ThreadPoolExecutor(threads, thread_name_prefix="sync") as pool:
+    with ThreadPoolExecutor(threads + AWAITED_THREADS, thread_name_prefix="sync") as pool:
         while time.monotonic() < started + (MOST_CLAIM_SECONDS if under_way else CLAIM_SECONDS):
-            while len(under_way) < threads and (claim := _claim()) is not None:
+            for claim in _claims(threads - len(under_way)):
                 under_way.add(pool.submit(_sync, app, claim))
             if not under_way:
                 break
             done, under_way = wait(under_way, LOOK_SECONDS, FIRST_COMPLETED)
             for future in done:
                 future.result()
-    due = runs.count_claimable(utc_now())
-    db.session.rollback()
-    if due:
-        queue.wake()
 
 
-def _claim() -> Claim | None:
-    claim = runs.claim(utc_now())
+def _claims(free: int) -> list[Claim]:
+    """Runs for as many threads as are free, and for those that are left for what a person waits for."""
+    claims = runs.claim(utc_now(), free) if free > 0 else []
+    if free <= 0:
+        claims += runs.claim(utc_now(), free + AWAITED_THREADS, urgent=True)
     db.session.commit()
-    return claim
+    return claims
 
 
 def _sync(app: Flask, claim: Claim) -> None:

@@ -19,10 +19,12 @@ from grafient.models.costs import (
     RestatementSeen,
     Series,
 )
-from grafient.models.integrations import Integration, SyncRun
+from grafient.models.integrations import AWAITED, CLOCKED, Integration, SyncRun
 from grafient.models.named import CostLine
 
 __all__ = [
+    "AWAITED",
+    "CLOCKED",
     "UNATTRIBUTED",
     "ApiKey",
     "CostLine",

@@ -225,7 +225,7 @@ class Restatement(Base):
 
 
 class DayCheck(Base):
-    """What analytics said was charged to credits on a UTC day, rounded to 6 decimals, when it was last asked."""
+    """What analytics says was charged to credits on a UTC day, rounded to 6 decimals, and when it first said so."""
 
     __tablename__ = "day_check"
     __table_args__ = ({"sqlite_with_rowid": False},)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import date, datetime
 from decimal import Decimal
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, String, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from grafient.extensions import Base
 from grafient.models.columns import UtcDateTime, one_of, utc_now
 from grafient.money import Usd
 from grafient.states import Problem, RunStatus, Stage, Trigger
+
+
+def new_revision() -> int:
+    """A number that was not used before: one of a million million, so that nothing has to be counted."""
+    return secrets.randbits(40)
 
 
 class Integration(Base):
@@ -55,6 +61,13 @@ class Integration(Base):
     paused_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    revision: Mapped[int] = mapped_column(BigInteger, default=new_revision, onupdate=new_revision, server_default="0")
+    """Another number after each commit that changed the integration or anything that is stored of its account. Pages
+    that were kept are shown as long as the numbers are what they were."""
+
+    def changed(self) -> None:
+        """Something that is stored of the account is another now, if not the row itself."""
+        self.revision = new_revision()
 
     def set_problem(self, problem: Problem, detail: str, since: datetime | None) -> None:
         """What the last run ended with; the moment it began is kept while it stays the same."""
@@ -67,7 +80,13 @@ class Integration(Base):
         self.problem, self.problem_detail, self.problem_since = None, detail, None
 
 
-_OPEN = text("status IN ('due', 'running')")
+_IS_OPEN = "status IN ('due', 'running')"
+AWAITED = f"{_IS_OPEN} AND \"trigger\" <> 'daily'"
+"""Of the open runs, those that a person waits for. Written out, since an index over a part of a table is only found by
+the very words that it was made with."""
+CLOCKED = f"{_IS_OPEN} AND \"trigger\" = 'daily'"
+"""Those that only the clock asked for."""
+_OPEN, _AWAITED, _CLOCKED = text(_IS_OPEN), text(AWAITED), text(CLOCKED)
 
 
 class SyncRun(Base):
@@ -85,7 +104,8 @@ class SyncRun(Base):
         CheckConstraint("\"trigger\" IN ('backfill', 'manual', 'daily')", name="trigger"),
         Index("uq_sync_run_open", "integration_id", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
         Index("uq_sync_run_slot", "integration_id", "slot", unique=True),
-        Index("ix_sync_run_due", "next_attempt_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
+        Index("ix_sync_run_awaited", "next_attempt_at", "id", sqlite_where=_AWAITED, postgresql_where=_AWAITED),
+        Index("ix_sync_run_clocked", "next_attempt_at", "id", sqlite_where=_CLOCKED, postgresql_where=_CLOCKED),
         Index("ix_sync_run_history", "integration_id", "id"),
         {"sqlite_autoincrement": True},
     )

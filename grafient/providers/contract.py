@@ -190,7 +190,8 @@ class NotOffered(ProviderError):
 
 
 class Reader(Protocol):
-    """One account, read with one key for the length of a sync, by one thread. Every call raises ProviderError.
+    """One account, read with one key for the length of a sync. Every call raises ProviderError; different ones may be
+    made side by side.
 
     Only ``activity`` has to be offered; the others may raise NotOffered.
     """

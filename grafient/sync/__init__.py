@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from grafient import runs
+from grafient import database, runs
 from grafient.extensions import db, vault
-from grafient.models import Integration
+from grafient.models import Integration, SyncRun
 from grafient.providers import NotOffered, ProviderError, UnexpectedResponse, Unreachable
-from grafient.reconciliation import Reading
 from grafient.runs import Claim
 from grafient.states import Problem, RunStatus
 from grafient.sync import stages
@@ -22,11 +21,11 @@ def perform(claim: Claim) -> None:
 
     Raises LeaseLost, having written nothing since the last commit, if the claim no longer holds.
     """
-    run = runs.hold(claim)
-    provider = run.integration.provider
     try:
-        key = _open(run.integration)
-        db.session.rollback()
+        with database.only_reading():
+            integration = runs.integration_of(claim)
+            provider, key = integration.provider, _open(integration)
+            db.session.rollback()
         _read(Hold(claim, provider, key))
     except (ProviderError, VaultError) as error:
         db.session.rollback()
@@ -40,32 +39,38 @@ def fail(claim: Claim, reason: str) -> None:
 
 def _read(hold: Hold) -> None:
     """All stages. A passing fault in an optional one does not keep the others from being read."""
-    readings: list[Reading | None] = []
     with hold.keeping_replies():
         window = stages.read_costs(hold)
+        answers = stages.ask_further(hold, window)
+        with hold.committed() as run:
+            further = stages.record_further(hold, run, window, answers)
+            if further.is_nothing:
+                _finish(hold, run, None)
+                return
         faults = [
-            stages.optional_stage(hold, "no_credits", lambda: readings.append(stages.read_credits(hold))),
-            stages.optional_stage(
-                hold, "no_history", lambda: stages.read_analytics(hold, window, readings[0] if readings else None)
-            ),
-            stages.optional_stage(hold, "no_keys", lambda: stages.read_keys(hold, window)),
+            *further.faults,
+            further.days
+            and stages.optional_stage(hold, "no_history", lambda: stages.read_history(hold, window, further.days)),
+            further.hashes
+            and stages.optional_stage(hold, "no_keys", lambda: stages.read_keys(hold, window, further.hashes)),
         ]
-    _finish(hold, next((fault for fault in faults if fault is not None), None))
-
-
-def _finish(hold: Hold, fault: Unreachable | None) -> None:
-    """End the run, or put it back if something beyond the costs failed in passing, a few times."""
-    note = " ".join(dict.fromkeys(hold.notes)) or None
     with hold.committed() as run:
-        if fault is not None and run.attempt < MOST_ATTEMPTS:
-            message = f"The costs are up to date; credits, history or API keys are not yet. {fault}"
-            runs.retry_later(run, message, fault.retry_after)
-            run.integration.set_problem(Problem.FAULT, message, run.started_at)
-            return
-        if fault is not None:
-            note = f"{note or ''} {fault} Credits, history or API keys are read with the next sync.".strip()
-        runs.finish(run, RunStatus.DONE, note)
-        run.integration.clear_problem(note)
+        _finish(hold, run, next((fault for fault in faults if fault), None))
+
+
+def _finish(hold: Hold, run: SyncRun, fault: Unreachable | None) -> None:
+    """End the run, or put it back if something beyond the costs failed in passing, a few times; in the caller's
+    transaction."""
+    note = " ".join(dict.fromkeys(hold.notes)) or None
+    if fault is not None and run.attempt < MOST_ATTEMPTS:
+        message = f"The costs are up to date; credits, history or API keys are not yet. {fault}"
+        runs.retry_later(run, message, fault.retry_after)
+        run.integration.set_problem(Problem.FAULT, message, run.started_at)
+        return
+    if fault is not None:
+        note = f"{note or ''} {fault} Credits, history or API keys are read with the next sync.".strip()
+    runs.finish(run, RunStatus.DONE, note)
+    run.integration.clear_problem(note)
 
 
 def _record_failure(claim: Claim, error: ProviderError | VaultError) -> None:

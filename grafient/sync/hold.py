@@ -10,26 +10,31 @@ reply. A request takes 60 seconds at most, so where less than 70 are left before
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 from grafient import evidence, runs
 from grafient.extensions import db, providers
 from grafient.models import SyncRun, utc_now
-from grafient.providers import Provider, Reader, ReceivedReply, UnexpectedResponse
-from grafient.runs import Claim
+from grafient.providers import Provider, ProviderError, Reader, ReceivedReply, UnexpectedResponse
+from grafient.runs import Claim, LeaseLost
 from grafient.states import Stage
 
 ONE_REQUEST = timedelta(seconds=70)
 """Longer than any one request to a provider takes."""
 
+LOOK_SECONDS = 5.0
+"""How often the lease is looked at while other threads read."""
+
 
 class Hold:
     """A claimed run, and the reader of its account.
 
-    ``notes``: sentences on what was odd, for the run's row. ``not_offered``: why the provider does not offer something,
-    by the column of the integration, as the run found it.
+    ``notes``: sentences on what was odd, for the run's row.
     """
 
     def __init__(self, claim: Claim, provider: str, key: str) -> None:
@@ -37,8 +42,9 @@ class Hold:
         self.provider: Provider = providers[provider]
         self.reader: Reader = self.provider.reader(key, self._renew)
         self.notes: list[str] = []
-        self.not_offered: dict[str, str | None] = {}
         self._until = claim.until
+        self._thread = threading.get_ident()
+        self._lost = False
         self._replies: list[ReceivedReply] = []
         """Those that are not stored yet. They outlast a transaction that fails because one of them is odd."""
 
@@ -49,13 +55,15 @@ class Hold:
         ``next_stage``: what is read from here on, if something else than before.
         """
         self._replies += evidence.compressed(self.reader.take_replies())
-        run = runs.hold(self.claim)
-        until = runs.extend(run)
-        yield run
-        evidence.keep(run.id, self._replies)
         self.notes += self.reader.take_notes()
+        run = runs.hold(self.claim)
+        with db.session.no_autoflush:
+            yield run
+        until = self._until if run.token is None else runs.extend(run)
+        evidence.keep(run.id, self._replies)
         if next_stage is not None and run.stage != next_stage:
             runs.progress(run, next_stage)
+        run.integration.changed()
         db.session.commit()
         self._until = until
         self._replies.clear()
@@ -71,8 +79,34 @@ class Hold:
                 pass
             raise
 
+    def side_by_side(self, *readings: Callable[[], Any]) -> Sequence[Any]:
+        """What readings give that don't need each other, each on a thread of its own; for one that failed, its
+        ProviderError. Raises LeaseLost.
+
+        The lease is renewed meanwhile: a list of keys can have many pages, each of which may take a minute.
+        """
+        with ThreadPoolExecutor(len(readings), thread_name_prefix="reading") as pool:
+            answers = [pool.submit(_answer, reading) for reading in readings]
+            try:
+                while wait(answers, LOOK_SECONDS).not_done:
+                    self._renew()
+            except LeaseLost:
+                self._lost = True
+                raise
+        return [answer.result() for answer in answers]
+
     def _renew(self) -> None:
-        """Called before every request."""
-        if self._until - utc_now() < ONE_REQUEST:
+        """Called before every request. Only the thread that has the session can renew; others learn that they need not
+        go on."""
+        if self._lost:
+            raise LeaseLost(f"run {self.claim.run_id} was lost")
+        if threading.get_ident() == self._thread and self._until - utc_now() < ONE_REQUEST:
             with self.committed():
                 pass
+
+
+def _answer(reading: Callable[[], Any]) -> Any:
+    try:
+        return reading()
+    except ProviderError as error:
+        return error

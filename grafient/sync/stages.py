@@ -1,20 +1,23 @@
 """What a sync reads, in stages that each commit what they read.
 
-First the costs of the recent days, which decide whether the sync succeeded. The other stages are optional: the
-account's credits, analytics (a second count of each day, today so far, and the days before the window), and API keys.
-What the provider does not offer there is noted on the integration; what fails is tried again with the next attempt.
-No transaction is open while a provider is asked.
+First the costs of the recent days, which decide whether the sync succeeded. All else is optional. The account's
+credits, analytics (a second count of each day, and today so far) and the list of API keys don't need each other: they
+are asked for side by side and written together. For a quiet account that is all. Then come the days before the window
+that are not known yet, and what each key spent. What the provider does not offer there is noted on the integration;
+what fails is tried again with the next attempt. No transaction is open while a provider is asked.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from grafient import attribution, ledger, reconciliation, runs
 from grafient.days import ONE_DAY, Period, span
@@ -23,8 +26,7 @@ from grafient.ledger import Recorded
 from grafient.models import CoveredDay, Integration, SyncRun, Workspace, utc_now
 from grafient.money import LIMIT_USD
 from grafient.plans import PLANS
-from grafient.providers import Activity, NotOffered, ProviderError, UnexpectedResponse, Unreachable
-from grafient.reconciliation import Reading
+from grafient.providers import Activity, KeyList, NotOffered, ProviderError, UnexpectedResponse, Unreachable
 from grafient.states import DayState, Source, Stage, Trigger
 from grafient.sync.hold import Hold
 
@@ -47,9 +49,9 @@ _NO_TIME = "There was more to read than one sync may take; the next one goes on.
 class Window:
     """What the first stage learned. ``today``: the UTC day it is at the provider.
 
-    ``is_whole``: the reply was not an empty one for days whose usage is stored. ``first_day``: the first day that the
-    plan reaches. ``stop_at``: when, by the monotonic clock, the sync should leave the rest to the next one. ``scopes``:
-    where to look for API keys, if that need not be asked.
+    ``is_whole``: the reply was not an empty one for days whose usage is stored. ``stop_at``: when, by the monotonic
+    clock, the sync should leave the rest to the next one. ``scopes``: where to look for API keys, if that need not be
+    asked.
     """
 
     activity: Activity
@@ -57,7 +59,6 @@ class Window:
     asked_at: datetime
     started_at: datetime
     is_whole: bool
-    first_day: date
     stop_at: float
     scopes: Sequence[str]
 
@@ -75,12 +76,10 @@ def read_costs(hold: Hold) -> Window:
         add_to(run, recorded)
         run.integration.clear_problem()
         run.integration.last_success_at = asked_at
-        first_day = _first_day(run.integration, today, hold.provider.history_days)
         started_at, scopes = run.started_at or asked_at, _scopes(run)
-        hold.not_offered = {name: getattr(run.integration, name) for name in NOT_OFFERED}
     if recorded.silent:
         hold.notes.append(_SILENT)
-    return Window(activity, today, asked_at, started_at, not recorded.silent, first_day, stop_at, scopes)
+    return Window(activity, today, asked_at, started_at, not recorded.silent, stop_at, scopes)
 
 
 _LINES = ("lines_added", "lines_changed", "lines_removed", "days_restated")
@@ -105,7 +104,8 @@ def add_to(run: SyncRun, recorded: Recorded) -> None:
 
 def _first_day(integration: Integration, today: date, history_days: int) -> date:
     """The first day to be read: the plan's history before connecting, and every day since."""
-    plan = PLANS[db.session.get_one(Workspace, integration.workspace_id).plan]
+    query = select(Workspace.plan).where(Workspace.id == integration.workspace_id)
+    plan = PLANS[db.session.execute(query).scalar_one()]
     furthest = today - timedelta(days=history_days)
     if plan.history_days is None:
         return furthest
@@ -114,6 +114,128 @@ def _first_day(integration: Integration, today: date, history_days: int) -> date
 
 NOT_OFFERED = ("no_credits", "no_history", "no_keys")
 """The columns of an integration that say why the provider does not offer something."""
+
+
+@dataclass(frozen=True)
+class _Credits:
+    """What was ever charged to credits, and between which moments that was so."""
+
+    lifetime_usd: Decimal
+    asked_at: datetime
+    read_at: datetime
+
+
+@dataclass(frozen=True)
+class _Analytics:
+    """What each of the days ``asked`` for cost by another count, and today so far."""
+
+    asked: Period
+    totals: Mapping[date, Decimal]
+    answered_at: datetime
+    today: Activity
+
+
+@dataclass(frozen=True)
+class Further:
+    """What is left to be read, and the passing ``faults`` there were: ``days`` before the window, and what the keys of
+    ``hashes`` spent.
+    """
+
+    days: Sequence[date]
+    hashes: Sequence[str]
+    faults: Sequence[Unreachable]
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.days or self.hashes or self.faults)
+
+
+Answers = Mapping[str, Any]
+"""What was answered to the questions beside the costs, or the ProviderError, by the column of the integration that says
+why the provider does not offer it."""
+
+
+def ask_further(hold: Hold, window: Window) -> Answers:
+    """Credits, analytics, and which API keys there are, side by side."""
+    answers = hold.side_by_side(
+        lambda: _read_credits(hold),
+        lambda: _read_analytics(hold, window),
+        lambda: hold.reader.api_keys(window.scopes),
+    )
+    return dict(zip(NOT_OFFERED, answers, strict=True))
+
+
+def _read_credits(hold: Hold) -> _Credits:
+    asked_at = utc_now()
+    lifetime_usd = hold.reader.lifetime_usd()
+    return _Credits(lifetime_usd, asked_at, utc_now())
+
+
+def _read_analytics(hold: Hold, window: Window) -> _Analytics:
+    asked = Period(window.activity.first_day, max(window.today, utc_now().date()))
+    totals, answered_at = hold.reader.day_totals(asked.first, asked.last), utc_now()
+    if not totals and window.activity.by_day:
+        raise NotOffered(f"{hold.provider.name}'s analytics is empty, even for days whose costs are known.")
+    if window.today in totals:
+        today = hold.reader.history(window.today, window.today)
+    else:
+        today = Activity.of(window.today, window.today, [])
+    return _Analytics(asked, totals, answered_at, today)
+
+
+def record_further(hold: Hold, run: SyncRun, window: Window, answers: Answers) -> Further:
+    """Write what was answered, in the caller's transaction, and find out what is left to be read."""
+    found_credits, analytics, listed = (answers[column] for column in NOT_OFFERED)
+    days: Sequence[date] = ()
+    hashes: Sequence[str] = ()
+    if isinstance(found_credits, _Credits):
+        own_day = _own_day(found_credits, analytics) if isinstance(analytics, _Analytics) else None
+        reconciliation.record_reading(run.integration_id, found_credits.lifetime_usd, found_credits.read_at, own_day)
+    if isinstance(analytics, _Analytics):
+        reconciliation.record_checks(run.integration_id, window.activity, analytics.totals, utc_now())
+        today = ledger.renamed(analytics.today, lambda: ledger.model_names(run.integration_id))
+        add_to(run, ledger.record(run.integration_id, run.id, today, window.asked_at, Source.ANALYTICS))
+        days = _unknown_days(hold, run.integration, window)
+    if isinstance(listed, KeyList):
+        hashes = _record_keys(run, window, listed)
+    _note_offers(hold, run.integration, answers, {"no_history": bool(days), "no_keys": bool(hashes)})
+    if days:
+        runs.progress(run, Stage.HISTORY, 0, len(days))
+    elif hashes:
+        runs.progress(run, Stage.KEYS, 0, len(hashes))
+    return Further(days, hashes, [answer for answer in answers.values() if isinstance(answer, Unreachable)])
+
+
+def _own_day(found: _Credits, analytics: _Analytics) -> Decimal | None:
+    """How much of a reading of the credits was charged on the reading's own UTC day; None if that can't be said.
+
+    If midnight passed between the question and the answer, nobody knows on which side of it the amount was read.
+    """
+    if found.asked_at.date() != found.read_at.date():
+        return None
+    return reconciliation.own_day(found.read_at, analytics.totals, analytics.asked, analytics.answered_at)
+
+
+def _record_keys(run: SyncRun, window: Window, listed: KeyList) -> Sequence[str]:
+    """Write which keys there are; the hashes of those whose costs are to be read."""
+    now = utc_now()
+    _remember_scopes(run.integration, listed.scopes, window.scopes, now)
+    return attribution.record_keys(
+        run.integration_id, listed.keys, window.started_at, now, all_of_them=bool(run.days_restated)
+    )
+
+
+def _note_offers(hold: Hold, integration: Integration, answers: Answers, goes_on: Mapping[str, bool]) -> None:
+    """Note what the provider does not offer, and what was odd. Whether it offers what ``goes_on`` is seen later."""
+    for column, answer in answers.items():
+        if isinstance(answer, NotOffered):
+            setattr(integration, column, str(answer))
+        elif isinstance(answer, UnexpectedResponse):
+            hold.notes.append(str(answer))
+        elif isinstance(answer, ProviderError) and not isinstance(answer, Unreachable):
+            raise answer
+        elif not goes_on.get(column) and not isinstance(answer, Unreachable):
+            setattr(integration, column, None)
 
 
 def optional_stage(hold: Hold, column: str, stage: Callable[[], None]) -> Unreachable | None:
@@ -130,91 +252,43 @@ def optional_stage(hold: Hold, column: str, stage: Callable[[], None]) -> Unreac
         hold.notes.append(str(error))
     except Unreachable as error:
         return error
-    if hold.not_offered[column] != why:
-        with hold.committed() as run:
-            setattr(run.integration, column, why)
+    with hold.committed() as run:
+        setattr(run.integration, column, why)
     return None
 
 
-def read_credits(hold: Hold) -> Reading | None:
-    """A reading of everything that was ever charged to credits.
-
-    None if midnight UTC passed between the question and the answer: nobody can say then on which side of it the amount
-    was read, so how much of it is of the reading's own day stays unknown.
-    """
-    asked_at = utc_now()
-    lifetime_usd = hold.reader.lifetime_usd()
-    read_at = utc_now()
-    with hold.committed(Stage.CHECKS) as run:
-        reading = reconciliation.record_reading(run.integration_id, lifetime_usd, read_at)
-    return reading if asked_at.date() == read_at.date() else None
-
-
-def read_analytics(hold: Hold, window: Window, reading: Reading | None) -> None:
-    """What each day cost by another count, today so far, and the days before the window."""
-    last = window.today if reading is None else max(window.today, reading.day)
-    asked = Period(window.activity.first_day, last)
-    totals, answered_at = hold.reader.day_totals(asked.first, asked.last), utc_now()
-    if not totals and window.activity.by_day:
-        raise NotOffered(f"{hold.provider.name}'s analytics is empty, even for days whose costs are known.")
-    if window.today in totals:
-        today = _named(hold, hold.reader.history(window.today, window.today))
-    else:
-        today = Activity.of(window.today, window.today, [])
-    with hold.committed(Stage.HISTORY) as run:
-        reconciliation.record_checks(run.integration_id, window.activity, totals, utc_now())
-        if reading is not None:
-            reconciliation.add_own_day(reading, totals, asked, answered_at)
-        add_to(run, ledger.record(run.integration_id, run.id, today, window.asked_at, Source.ANALYTICS))
-    _read_history(hold, window)
-
-
-def _read_history(hold: Hold, window: Window) -> None:
-    """The days before the window that are not known yet, the latest first."""
-    days, size = _unknown_days(hold, window), HISTORY_CHUNK
-    asked = len(days)
+def read_history(hold: Hold, window: Window, days: Sequence[date]) -> None:
+    """These days, which are before the window, the latest first."""
+    size, asked = HISTORY_CHUNK, len(days)
     while days and has_time(hold, window):
         first = max(days[0], days[-1] - timedelta(days=size - 1))
-        chunk = _named(hold, hold.reader.history(first, days[-1]))
+        chunk = hold.reader.history(first, days[-1])
         if chunk.first_day > first:  # the reply could not hold as many days as were asked for
             size = (chunk.last_day - chunk.first_day).days + 1
         with hold.committed(Stage.HISTORY) as run:
-            add_to(run, ledger.record(run.integration_id, run.id, chunk, window.asked_at, Source.ANALYTICS))
+            named = ledger.renamed(chunk, lambda: ledger.model_names(hold.claim.integration_id))
+            add_to(run, ledger.record(run.integration_id, run.id, named, window.asked_at, Source.ANALYTICS))
             days = [day for day in days if day < chunk.first_day]
             runs.progress(run, Stage.HISTORY, asked - len(days), asked)
 
 
-def _unknown_days(hold: Hold, window: Window) -> list[date]:
+def _unknown_days(hold: Hold, integration: Integration, window: Window) -> Sequence[date]:
     """The days before the window that are missing or provisional, as far back as the plan reaches."""
-    wanted = span(window.first_day, window.activity.first_day - ONE_DAY)
-    query = select(CoveredDay.day).where(
-        CoveredDay.integration_id == hold.claim.integration_id,
-        CoveredDay.day.between(window.first_day, window.activity.first_day),
+    first = _first_day(integration, window.today, hold.provider.history_days)
+    wanted = span(first, window.activity.first_day - ONE_DAY)
+    settled = (
+        CoveredDay.integration_id == integration.id,
+        CoveredDay.day.between(first, window.activity.first_day - ONE_DAY),
         CoveredDay.state != DayState.PROVISIONAL,
     )
-    settled = set(db.session.execute(query).scalars())
-    db.session.rollback()
-    return [day for day in wanted if day not in settled]
+    if not wanted or db.session.execute(select(func.count()).where(*settled)).scalar_one() == len(wanted):
+        return ()
+    known = set(db.session.execute(select(CoveredDay.day).where(*settled)).scalars())
+    return [day for day in wanted if day not in known]
 
 
-def _named(hold: Hold, activity: Activity) -> Activity:
-    """The same with models named as in the window's lines; analytics only has their permaslugs."""
-    names = ledger.model_names(hold.claim.integration_id)
-    db.session.rollback()
-    return ledger.renamed(activity, names)
-
-
-def read_keys(hold: Hold, window: Window) -> None:
-    """Which keys there are, and what each spent within the window."""
-    listed = hold.reader.api_keys(window.scopes)
-    with hold.committed(Stage.KEYS) as run:
-        now = utc_now()
-        _remember_scopes(run.integration, listed.scopes, window.scopes, now)
-        attribution.record_keys(run.integration_id, listed.keys, now)
-        attribution.record_unused_days(run.integration_id, now)
-        restated = bool(run.days_restated)
-        hashes = attribution.to_read(run.integration_id, window.started_at, now, all_of_them=restated)
-        runs.progress(run, Stage.KEYS, 0, len(hashes))
+def read_keys(hold: Hold, window: Window, hashes: Sequence[str]) -> None:
+    """What each of these keys spent within the window."""
     done = 0
     while done < len(hashes) and has_time(hold, window):
         parts, fault = _some_keys(hold, hashes[done:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -40,7 +41,7 @@ class Calls:
         self, client: ReadingClient, base_url: str, key: str, before_each: Callable[[], None] = lambda: None
     ) -> None:
         self._client, self._base_url, self._key, self._before_each = client, base_url, key, before_each
-        self._replies: list[ReceivedReply] = []
+        self._replies: deque[ReceivedReply] = deque()
 
     def get(self, path: str, *, attempts: int, params: dict[str, str] | None = None) -> Reply:
         """GET inside a ``within`` block. Raises ProviderError."""
@@ -55,9 +56,8 @@ class Calls:
         return self._retried(f"POST {path} {body.decode()}", send, attempts)
 
     def take_replies(self) -> list[ReceivedReply]:
-        """The replies since the last time."""
-        replies, self._replies = self._replies, []
-        return replies
+        """The replies since the last time. One at a time, since other threads may be adding some."""
+        return [self._replies.popleft() for _ in range(len(self._replies))]
 
     def _retried(self, request: str, send: Callable[[], Reply], attempts: int) -> Reply:
         retrying = Retrying(
