@@ -32,6 +32,7 @@ def main(database_url: str, redis_url: str, provider_url: str, folder: str, acco
             "GRAFIENT_ENCRYPTION_KEYS": "bench:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
             "OPENROUTER_BASE_URL": f"{provider_url}/api/v1",
             "GRAFIENT_DEFAULT_PLAN": "free",
+            "GRAFIENT_REQUESTS_PER_SECOND": "10000",
         }
     )
     with app.app_context():

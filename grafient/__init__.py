@@ -15,6 +15,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from grafient import cli, database, jobs, views
 from grafient.config import ConfigError, Settings
 from grafient.extensions import csrf, db, migrate
+from grafient.pace import Pace
 from grafient.providers import PROVIDERS
 from grafient.vault import Vault, VaultError
 
@@ -80,6 +81,7 @@ def _bind(app: Flask, settings: Settings) -> None:
             raise ConfigError(f"GRAFIENT_ENCRYPTION_KEYS can't be used: {error}") from None
     if settings.redis_url is not None:
         app.extensions["redis"] = jobs.connect(settings.redis_url)
+    app.extensions["pace"] = Pace(app.extensions.get("redis"), settings.requests_per_second)
 
 
 class _SessionInterface(SecureCookieSessionInterface):

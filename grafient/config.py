@@ -46,6 +46,8 @@ class Settings:
     """How long the providers' raw replies are kept."""
     sync_threads: int
     """How many accounts a process of a worker reads at a time."""
+    requests_per_second: int
+    """How many requests the daily syncs of all workers send to one provider."""
     sync_processes: int
     """How many processes a worker uses when many accounts are due."""
 
@@ -71,6 +73,9 @@ class Settings:
             trusted_proxies=_whole_number("GRAFIENT_TRUSTED_PROXIES", env.get("GRAFIENT_TRUSTED_PROXIES", "0"), 0, 10),
             raw_reply_days=_whole_number("GRAFIENT_RAW_REPLY_DAYS", env.get("GRAFIENT_RAW_REPLY_DAYS", "90"), 0, 36500),
             sync_threads=_whole_number("GRAFIENT_SYNC_THREADS", env.get("GRAFIENT_SYNC_THREADS", "32"), 1, 64),
+            requests_per_second=_whole_number(
+                "GRAFIENT_REQUESTS_PER_SECOND", env.get("GRAFIENT_REQUESTS_PER_SECOND", "100"), 1, 10_000
+            ),
             sync_processes=_whole_number("GRAFIENT_SYNC_PROCESSES", env.get("GRAFIENT_SYNC_PROCESSES", _CORES), 1, 16),
         )
 

@@ -14,6 +14,7 @@ from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase
 from werkzeug.local import LocalProxy
 
+from grafient.pace import Pace
 from grafient.providers import Provider
 from grafient.vault import Vault
 
@@ -44,4 +45,5 @@ security = Security()
 limiter = Limiter(key_func=lambda: _network(request.remote_addr or ""))
 
 vault: Vault = LocalProxy(lambda: current_app.extensions["vault"])  # type: ignore[assignment]
+pace: Pace = LocalProxy(lambda: current_app.extensions["pace"])  # type: ignore[assignment]
 providers: dict[str, Provider] = LocalProxy(lambda: current_app.extensions["providers"])  # type: ignore[assignment]

@@ -274,10 +274,13 @@ def _by_day(found: Iterable[BilledLine]) -> dict[date, dict[Identity, BilledLine
 def _covered(integration_id: int, days: Collection[date]) -> dict[date, _Covered]:
     if not days:
         return {}
-    query = select(CoveredDay.day, CoveredDay.state, CoveredDay.digest).where(
-        CoveredDay.integration_id == integration_id, CoveredDay.day.between(min(days), max(days))
-    )
-    return {row.day: _Covered(row.state, row.digest) for row in db.session.execute(query) if row.day in days}
+    found = db.session.execute(_COVERED, {"of": integration_id, "first": min(days), "last": max(days)})
+    return {row.day: _Covered(row.state, row.digest) for row in found if row.day in days}
+
+
+_COVERED = select(CoveredDay.day, CoveredDay.state, CoveredDay.digest).where(
+    CoveredDay.integration_id == bindparam("of"), CoveredDay.day.between(bindparam("first"), bindparam("last"))
+)
 
 
 def _write(

@@ -14,7 +14,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import delete, func, insert, or_, select
+from sqlalchemy import bindparam, delete, func, insert, or_, select
 
 from grafient import lines
 from grafient.coverage import Counted, Known
@@ -56,10 +56,15 @@ def record_checks(integration_id: int, window: Activity, totals: Mapping[date, D
     lines.execute_many(insert(DayCheck), [own | {"day": day, "analytics_usd": said[day]} for day in fresh])
 
 
+_CHECKS = select(DayCheck.day, DayCheck.analytics_usd).where(
+    DayCheck.integration_id == bindparam("of"), DayCheck.day.between(bindparam("first"), bindparam("last"))
+)
+
+
 def record_reading(integration_id: int, lifetime_usd: Decimal, read_at: datetime, today_usd: Decimal | None) -> None:
     """Write a reading of the credits, in the caller's transaction. ``today_usd``: see ``own_day``."""
-    reading = {"integration_id": integration_id, "read_at": read_at, "lifetime_usd": lifetime_usd}
-    db.session.execute(insert(CreditReading).values(**reading, today_usd=today_usd))
+    reading = {"integration_id": integration_id, "read_at": read_at}
+    lines.execute_many(insert(CreditReading), [reading | {"lifetime_usd": lifetime_usd, "today_usd": today_usd}])
 
 
 def own_day(read_at: datetime, totals: Mapping[date, Decimal], days: Period, answered_at: datetime) -> Decimal | None:

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, bindparam, case, exists, func, literal, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import joinedload
 
@@ -37,6 +39,10 @@ worker which takes it, say by a reply that fills the memory, then does so every 
 FIRST_PAUSE = timedelta(minutes=1)
 LONGEST_PAUSE = timedelta(hours=1)
 LONGEST_ASKED = timedelta(hours=24)
+
+DUE_A_SECOND = 100
+MOST_SPREAD_SECONDS = 59
+"""Daily runs become due at that rate, more of them over a minute."""
 
 T = TypeVar("T")
 
@@ -80,23 +86,40 @@ def insert_daily(now: datetime) -> int:
 
     A Grafient that was switched off until 14:00 has them at 14:00. Left out are integrations that can't be synced
     (paused, removed, waiting for a new key), that have an open run, or that were synced since 06:00 anyway. Returns
-    the number of new runs.
+    the number of new runs. Where they are many they don't all begin in the same second: ten thousand are spread over a
+    minute, a hundred over two seconds.
     """
     slot = slot_of(now)
     due_at = datetime.combine(slot, DUE_AT)
-    open_or_slotted = exists().where(
-        SyncRun.integration_id == Integration.id,
-        or_(SyncRun.slot == slot, SyncRun.status.in_(OPEN)),
-    )
+    owes = _owes(slot, due_at)
+    due = db.session.execute(select(func.count()).select_from(Integration).where(*owes)).scalar_one()
+    if not due:
+        return 0
+    seconds = min(due // DUE_A_SECOND, MOST_SPREAD_SECONDS) + 1
+    starts = {
+        number: literal(now + timedelta(seconds=number), SyncRun.next_attempt_at.type) for number in range(seconds)
+    }
     owed = select(
         Integration.id,
         literal(Trigger.DAILY, SyncRun.trigger.type),
         literal(slot),
         literal(RunStatus.DUE, SyncRun.status.type),
         literal(0),
-        literal(now, SyncRun.next_attempt_at.type),
+        case(starts, value=Integration.id % seconds),
         literal(now, SyncRun.created_at.type),
-    ).where(
+    ).where(*owes)
+    columns = ["integration_id", "trigger", "slot", "status", "attempt", "next_attempt_at", "created_at"]
+    inserted = db.session.execute(_insert_or_nothing().from_select(columns, owed).returning(SyncRun.id))
+    return len(inserted.all())
+
+
+def _owes(slot: date, due_at: datetime) -> tuple[ColumnElement[bool], ...]:
+    """The condition that an integration has to have a daily run for that day."""
+    open_or_slotted = exists().where(
+        SyncRun.integration_id == Integration.id,
+        or_(SyncRun.slot == slot, SyncRun.status.in_(OPEN)),
+    )
+    return (
         Integration.removed_at.is_(None),
         Integration.paused_at.is_(None),
         or_(Integration.problem.is_(None), Integration.problem != Problem.NEEDS_KEY),
@@ -104,9 +127,6 @@ def insert_daily(now: datetime) -> int:
         or_(Integration.last_success_at.is_(None), Integration.last_success_at < due_at),
         ~open_or_slotted,
     )
-    columns = ["integration_id", "trigger", "slot", "status", "attempt", "next_attempt_at", "created_at"]
-    inserted = db.session.execute(_insert_or_nothing().from_select(columns, owed).returning(SyncRun.id))
-    return len(inserted.all())
 
 
 def count_claimable(now: datetime) -> int:
@@ -129,8 +149,8 @@ def claim(now: datetime, most: int, *, urgent: bool = False) -> list[Claim]:
 def _claim(now: datetime, most: int, is_awaited: bool) -> list[Claim]:
     """The same of those that a person waits for, or of the others.
 
-    Two statements, each answered from an index of its own that has the runs in this order: sorted anew for each claim,
-    ten thousand that are due at 06:00 took longer to choose from than a sync takes.
+    Each kind is found by an index of its own that has the runs in this order: sorted anew for each claim, ten thousand
+    that are due at 06:00 took longer to choose from than a sync takes.
     """
     due = db.session.execute(
         select(SyncRun.id, SyncRun.attempt)
@@ -139,32 +159,51 @@ def _claim(now: datetime, most: int, is_awaited: bool) -> list[Claim]:
         .limit(most)
         .with_for_update(skip_locked=True)
     ).all()
-    found = []
+    by_attempt: dict[int, list[int]] = defaultdict(list)
     for run in due:
-        token, until = secrets.token_hex(16), now + LEASE * min(2**run.attempt, LONGEST_LEASE)
-        row = db.session.execute(
-            update(SyncRun)
-            .where(SyncRun.id == run.id, _claimable(now))
-            .values(
-                status=RunStatus.RUNNING,
-                token=token,
-                lease_until=until,
-                stage=Stage.COSTS,
-                attempt=SyncRun.attempt + 1,
-                started_at=func.coalesce(SyncRun.started_at, literal(now, SyncRun.started_at.type)),
-            )
-            .returning(SyncRun.integration_id, SyncRun.attempt)
-            .execution_options(synchronize_session=False)
-        ).one_or_none()
-        if row is not None:
-            found.append(Claim(run.id, row.integration_id, token, row.attempt, until, is_awaited))
-    return found
+        by_attempt[run.attempt].append(run.id)
+    return [claim for attempt, ids in by_attempt.items() for claim in _take(now, ids, attempt, is_awaited)]
+
+
+def _take(now: datetime, ids: Sequence[int], attempt: int, is_awaited: bool) -> list[Claim]:
+    """Claim these runs, all tried as often so far."""
+    token, until = secrets.token_hex(16), now + LEASE * min(2**attempt, LONGEST_LEASE)
+    taken = db.session.execute(
+        update(SyncRun)
+        .where(SyncRun.id.in_(ids), _claimable(now))
+        .values(
+            status=RunStatus.RUNNING,
+            token=token,
+            lease_until=until,
+            stage=Stage.COSTS,
+            attempt=SyncRun.attempt + 1,
+            started_at=func.coalesce(SyncRun.started_at, literal(now, SyncRun.started_at.type)),
+        )
+        .returning(SyncRun.id, SyncRun.integration_id, SyncRun.attempt)
+        .execution_options(synchronize_session=False)
+    )
+    return [Claim(row.id, row.integration_id, token, row.attempt, until, is_awaited) for row in taken]
+
+
+_HELD = (
+    SyncRun.id == bindparam("run_id"),
+    SyncRun.status == RunStatus.RUNNING,
+    SyncRun.token == bindparam("token"),
+)
+_INTEGRATION = select(Integration).join(SyncRun, SyncRun.integration_id == Integration.id).where(*_HELD)
+_RUN = (
+    select(SyncRun)
+    .where(*_HELD)
+    .with_for_update(of=SyncRun)
+    .options(joinedload(SyncRun.integration, innerjoin=True))
+    .execution_options(populate_existing=True)
+)
+"""Made once: SQLAlchemy takes longer to make a statement anew than the database to answer it."""
 
 
 def integration_of(claim: Claim) -> Integration:
     """The integration of a claimed run, to be read only. Raises LeaseLost if the run is no longer this claim's."""
-    query = select(Integration).join(SyncRun, SyncRun.integration_id == Integration.id)
-    return _found(claim, db.session.execute(query.where(*_held(claim))).scalar_one_or_none())
+    return _found(claim, db.session.execute(_INTEGRATION, _named(claim)).scalar_one_or_none())
 
 
 def hold(claim: Claim) -> SyncRun:
@@ -173,18 +212,11 @@ def hold(claim: Claim) -> SyncRun:
 
     Call it first in the transaction that writes: from then on nobody else can take the run.
     """
-    query = (
-        select(SyncRun)
-        .where(*_held(claim))
-        .with_for_update(of=SyncRun)
-        .options(joinedload(SyncRun.integration, innerjoin=True))
-        .execution_options(populate_existing=True)
-    )
-    return _found(claim, db.session.execute(query).scalar_one_or_none())
+    return _found(claim, db.session.execute(_RUN, _named(claim)).scalar_one_or_none())
 
 
-def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
-    return SyncRun.id == claim.run_id, SyncRun.status == RunStatus.RUNNING, SyncRun.token == claim.token
+def _named(claim: Claim) -> dict[str, object]:
+    return {"run_id": claim.run_id, "token": claim.token}
 
 
 def _found(claim: Claim, found: T | None) -> T:

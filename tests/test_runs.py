@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, select
+from sqlalchemy import event, func, insert, select
 
 from grafient import integrations, runs, sync
 from grafient.extensions import db
@@ -194,3 +196,87 @@ def test_a_dead_worker_leaves_no_half_and_is_replaced(context: Flask, workspace:
     sync.perform(claim)
     run = db.session.execute(select(SyncRun)).scalar_one()
     assert (run.status, run.attempt) == ("done", 2)
+
+
+def many(workspace: Workspace, number: int) -> list[int]:
+    """So many integrations made long ago, by their ids."""
+    long_ago = SIX - timedelta(days=9)
+    own = {"workspace_id": workspace.id, "provider": "openrouter", "key_hint": "abcd", "created_at": long_ago}
+    db.session.execute(insert(Integration), [own | {"label": str(one)} for one in range(number)])
+    db.session.commit()
+    return sorted(db.session.execute(select(Integration.id)).scalars())
+
+
+def test_many_that_are_due_at_once_begin_one_after_another(workspace: Workspace) -> None:
+    many(workspace, 250)
+    assert runs.insert_daily(SIX) == 250
+    begin = Counter(db.session.execute(select(SyncRun.next_attempt_at)).scalars())
+    assert set(begin) == {SIX + timedelta(seconds=number) for number in range(3)}
+    assert all(count > 50 for count in begin.values())
+    assert runs.count_claimable(SIX + timedelta(seconds=3)) == 250
+
+
+def test_a_few_that_are_due_at_once_begin_at_once(workspace: Workspace) -> None:
+    many(workspace, 99)
+    assert runs.insert_daily(SIX) == 99
+    assert runs.count_claimable(SIX) == 99
+
+
+def test_several_are_claimed_at_once_those_that_a_person_waits_for_first(workspace: Workspace) -> None:
+    ids = many(workspace, 9)
+    with at(SIX):
+        runs.insert_daily(utc_now())
+        runs.cancel_open(ids[7])
+        runs.request(ids[7], "manual")
+        db.session.commit()
+    later = SIX + timedelta(minutes=5)
+    first = runs.claim(later, 3)
+    assert [(claim.integration_id, claim.is_awaited) for claim in first] == [
+        (ids[7], True),
+        (ids[0], False),
+        (ids[1], False),
+    ]
+    rest = runs.claim(later, 100)
+    assert [claim.integration_id for claim in rest] == [*ids[2:7], ids[8]]
+    assert runs.claim(later, 100) == []
+    for claim in (*first, *rest):
+        assert runs.hold(claim).integration_id == claim.integration_id
+
+
+def test_when_all_threads_are_taken_only_what_a_person_waits_for_is_claimed(workspace: Workspace) -> None:
+    ids = many(workspace, 3)
+    runs.insert_daily(SIX)
+    runs.cancel_open(ids[1])
+    runs.request(ids[1], "backfill")
+    db.session.commit()
+    claims = runs.claim(utc_now(), 4, urgent=True)
+    assert [claim.integration_id for claim in claims] == [ids[1]]
+
+
+def test_runs_that_were_tried_before_keep_their_longer_lease_beside_others(workspace: Workspace) -> None:
+    many(workspace, 2)
+    runs.insert_daily(SIX)
+    (tried,) = runs.claim(SIX, 1)
+    db.session.commit()
+    later = tried.until + timedelta(seconds=1)
+    leases = {claim.run_id: (claim.attempt, claim.until - later) for claim in runs.claim(later, 2)}
+    assert leases.pop(tried.run_id) == (2, 2 * runs.LEASE)
+    assert list(leases.values()) == [(1, runs.LEASE)]
+
+
+def test_what_is_due_is_found_by_an_index_in_its_order(workspace: Workspace) -> None:
+    """Among ten thousand that are due, sorting them for each claim would take longer than a sync."""
+    if db.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL's plan depends on how many rows there are")
+    plans: list[str] = []
+
+    def watch(_connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("SELECT sync_run.id"):
+            plans.extend(row[3] for row in cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters))
+
+    event.listen(db.engine, "before_cursor_execute", watch)
+    try:
+        runs.claim(SIX, 3)
+    finally:
+        event.remove(db.engine, "before_cursor_execute", watch)
+    assert [plan.split("INDEX ")[1].split()[0] for plan in plans] == ["ix_sync_run_awaited", "ix_sync_run_clocked"]

@@ -58,12 +58,14 @@ def sync_due() -> None:
     """Claim and do runs until none is due or the time is up; then another job goes on.
 
     Python runs one thread of a process at a time, so a process uses one core, however many threads it has. Where more
-    are due than one has threads, the job is done by as many processes as the settings say.
+    are due than one has threads, the job is done by as many processes as the settings say; not on SQLite, which lets
+    one process write at a time. Another finds out by trying again and again when it may, and under the load of a first
+    sync of 120 accounts some tried in vain for the 15 seconds that a transaction waits.
     """
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     settings: Settings = app.extensions["settings"]
     processes = min(math.ceil(_due() / settings.sync_threads), settings.sync_processes)
-    if processes < 2:
+    if processes < 2 or db.engine.dialect.name == "sqlite":
         _sync_all(app, settings.sync_threads)
     else:
         db.engine.dispose()  # two processes that speak on one connection get each other's answers
@@ -101,12 +103,18 @@ def _sync_all(app: Flask, threads: int) -> None:
     A run can take minutes, for an account with hundreds of API keys. Others that become due meanwhile are not kept
     waiting for it: as long as it goes on, so does the claiming. And when each thread waits for a provider that has
     stopped answering, a few are left for the runs that a person waits for.
+
+    Several runs are claimed at once, when a quarter of the threads is free: claimed one by one, as each thread becomes
+    free, that was a sixth of a run's work.
     """
     started, under_way = time.monotonic(), set[Future[None]]()
+    look_at = started
     with ThreadPoolExecutor(threads + AWAITED_THREADS, thread_name_prefix="sync") as pool:
-        while time.monotonic() < started + (MOST_CLAIM_SECONDS if under_way else CLAIM_SECONDS):
-            for claim in _claims(threads - len(under_way)):
-                under_way.add(pool.submit(_sync, app, claim))
+        while (now := time.monotonic()) < started + (MOST_CLAIM_SECONDS if under_way else CLAIM_SECONDS):
+            free = threads - len(under_way)
+            if free >= max(threads // 4, 1) or now >= look_at:
+                under_way |= {pool.submit(_sync, app, claim) for claim in _claims(free)}
+                look_at = now + LOOK_SECONDS
             if not under_way:
                 break
             done, under_way = wait(under_way, LOOK_SECONDS, FIRST_COMPLETED)

@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import Any
 
 from grafient import evidence, runs
-from grafient.extensions import db, providers
+from grafient.extensions import db, pace, providers
 from grafient.models import SyncRun, utc_now
 from grafient.providers import Provider, ProviderError, Reader, ReceivedReply, UnexpectedResponse
 from grafient.runs import Claim, LeaseLost
@@ -40,7 +40,8 @@ class Hold:
     def __init__(self, claim: Claim, provider: str, key: str) -> None:
         self.claim = claim
         self.provider: Provider = providers[provider]
-        self.reader: Reader = self.provider.reader(key, self._renew)
+        self.reader: Reader = self.provider.reader(key, self._before_each)
+        self._pause = pace.of(provider)
         self.notes: list[str] = []
         self._until = claim.until
         self._thread = threading.get_ident()
@@ -95,11 +96,16 @@ class Hold:
                 raise
         return [answer.result() for answer in answers]
 
-    def _renew(self) -> None:
-        """Called before every request. Only the thread that has the session can renew; others learn that they need not
-        go on."""
+    def _before_each(self) -> None:
+        """Called before every request. What a person waits for overtakes the rest."""
         if self._lost:
             raise LeaseLost(f"run {self.claim.run_id} was lost")
+        if not self.claim.is_awaited:
+            self._pause()
+        self._renew()
+
+    def _renew(self) -> None:
+        """Only the thread that has the session can."""
         if threading.get_ident() == self._thread and self._until - utc_now() < ONE_REQUEST:
             with self.committed():
                 pass
