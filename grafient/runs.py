@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from grafient.days import DUE_AT, ONE_DAY, last_due
 from grafient.extensions import db
-from grafient.models import Integration, SyncRun, utc_now
+from grafient.models import IS_OPEN, Integration, SyncRun, utc_now
 from grafient.states import OPEN, Problem, RunStatus, Stage, Trigger
 
 LEASE = timedelta(seconds=120)
@@ -79,10 +79,7 @@ def insert_daily(now: datetime) -> int:
     """
     slot = slot_of(now)
     due_at = datetime.combine(slot, DUE_AT)
-    open_or_slotted = exists().where(
-        SyncRun.integration_id == Integration.id,
-        or_(SyncRun.slot == slot, SyncRun.status.in_(OPEN)),
-    )
+    mine = exists().where(SyncRun.integration_id == Integration.id)
     owed = select(
         Integration.id,
         literal(Trigger.DAILY, SyncRun.trigger.type),
@@ -97,7 +94,8 @@ def insert_daily(now: datetime) -> int:
         or_(Integration.problem.is_(None), Integration.problem != Problem.NEEDS_KEY),
         Integration.created_at < due_at,
         or_(Integration.last_success_at.is_(None), Integration.last_success_at < due_at),
-        ~open_or_slotted,
+        ~mine.where(SyncRun.slot == slot),
+        ~mine.where(IS_OPEN),
     )
     columns = ["integration_id", "trigger", "slot", "status", "attempt", "next_attempt_at", "created_at"]
     inserted = db.session.execute(_insert_or_nothing().from_select(columns, owed).returning(SyncRun.id))
@@ -194,9 +192,12 @@ def cancel_open(integration_id: int) -> None:
 
 
 def _claimable(now: datetime) -> ColumnElement[bool]:
-    return or_(
-        and_(SyncRun.status == RunStatus.DUE, SyncRun.next_attempt_at <= now),
-        and_(SyncRun.status == RunStatus.RUNNING, SyncRun.lease_until < now),
+    return and_(
+        IS_OPEN,
+        or_(
+            and_(SyncRun.status == RunStatus.DUE, SyncRun.next_attempt_at <= now),
+            and_(SyncRun.status == RunStatus.RUNNING, SyncRun.lease_until < now),
+        ),
     )
 
 

@@ -19,10 +19,11 @@ from grafient.models.costs import (
     RestatementSeen,
     Series,
 )
-from grafient.models.integrations import Integration, SyncRun
+from grafient.models.integrations import IS_OPEN, Integration, SyncRun
 from grafient.models.named import CostLine
 
 __all__ = [
+    "IS_OPEN",
     "UNATTRIBUTED",
     "ApiKey",
     "CostLine",

@@ -27,6 +27,7 @@ class Integration(Base):
     __tablename__ = "integration"
     __table_args__ = (
         Index("ix_integration_workspace_id_account_ref", "workspace_id", "provider", "account_ref"),
+        Index("ix_integration_last_success_at", "last_success_at"),
         {"sqlite_autoincrement": True},
     )
 
@@ -68,6 +69,14 @@ class Integration(Base):
 
 
 _OPEN = text("status IN ('due', 'running')")
+_SLOTTED = text("slot IS NOT NULL")
+
+IS_OPEN = text("sync_run.status IN ('due', 'running')")
+"""The condition of the indexes of open runs, for statements that are to be answered from one.
+
+SQLite uses such an index only if its condition is in the statement word for word. Asked with bound values, it read all
+runs there ever were at every tick and every claim: 92 ms with 600,000 of them, none of which was due.
+"""
 
 
 class SyncRun(Base):
@@ -87,6 +96,9 @@ class SyncRun(Base):
         Index("uq_sync_run_slot", "integration_id", "slot", unique=True),
         Index("ix_sync_run_due", "next_attempt_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
         Index("ix_sync_run_history", "integration_id", "id"),
+        Index(
+            "ix_sync_run_slot", "slot", "status", "finished_at", sqlite_where=_SLOTTED, postgresql_where=_SLOTTED
+        ),
         {"sqlite_autoincrement": True},
     )
 
