@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from email_validator import EmailNotValidError, validate_email
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -42,6 +43,8 @@ class Settings:
     """How long the providers' raw replies are kept."""
     sync_threads: int
     """How many accounts a worker reads at a time."""
+    operators: frozenset[str]
+    """The addresses of those who may see the page for operators, besides the first account."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -65,6 +68,7 @@ class Settings:
             trusted_proxies=_whole_number("GRAFIENT_TRUSTED_PROXIES", env.get("GRAFIENT_TRUSTED_PROXIES", "0"), 0, 10),
             raw_reply_days=_whole_number("GRAFIENT_RAW_REPLY_DAYS", env.get("GRAFIENT_RAW_REPLY_DAYS", "90"), 0, 36500),
             sync_threads=_whole_number("GRAFIENT_SYNC_THREADS", env.get("GRAFIENT_SYNC_THREADS", "32"), 1, 64),
+            operators=_addresses("GRAFIENT_OPERATORS", env.get("GRAFIENT_OPERATORS", "")),
         )
 
     def require(self) -> None:
@@ -150,6 +154,17 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _addresses(name: str, value: str) -> frozenset[str]:
+    """As accounts have them: Flask-Security stores what this very function makes of an address."""
+    try:
+        named = filter(None, map(str.strip, value.split(",")))
+        return frozenset(validate_email(one, check_deliverability=False).normalized for one in named)
+    except EmailNotValidError:
+        raise ConfigError(
+            f"{name} must be e-mail addresses with commas between them, such as one@example.com,two@example.com"
+        ) from None
 
 
 def _whole_number(name: str, value: str, least: int, most: int) -> int:

@@ -96,9 +96,7 @@ class SyncRun(Base):
         Index("uq_sync_run_slot", "integration_id", "slot", unique=True),
         Index("ix_sync_run_due", "next_attempt_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
         Index("ix_sync_run_history", "integration_id", "id"),
-        Index(
-            "ix_sync_run_slot", "slot", "status", "finished_at", sqlite_where=_SLOTTED, postgresql_where=_SLOTTED
-        ),
+        Index("ix_sync_run_slot", "slot", "status", "finished_at", sqlite_where=_SLOTTED, postgresql_where=_SLOTTED),
         {"sqlite_autoincrement": True},
     )
 
