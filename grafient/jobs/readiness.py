@@ -54,7 +54,7 @@ def crew() -> Crew | None:
     except RedisError:
         return None
     seen = [
-        SeenWorker(worker.name, worker.hostname or "", worker.state == WorkerStatus.BUSY, worker.last_heartbeat)
+        SeenWorker(worker.name, worker.hostname or "", worker.get_state() == WorkerStatus.BUSY, worker.last_heartbeat)
         for worker in workers
     ]
     seen.sort(key=lambda worker: (worker.host, worker.name))
