@@ -9,7 +9,7 @@ from flask_security import auth_required, current_user
 from grafient import jobs
 from grafient.accounts import is_operator
 from grafient.models import utc_now
-from grafient.reports.operations import operations
+from grafient.reports.operations import operations, recent
 from grafient.views.htmx import is_htmx
 
 blueprint = Blueprint("operations", __name__)
@@ -21,7 +21,11 @@ def index() -> ResponseReturnValue:
     """The page, or for htmx what changes on it; for others than operators there is no such page."""
     if not is_operator(current_user, current_app.extensions["settings"].operators):
         abort(404)
-    template = "operations/_live.html" if is_htmx() else "operations/index.html"
-    response = make_response(render_template(template, page=operations(utc_now()), crew=jobs.crew()))
+    now = utc_now()
+    page, crew = operations(now), jobs.crew()
+    if is_htmx():
+        response = make_response(render_template("operations/_live.html", page=page, crew=crew))
+    else:
+        response = make_response(render_template("operations/index.html", page=page, crew=crew, slots=recent(now)))
     response.vary.add("HX-Request")
     return response
