@@ -157,6 +157,16 @@ def test_a_sync_that_was_put_back_did_not_take_the_pause(workspace: Workspace) -
     assert (round(slow.seconds), slow.attempts) == (9, 2)
 
 
+def test_half_of_two_is_the_first(workspace: Workspace) -> None:
+    connected(workspace, 2)
+    due(SIX)
+    for one, minutes in ((claim(SIX), 1), (claim(SIX), 9)):
+        end(one, SIX + minutes * MINUTE)
+    half_done_at = page(SIX + timedelta(hours=1)).run.half_done_at
+    assert half_done_at is not None
+    assert (half_done_at - SIX) // MINUTE == 1
+
+
 def test_recent_runs_are_told_for_two_weeks(workspace: Workspace) -> None:
     (integration,) = connected(workspace, 1)
     for day in range(16):
@@ -387,7 +397,7 @@ def test_the_page_prints_each_count(app: Flask, morning: list[int], pages: Pages
     figures = {node.to_text().split()[0]: " ".join(node.to_text().split()) for node in tree.query(".figure")}
     assert figures["Done"] == "Done 3 of 7 due"
     assert figures["To"] == "To go 2 1 under way, 1 not claimed yet"
-    assert figures["Retrying"].startswith("Retrying 1 next try 07:0")
+    assert figures["Retrying"].startswith("Retrying 1 next try in 5")
     assert figures["Failed"].startswith("Failed 1")
     words = " ".join(tree.to_text().split())
     for said in (
