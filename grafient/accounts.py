@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from flask_security import RoleMixin, SQLAlchemyUserDatastore
-from sqlalchemy import exists, select, text
+from sqlalchemy import exists, func, select, text
 
 from grafient.extensions import db
 from grafient.models import User, Workspace
@@ -35,6 +36,11 @@ def first_is_wanted() -> bool:
 def registration_open(policy: str) -> bool:
     """Whether anyone may register now, under GRAFIENT_REGISTRATION."""
     return policy == "open" or (policy == "first" and first_is_wanted())
+
+
+def is_operator(user: User, named: Collection[str]) -> bool:
+    """Whether somebody runs this Grafient: the first account that was made, or one named in GRAFIENT_OPERATORS."""
+    return user.email in named or user.id == db.session.execute(select(func.min(User.id))).scalar()
 
 
 def one_at_a_time() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from email_validator import EmailNotValidError, validate_email
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -50,6 +51,8 @@ class Settings:
     """How many requests the daily syncs of all workers send to one provider."""
     sync_processes: int
     """How many processes a worker uses when many accounts are due."""
+    operators: frozenset[str]
+    """The addresses of those who may see the page for operators, besides the first account."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -77,6 +80,7 @@ class Settings:
                 "GRAFIENT_REQUESTS_PER_SECOND", env.get("GRAFIENT_REQUESTS_PER_SECOND", "100"), 1, 10_000
             ),
             sync_processes=_whole_number("GRAFIENT_SYNC_PROCESSES", env.get("GRAFIENT_SYNC_PROCESSES", _CORES), 1, 16),
+            operators=_addresses("GRAFIENT_OPERATORS", env.get("GRAFIENT_OPERATORS", "")),
         )
 
     def require(self) -> None:
@@ -162,6 +166,17 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _addresses(name: str, value: str) -> frozenset[str]:
+    """As accounts have them: Flask-Security stores what this very function makes of an address."""
+    try:
+        named = filter(None, map(str.strip, value.split(",")))
+        return frozenset(validate_email(one, check_deliverability=False).normalized for one in named)
+    except EmailNotValidError:
+        raise ConfigError(
+            f"{name} must be e-mail addresses with commas between them, such as one@example.com,two@example.com"
+        ) from None
 
 
 def _whole_number(name: str, value: str, least: int, most: int) -> int:

@@ -25,7 +25,7 @@ from sqlalchemy.orm import joinedload
 
 from grafient.days import DUE_AT, ONE_DAY, last_due
 from grafient.extensions import db
-from grafient.models import AWAITED, CLOCKED, Integration, SyncRun, utc_now
+from grafient.models import AWAITED, CLOCKED, IS_OPEN, Integration, SyncRun, utc_now
 from grafient.states import OPEN, Problem, RunStatus, Stage, Trigger
 
 LEASE = timedelta(seconds=120)
@@ -115,17 +115,15 @@ def insert_daily(now: datetime) -> int:
 
 def _owes(slot: date, due_at: datetime) -> tuple[ColumnElement[bool], ...]:
     """The condition that an integration has to have a daily run for that day."""
-    open_or_slotted = exists().where(
-        SyncRun.integration_id == Integration.id,
-        or_(SyncRun.slot == slot, SyncRun.status.in_(OPEN)),
-    )
+    mine = exists().where(SyncRun.integration_id == Integration.id)
     return (
         Integration.removed_at.is_(None),
         Integration.paused_at.is_(None),
         or_(Integration.problem.is_(None), Integration.problem != Problem.NEEDS_KEY),
         Integration.created_at < due_at,
         or_(Integration.last_success_at.is_(None), Integration.last_success_at < due_at),
-        ~open_or_slotted,
+        ~mine.where(SyncRun.slot == slot),
+        ~mine.where(IS_OPEN),
     )
 
 
@@ -266,9 +264,12 @@ def cancel_open(integration_id: int) -> None:
 
 
 def _claimable(now: datetime) -> ColumnElement[bool]:
-    return or_(
-        and_(SyncRun.status == RunStatus.DUE, SyncRun.next_attempt_at <= now),
-        and_(SyncRun.status == RunStatus.RUNNING, SyncRun.lease_until < now),
+    return and_(
+        IS_OPEN,
+        or_(
+            and_(SyncRun.status == RunStatus.DUE, SyncRun.next_attempt_at <= now),
+            and_(SyncRun.status == RunStatus.RUNNING, SyncRun.lease_until < now),
+        ),
     )
 
 

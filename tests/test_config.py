@@ -59,6 +59,8 @@ def test_any_postgres_address_means_psycopg_3(scheme: str) -> None:
         ("GRAFIENT_RAW_REPLY_DAYS", "-1", "whole number from 0 to 36500"),
         ("GRAFIENT_RAW_REPLY_DAYS", "for ever", "whole number"),
         ("GRAFIENT_RAW_REPLY_DAYS", "36501", "whole number"),
+        ("GRAFIENT_OPERATORS", "one@example.com two@example.com", "commas between them"),
+        ("GRAFIENT_OPERATORS", "one@example.com, somebody", "e-mail addresses"),
     ],
 )
 def test_a_wrong_setting_is_named_and_mended(name: str, value: str, says: str) -> None:

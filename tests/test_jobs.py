@@ -22,6 +22,7 @@ import pytest
 import redis as redis_py
 from flask import Flask
 from rq import Queue
+from rq.serializers import JSONSerializer
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
@@ -29,6 +30,7 @@ from grafient import integrations, jobs, runs
 from grafient.extensions import db
 from grafient.jobs import work as jobs_work
 from grafient.jobs.schedule import SCHEDULE, Entry, GrafientScheduler
+from grafient.jobs.worker import GrafientWorker
 from grafient.models import CostLine, CoveredDay, Integration, SyncRun, Workspace, utc_now
 from grafient.models.columns import usd_sum
 from grafient.providers.openrouter import OpenRouterReader
@@ -273,6 +275,63 @@ def test_a_tick_wakes_workers_only_for_what_is_due(
     jobs.tick()
     jobs.tick()
     assert jobs.queue.queue().count == 1
+
+
+def test_many_wishes_while_no_worker_is_there_are_few_jobs(context: Flask, redis: redis_py.Redis) -> None:
+    for _ in range(100):
+        jobs.wake()
+    assert jobs.queue.queue().count == jobs.queue.MOST_WAITING
+
+
+def test_redis_holds_no_more_after_many_jobs_ticks_and_dead_workers(
+    workspace: Workspace, sandbox: Sandbox, start_worker: StartWorker, redis: redis_py.Redis
+) -> None:
+    """Each worker dies in the middle of a job, with others in the queue."""
+    integration_id = integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively")).id
+    sandbox.fault("lively", "slow")
+    left = []
+    for _ in range(4):
+        _end_leases()
+        worker = start_worker()
+        until(lambda: not jobs.health())
+        for _ in range(20):
+            jobs.wake()
+            redis.zadd(GrafientScheduler.scheduled_jobs_key, {"grafient-tick": 0})
+            scheduler(redis).enqueue_jobs()
+        until(lambda: any(one.busy for one in _crew().workers))
+        until(lambda: status(integration_id) == "running")
+        below = children(worker.pid)
+        os.killpg(worker.pid, signal.SIGKILL)
+        for child in below:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        worker.wait()
+        left.append(_left(redis))
+    assert left[1:] == left[:1] * 3
+
+
+def _crew() -> jobs.Crew:
+    crew = jobs.crew()
+    assert crew is not None
+    return crew
+
+
+def _left(redis: redis_py.Redis) -> dict[str, int]:
+    """What is in Redis, and how much in each key, after so much time that whatever was given an end has come to it, and
+    after what a worker does every minute, with the queue empty."""
+    jobs.queue.queue().empty()
+    for key in redis.scan_iter():
+        if redis.ttl(key) >= 0:
+            redis.delete(key)
+    for job in redis.zrange("rq:wip:grafient", 0, -1):
+        redis.zadd("rq:wip:grafient", {job: 1})
+    cleaner = GrafientWorker([jobs.queue.queue()], connection=redis, serializer=JSONSerializer)
+    for _ in range(2):
+        cleaner.run_maintenance_tasks()
+        for key in redis.scan_iter("rq:clean*"):
+            redis.delete(key)
+    count = {b"set": redis.scard, b"zset": redis.zcard, b"list": redis.llen}
+    return {key.decode(): count.get(redis.type(key), lambda _: 1)(key) for key in redis.scan_iter()}
 
 
 def test_a_redis_that_is_away_stops_no_page(context: Flask, monkeypatch: pytest.MonkeyPatch) -> None:

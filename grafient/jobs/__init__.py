@@ -9,9 +9,20 @@ from __future__ import annotations
 
 from grafient.jobs.processes import end_with_parent
 from grafient.jobs.queue import connect, wake
-from grafient.jobs.readiness import health
+from grafient.jobs.readiness import Crew, crew, health
 from grafient.jobs.schedule import run_scheduler
 from grafient.jobs.work import sync_due, tick
 from grafient.jobs.worker import run_worker
 
-__all__ = ["connect", "end_with_parent", "health", "run_scheduler", "run_worker", "sync_due", "tick", "wake"]
+__all__ = [
+    "Crew",
+    "connect",
+    "crew",
+    "end_with_parent",
+    "health",
+    "run_scheduler",
+    "run_worker",
+    "sync_due",
+    "tick",
+    "wake",
+]

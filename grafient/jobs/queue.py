@@ -18,6 +18,10 @@ SYNC_DUE = "grafient.jobs.work.sync_due"
 JOB_TIMEOUT = 3600
 """Longer than claiming and the longest sync together."""
 
+MOST_WAITING = 16
+"""Jobs in the queue beyond which another would say nothing new. Without it, a button that was pressed while no worker
+was there left a job each time."""
+
 _OF_OLD = ("grafient.jobs.sync_due", "grafient.jobs.tick")
 """What jobs were called before; some may still be in the queue of a Grafient that was just upgraded."""
 
@@ -72,6 +76,8 @@ def wake() -> None:
     on, and all the while an open transaction on SQLite keeps every other writer out.
     """
     try:
+        if queue().count >= MOST_WAITING:
+            return
         queue().enqueue(SYNC_DUE, job_timeout=JOB_TIMEOUT, result_ttl=0, failure_ttl=0)
     except RedisError as error:
         log.warning("Redis is away (%s); the next tick will start what is due", type(error).__name__)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from redis import RedisError, ResponseError
 from rq import Worker
 from rq.serializers import JSONSerializer
+from rq.worker import WorkerStatus
 
 from grafient import disk
-from grafient.jobs.queue import GrafientJob, client
+from grafient.jobs.queue import GrafientJob, client, queue
 from grafient.models import utc_now
 
 _TICKED = "grafient:ticked_at"
@@ -19,6 +22,51 @@ _PROBED = "grafient:probed_at"
 SEEN_SECONDS = 180
 FULL_SECONDS = 60
 """How long a full disk is remembered after it last got in the way: a minute after there is room, all is well again."""
+
+
+@dataclass(frozen=True)
+class SeenWorker:
+    """A worker that Redis knows of."""
+
+    name: str
+    host: str
+    busy: bool
+    seen_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The workers, when the last tick was done, and how much Redis holds: all keys of its database, all memory."""
+
+    workers: Sequence[SeenWorker]
+    ticked_at: datetime | None
+    waiting_jobs: int
+    redis_keys: int
+    redis_bytes: int | None
+
+
+def crew() -> Crew | None:
+    """Who is at work; None if Redis does not answer."""
+    try:
+        ticked, keys = client().get(_TICKED), client().dbsize()
+        workers = _HealthWorker.all(connection=client(), serializer=JSONSerializer)
+        waiting = queue().count
+    except RedisError:
+        return None
+    seen = [
+        SeenWorker(worker.name, worker.hostname or "", worker.get_state() == WorkerStatus.BUSY, worker.last_heartbeat)
+        for worker in workers
+    ]
+    seen.sort(key=lambda worker: (worker.host, worker.name))
+    ticked_at = datetime.fromisoformat(_text(ticked)) if ticked else None
+    return Crew(seen, ticked_at, waiting, keys, _memory())
+
+
+def _memory() -> int | None:
+    """Managed Redis may refuse to say."""
+    with contextlib.suppress(RedisError):
+        return int(client().info("memory")["used_memory"])
+    return None
 
 
 def note_tick(now: datetime) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from flask import current_app
 from redis import RedisError
 from rq.job import Job
 from rq_scheduler import Scheduler
@@ -20,9 +21,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from grafient import disk
 from grafient.extensions import db
+from grafient.jobs import progress
 from grafient.jobs.queue import JOB_TIMEOUT, QUEUE, GrafientJob, client
 from grafient.jobs.readiness import note_full_disk
 from grafient.jobs.work import tick
+from grafient.models import utc_now
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +119,7 @@ def tick_or_say_why_not() -> None:
     """A tick for whoever must go on: a database or a Redis that is away gets one line in the log, and the next tick."""
     try:
         tick()
+        progress.say(utc_now())
     except (SQLAlchemyError, RedisError) as error:
         if disk.is_why(error):
             log.error(disk.FULL)
@@ -133,6 +137,7 @@ def run_scheduler(worker_pid: int | None = None) -> None:
     """
     if time.tzname[0] != "UTC":
         raise SystemExit("The scheduler has to run with TZ=UTC: rq-scheduler reads cron lines in local time.")
+    current_app.logger.setLevel(logging.INFO)  # how far the six o'clock run is; Flask's own way of writing goes with it
     warnings.simplefilter("ignore", FutureWarning)  # crontab: its choice of UTC or local time is going to change
     while worker_pid in (None, os.getppid()):
         try:

@@ -19,12 +19,13 @@ from grafient.models.costs import (
     RestatementSeen,
     Series,
 )
-from grafient.models.integrations import AWAITED, CLOCKED, Integration, SyncRun
+from grafient.models.integrations import AWAITED, CLOCKED, IS_OPEN, Integration, SyncRun
 from grafient.models.named import CostLine
 
 __all__ = [
     "AWAITED",
     "CLOCKED",
+    "IS_OPEN",
     "UNATTRIBUTED",
     "ApiKey",
     "CostLine",

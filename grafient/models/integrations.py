@@ -33,6 +33,7 @@ class Integration(Base):
     __tablename__ = "integration"
     __table_args__ = (
         Index("ix_integration_workspace_id_account_ref", "workspace_id", "provider", "account_ref"),
+        Index("ix_integration_last_success_at", "last_success_at"),
         {"sqlite_autoincrement": True},
     )
 
@@ -82,11 +83,15 @@ class Integration(Base):
 
 _IS_OPEN = "status IN ('due', 'running')"
 AWAITED = f"{_IS_OPEN} AND \"trigger\" <> 'daily'"
-"""Of the open runs, those that a person waits for. Written out, since an index over a part of a table is only found by
-the very words that it was made with."""
 CLOCKED = f"{_IS_OPEN} AND \"trigger\" = 'daily'"
-"""Those that only the clock asked for."""
-_OPEN, _AWAITED, _CLOCKED = text(_IS_OPEN), text(AWAITED), text(CLOCKED)
+_OPEN, _AWAITED, _CLOCKED, _SLOTTED = text(_IS_OPEN), text(AWAITED), text(CLOCKED), text("slot IS NOT NULL")
+IS_OPEN = text(f"sync_run.{_IS_OPEN}")
+"""The conditions of the indexes of open runs, of those among them that a person waits for, and of those that only the
+clock asked for: for statements that are to be answered from one.
+
+SQLite uses such an index only if its condition is in the statement word for word. Asked with bound values, it read all
+runs there ever were at every tick and every claim: 92 ms with 600,000 of them, none of which was due.
+"""
 
 
 class SyncRun(Base):
@@ -107,6 +112,7 @@ class SyncRun(Base):
         Index("ix_sync_run_awaited", "next_attempt_at", "id", sqlite_where=_AWAITED, postgresql_where=_AWAITED),
         Index("ix_sync_run_clocked", "next_attempt_at", "id", sqlite_where=_CLOCKED, postgresql_where=_CLOCKED),
         Index("ix_sync_run_history", "integration_id", "id"),
+        Index("ix_sync_run_slot", "slot", "status", "finished_at", sqlite_where=_SLOTTED, postgresql_where=_SLOTTED),
         {"sqlite_autoincrement": True},
     )
 

@@ -8,7 +8,7 @@ from flask import Blueprint, Flask, current_app, make_response, redirect, render
 from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user, url_for_security
 
-from grafient.accounts import Datastore, first_is_wanted, one_at_a_time, registration_open
+from grafient.accounts import Datastore, first_is_wanted, is_operator, one_at_a_time, registration_open
 from grafient.config import Settings
 from grafient.extensions import limiter, security
 from grafient.plans import PLANS
@@ -98,4 +98,6 @@ def _open() -> bool:
 @auth_required("session")
 def index() -> ResponseReturnValue:
     """Who is signed in, and on which plan."""
-    return render_template("accounts/index.html", user=current_user, plan=PLANS[current_user.workspace.plan])
+    plan, operators = PLANS[current_user.workspace.plan], current_app.extensions["settings"].operators
+    operator = is_operator(current_user, operators)
+    return render_template("accounts/index.html", user=current_user, plan=plan, is_operator=operator)

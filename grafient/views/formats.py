@@ -11,10 +11,11 @@ from typing import Any
 from flask import Flask
 
 from grafient.days import Period
+from grafient.extensions import providers
 from grafient.models import UNATTRIBUTED
 from grafient.query import Group, KeyChoice
 from grafient.restatements import Change
-from grafient.states import DayState, Stage
+from grafient.states import DayState, Problem, Stage
 from grafient.status import Brought, Card
 
 UNKNOWN = "—"
@@ -52,6 +53,10 @@ def register(app: Flask) -> None:
         clock,
         iso,
         duration,
+        span,
+        size,
+        problem,
+        provider_name,
         key_names,
         differences,
         day_state,
@@ -199,11 +204,46 @@ def duration(first: datetime | None, last: datetime | None) -> str:
     """How long it took: ``0.8 s``, ``2 min 5 s``."""
     if first is None or last is None:
         return UNKNOWN
-    seconds = max((last - first).total_seconds(), 0)
+    return span((last - first).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """So many seconds: ``0.8 s``, ``2 min 5 s``, ``3 h 20 min``, ``2 d 5 h``."""
     if seconds < 9.95:
-        return f"{seconds:.1f}{NBSP}s"
+        return f"{max(seconds, 0):.1f}{NBSP}s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}{NBSP}min {rest}{NBSP}s" if minutes else f"{rest}{NBSP}s"
+    hours, days = minutes // 60, minutes // (24 * 60)
+    parts = ((days, "d", hours % 24, "h"), (hours, "h", minutes % 60, "min"), (minutes, "min", rest, "s"))
+    found = next((part for part in parts if part[0]), None)
+    return f"{rest}{NBSP}s" if found is None else f"{found[0]}{NBSP}{found[1]} {found[2]}{NBSP}{found[3]}"
+
+
+def size(number: int) -> str:
+    """``512 B``, ``79.3 MB``."""
+    if number < 1000:
+        return f"{number}{NBSP}B"
+    return next(
+        f"{number / factor:.1f}{NBSP}{unit}"
+        for factor, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
+        if number >= factor
+    )
+
+
+_PROBLEMS = {
+    Problem.NEEDS_KEY: "needs a new key",
+    Problem.API_CHANGED: "changed its API",
+    Problem.FAULT: "unreachable, busy, or failed in Grafient",
+}
+
+
+def problem(value: Problem | None) -> str:
+    """Which kind of problem it is, in words that fit any integration."""
+    return "no problem any more" if value is None else _PROBLEMS[value]
+
+
+def provider_name(slug: str) -> str:
+    """What a provider is called."""
+    return providers[slug].name if slug in providers else slug
 
 
 def key_names(keys: Iterable[KeyChoice]) -> dict[str, str]:
