@@ -98,6 +98,14 @@ def day(text: str) -> date:
     return _between(text, text).first
 
 
+def place() -> dict[str, str]:
+    """Where on a list of several pages the user is: the ``page``, and ``q``, what is searched; 404 for no number."""
+    page, text = request.args.get("page") or "1", _text("q").strip()
+    if not (page.isascii() and page.isdigit() and len(page) <= 6 and int(page)):
+        abort(404)
+    return ({"page": page} if int(page) > 1 else {}) | ({"q": text} if text else {})
+
+
 def _next_due() -> date:
     """The day that is due next, at 06:00 UTC of the one after it."""
     return last_due(utc_now()) + timedelta(days=1)

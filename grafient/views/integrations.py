@@ -6,7 +6,18 @@ from datetime import timedelta
 from functools import wraps
 from typing import Any
 
-from flask import Blueprint, abort, current_app, flash, make_response, redirect, render_template, send_file, url_for
+from flask import (
+    Blueprint,
+    abort,
+    current_app,
+    flash,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    send_file,
+    url_for,
+)
 from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user
 
@@ -51,8 +62,26 @@ def owned(view: Any) -> Any:
 @blueprint.get("")
 @auth_required("session")
 def index() -> ResponseReturnValue:
-    """The cards."""
-    return render_template("integrations/index.html", cards=status.cards(current_user.workspace_id))
+    """The cards, some at a time."""
+    here = addresses.place()
+    found = status.cards(current_user.workspace_id, int(here.get("page", "1")), here.get("q", ""))
+    return render_template("integrations/index.html", found=found, here=here)
+
+
+@blueprint.get("/cards")
+@auth_required("session")
+def watch() -> ResponseReturnValue:
+    """The cards of a list that something can happen to, all at once: asking for each took 50 requests every 2 seconds.
+
+    404 where one is gone, so that the list is loaded anew.
+    """
+    ids = {number for number in request.args.getlist("id", type=int) if 0 < number <= 2147483647}
+    if len(ids) > status.CARDS_A_PAGE:
+        abort(400)
+    cards = status.some_cards(current_user.workspace_id, sorted(ids))
+    if len(cards) < len(ids):
+        abort(404)
+    return render_template("integrations/_watch.html", cards=cards, again=True)
 
 
 @blueprint.get("/new")
@@ -153,7 +182,7 @@ def act(integration: Integration, action: str) -> ResponseReturnValue:
     if action != "pause":
         jobs.wake()
     html = render_template("integrations/_card.html", card=status.card(integration)) if is_htmx() else None
-    return answer(html, url_for(".index"))
+    return answer(html, url_for(".index", **addresses.place()))
 
 
 @blueprint.post("/<int(max=2147483647):integration_id>/key")
