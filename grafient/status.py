@@ -202,7 +202,7 @@ _FIRST_SYNC = 3
 
 
 def _urgency(now: datetime) -> ColumnElement[int]:
-    """The order of cards by what ``_status`` says of them, for the database; SyncRun is the open run, if there is one."""
+    """The order of cards, by what ``_status`` says of them, for the database; SyncRun is the open run, if any."""
     wanted_at = case((SyncRun.status == RunStatus.RUNNING, SyncRun.lease_until), else_=SyncRun.next_attempt_at)
     retries = and_(SyncRun.status == RunStatus.DUE, SyncRun.attempt > 0)
     first = or_(SyncRun.trigger == Trigger.BACKFILL, Integration.last_success_at.is_(None))

@@ -25,9 +25,9 @@ from grafient import disk, evidence, integrations, jobs, status
 from grafient.extensions import limiter, providers
 from grafient.forms import IntegrationForm, RemoveForm, ReplaceKeyForm
 from grafient.integrations import AlreadyConnected, Refused
-from grafient.models import Integration, utc_now
+from grafient.models import UNATTRIBUTED, Integration, utc_now
 from grafient.providers import KeyInfo, KeyRejected, ProviderError
-from grafient.query import key_choices
+from grafient.query import keys_called
 from grafient.reports import day as day_report
 from grafient.restatements import mark_restatements_seen
 from grafient.views import addresses
@@ -150,11 +150,12 @@ def day(integration: Integration, day: str) -> ResponseReturnValue:
     """One of its days, line by line."""
     found = addresses.day(day)
     today, provider = utc_now().date(), providers[integration.provider]
+    page = day_report.report(integration, found)
     return render_template(
         "integrations/day.html",
         integration=integration,
-        page=day_report.report(integration, found),
-        names=key_names(key_choices(integration.workspace_id)),
+        page=page,
+        names=key_names(keys_called(integration.workspace_id, {row.id for row in page.by_key.rows} - {UNATTRIBUTED})),
         who=provider.name,
         window_days=provider.window_days,
         in_window=(today - found).days <= provider.window_days,
