@@ -1,4 +1,4 @@
-"""A workspace of many integrations: every list has a bound, says how many there are, and loses none on the way."""
+"""Many integrations and API keys: every list has a bound, says how many there are, and loses none on the way."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from decimal import Decimal
+from urllib.parse import urlencode
 
 import pytest
 from flask import Flask
 from sqlalchemy import event, insert, select
 
 from grafient.extensions import db
-from grafient.models import Integration, SyncRun, Workspace
+from grafient.models import ApiKey, Integration, KeyPart, KeyReading, Series, SyncRun, Workspace
+from grafient.providers import BilledLine
 from grafient.states import Problem, RunStatus, Trigger
 from grafient.status import CARDS_A_PAGE
 from tests.pages import Pages, lint
+from tests.stored import ago, cover, put
 from tests.syncing import NOON, at
 
 
@@ -216,3 +220,201 @@ class TestIntegrations:
             assert size < 200_000
         assert counts[0] == counts[1] <= 7
         assert "1,000 integrations" in words(pages.get("/integrations").text)
+
+
+def keys(app: Flask, integration_id: int, number: int, name: str = "Service") -> None:
+    """So many API keys of an integration, each of which spent as many dollars yesterday as its number says."""
+    with app.app_context():
+        integration = db.session.get(Integration, integration_id)
+        assert integration is not None
+        own = {"integration_id": integration_id, "read_at": NOON, "disabled": False}
+        rows = [own | {"key_hash": f"{n:08x}{name}", "name": f"{name} {n:04}"} for n in range(1, number + 1)]
+        stored = dict(db.session.execute(insert(ApiKey).returning(ApiKey.key_hash, ApiKey.id), rows).tuples().all())
+        whole = number * (number + 1) // 2
+        cover(integration, [ago(1)], usd=whole + 5)
+        series = db.session.execute(select(Series.id).where(Series.integration_id == integration_id)).scalar_one()
+        parts = {"day": ago(1), "series_id": series}
+        spent = [(stored[row["key_hash"]], Decimal(n)) for n, row in enumerate(rows, 1)]
+        db.session.execute(insert(KeyPart), [parts | {"key_id": one, "usage_usd": usd} for one, usd in spent])
+        read = {"integration_id": integration_id, "first_day": ago(1), "last_day": ago(1)}
+        db.session.execute(insert(KeyReading), [read | {"key_hash": one} for one in stored])
+        db.session.commit()
+
+
+def field(html: str, name: str) -> tuple[str, dict[str, str]]:
+    """What the filters ask for that: the element, and its attributes."""
+    (one,) = lint(html).query(f"form[aria-label=Filters] [id={name}]")
+    return one.name, {key: str(value) for key, value in one.attrs.items()}
+
+
+class TestFilters:
+    def test_up_to_100_are_chosen_and_more_are_named(self, app: Flask, pages: Pages) -> None:
+        ids = fill(app, 100)
+        keys(app, ids[0], 100)
+        for path in ("/", "/breakdown"):
+            html = pages.get(path).text
+            assert [field(html, name)[0] for name in ("integration", "host", "key")] == ["select"] * 3
+        fill(app, 1, "One more")
+        keys(app, ids[1], 1, "Another")
+        for path in ("/", "/breakdown", "/?group=key", "/breakdown?group=key", "/statement?month=2026-11"):
+            html = pages.get(path).text
+            assert html.count("<option") <= 4, path
+            if "statement" not in path:
+                assert field(html, "integration")[1]["name"] == "integration_name"
+                assert field(html, "key")[1]["name"] == "key_name"
+                assert field(html, "host")[0] == "select"
+
+    def test_addresses_of_before_are_what_they_were(self, app: Flask, pages: Pages) -> None:
+        ids = fill(app, 150)
+        keys(app, ids[4], 150)
+        hash_ = f"{7:08x}Service"
+        for path in ("/", "/breakdown"):
+            html = pages.get(f"{path}?integration={ids[4]}&key={hash_}&host=h").text
+            assert "Only the integration Account 0005, the host h, the API key Service 0007." in words(html)
+            assert "$7.00" in words(html)
+            assert field(html, "integration")[1]["value"] == "Account 0005"
+            assert field(html, "key")[1]["value"] == "Service 0007"
+            hidden = {str(one.attrs["name"]): one.attrs["value"] for one in lint(html).query("[type=hidden]")}
+            assert (hidden["integration"], hidden["key"]) == (str(ids[4]), hash_)
+            assert "Unattributed" in field(pages.get(f"{path}?key=unattributed").text, "key")[1]["value"]
+        pages.get("/?integration=007", 404)
+        pages.get(f"/?integration={2**33}", 404)
+
+    def test_a_name_leads_to_the_address_of_what_has_it(self, app: Flask, pages: Pages) -> None:
+        ids = fill(app, 150)
+        keys(app, ids[4], 150)
+
+        def leads(query: str) -> str:
+            return pages.get(f"/breakdown?{query}", 302).headers["Location"]
+
+        assert leads("days=7&integration=&integration_name=+0005") == f"/breakdown?days=7&integration={ids[4]}"
+        assert leads("integration_name=Account+0011&key_name=service+0020") == (
+            f"/breakdown?integration={ids[10]}&key={20:08x}Service"
+        )
+        assert leads("key_name=unattrib") == "/breakdown?key=unattributed"
+        kept = f"integration={ids[4]}&integration_name=Account+0005&key={7:08x}Service&key_name=Service+0007"
+        assert leads(kept) == f"/breakdown?integration={ids[4]}&key={7:08x}Service", "nothing was changed in the form"
+        assert leads(f"integration={ids[4]}&integration_name=&host=h&host_name=h&q=m") == "/breakdown?host=h&q=m"
+        pages.get("/breakdown?key_name=%00", 400)
+        assert pages.get("/statement?month=2026-11&integration_name=0005", 302).headers["Location"] == (
+            f"/statement?month=2026-11&integration={ids[4]}"
+        )
+
+    def test_a_whole_name_is_meant_though_others_have_it_in_theirs(self, app: Flask, pages: Pages) -> None:
+        fill(app, 1, "Account 0001 of")
+        ids = fill(app, 150)
+        location = pages.get("/?integration_name=Account+0001", 302).headers["Location"]
+        assert location == f"/?integration={ids[0]}"
+
+    def test_of_several_one_is_chosen_and_nothing_is_shown_before(self, app: Flask, pages: Pages) -> None:
+        ids = fill(app, 230)
+        html = pages.get("/?days=7&integration_name=account+00").text
+        assert "Which integration?" in words(html)
+        assert "99 integrations have “account 00” in their names." in words(html)
+        assert lint(html).query("data") == [], "no figures: of what would they be?"
+        found = lint(html).query("ul.choices a")
+        assert [one.to_text() for one in found] == [f"Account {n:04}" for n in range(1, 100)]
+        assert str(found[1].attrs["href"]) == f"/?days=7&integration={ids[1]}"
+        pages.get(str(found[1].attrs["href"]))
+        html = pages.get("/breakdown?integration_name=account").text
+        assert "230 integrations have “account” in their names. The first 100 are below; type more" in words(html)
+        assert len(lint(html).query("ul.choices a")) == 100
+
+    def test_what_nothing_has_is_said(self, app: Flask, pages: Pages) -> None:
+        ids = fill(app, 150)
+        keys(app, ids[0], 150)
+        for what, said in (("integration", "No integration has"), ("host", "No host has"), ("key", "No API key has")):
+            html = pages.get(f"/breakdown?days=7&{what}_name=nobody%25").text
+            assert f"{said} “nobody%” in its name." in words(html)
+            assert links(html, "Breakdown")[-1] == "/breakdown?days=7"
+
+    def test_keys_of_one_name_are_told_apart(self, app: Flask, pages: Pages) -> None:
+        ids = fill(app, 2)
+        keys(app, ids[0], 120)
+        with app.app_context():
+            for n in (8, 9):
+                row = db.session.execute(select(ApiKey).where(ApiKey.key_hash == f"{n:08x}Service")).scalar_one()
+                row.name, row.gone_at = "Twin", NOON if n == 9 else None
+            db.session.commit()
+        html = pages.get("/?key_name=twin").text
+        found = [" ".join(one.to_text().split()) for one in lint(html).query("ul.choices li")]
+        assert found == ["Twin 00000008", "Twin 00000009 (deleted)"]
+        html = pages.get(f"/?key={9:08x}Service").text
+        name = field(html, "key")[1]["value"]
+        assert name == "Twin 00000009 (deleted)"
+        for query in ({"key_name": name}, {"key_name": name, "key": f"{9:08x}Service"}):
+            assert pages.get(f"/?{urlencode(query)}", 302).headers["Location"] == f"/?key={9:08x}Service"
+
+    def test_nobody_finds_what_is_someone_elses(self, app: Flask, pages: Pages) -> None:
+        ids = fill(app, 2)
+        keys(app, ids[0], 2)
+        app.extensions["settings"].__dict__["registration"] = "open"
+        other = Pages(app)
+        other.register("other@example.com", "another fine password")
+        for what, text in (("integration", "account"), ("host", "h"), ("key", "service")):
+            assert "No " in words(other.get(f"/?{what}_name={text}").text)
+        for name in ("/?key_name=service", "/statement?integration_name=x", "/breakdown.csv?integration_name=x"):
+            assert "/login" in Pages(app).get(name, 302).headers["Location"]
+
+
+class TestLists:
+    def test_the_statement_and_a_day_list_the_dearest_keys_and_add_up_to_the_whole(
+        self, app: Flask, pages: Pages
+    ) -> None:
+        ids = fill(app, 1)
+        keys(app, ids[0], 230)
+        for path in ("/statement?month=2026-11", f"/integrations/{ids[0]}/days/{ago(1)}"):
+            html = pages.get(path).text
+            (section,) = lint(html).query("section[aria-labelledby=by-key]")
+            rows = section.query("tbody tr")
+            amounts = [Decimal(str(one.query("data")[0].attrs["value"])) for one in rows]
+            assert len(rows) == 201
+            assert rows[0].to_text().split("$")[0].strip() == "Service 0230"
+            assert rows[-1].to_text().startswith("31 other API keys")
+            assert sum(amounts) == Decimal(str(section.query("tfoot data")[0].attrs["value"])) == 26_570
+            assert "The 200 that cost the most are listed one by one. All 231 are in" in words(html)
+            (file,) = [link for link in links(html, "the table of API keys (CSV)") if "group=key" in link]
+            assert pages.get(file).text.count("\n") == 232
+
+    def test_the_statement_lists_the_dearest_models_and_the_rest_as_one(self, app: Flask, pages: Pages) -> None:
+        ids = fill(app, 1)
+        with app.app_context():
+            integration = db.session.get(Integration, ids[0])
+            assert integration is not None
+            cover(integration, [ago(1)], usd=None)
+            put(integration, *(BilledLine(ago(1), f"p{n}", "e", "h", f"m{n}", Decimal(n)) for n in range(1, 211)))
+            db.session.commit()
+        html = pages.get("/statement?month=2026-11").text
+        (section,) = lint(html).query("section[aria-labelledby=by-model]")
+        rows = section.query("tbody tr")
+        assert (len(rows), rows[0].query("th")[0].to_text()) == (201, "m210")
+        assert rows[-1].to_text().startswith("10 other models")
+        assert sum(Decimal(str(row.query("data")[0].attrs["value"])) for row in rows) == 210 * 211 // 2
+        assert "All 210 are in" in words(html)
+
+    def test_the_dashboard_shows_the_largest_integrations_and_what_the_others_cost(
+        self, app: Flask, pages: Pages
+    ) -> None:
+        ids = fill(app, 25)
+        with app.app_context():
+            for n, one in enumerate(ids[:-1], 1):
+                integration = db.session.get(Integration, one)
+                assert integration is not None
+                cover(integration, [ago(1)], usd=n)
+            db.session.commit()
+        html = pages.get("/").text
+        names = [one.to_text() for one in lint(html).query("section[aria-labelledby=providers] h3")]
+        assert names == [f"Account {n:04}" for n in range(24, 4, -1)]
+        assert "Providers, the first 20 of 25 integrations" in words(html)
+        assert "5 more integrations cost $10.00 together, as far as is known." in words(html)
+
+    @pytest.mark.parametrize("path", ["/", "/breakdown?group=key", "/statement?month=2026-11", "/integrations/1"])
+    def test_pages_of_1000_take_as_many_statements_as_those_of_101(self, app: Flask, pages: Pages, path: str) -> None:
+        counts, ids = [], fill(app, 101)
+        for more, name in ((101, "Service"), (899, "More")):
+            keys(app, ids[0] if name == "Service" else fill(app, more)[0], more, name)
+            with statements(app) as asked:
+                size = len(pages.get(path.replace("/1", f"/{ids[0]}")).data)
+            counts.append(len(asked))
+            assert size < 500_000
+        assert counts[0] == counts[1] <= 16
