@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from grafient import query as queries
 from grafient.coverage import Known
-from grafient.models import Integration
+from grafient.models import UNATTRIBUTED, Integration
 from grafient.query import KeyChoice, Query
 from grafient.reports import sums
 from grafient.reports.sums import Measures, Slot, Total
@@ -59,9 +59,10 @@ MOST_KEYS = 200
 
 
 def keys(totals: Sequence[Total]) -> Keys:
-    """The first MOST_KEYS of them, and the others."""
-    others = totals[MOST_KEYS:]
-    return Keys(totals[:MOST_KEYS], len(others), sums.added_usd(one.usage_usd for one in others))
+    """The first MOST_KEYS of them and what no key explains, and the others."""
+    shown = [one for number, one in enumerate(totals) if number < MOST_KEYS or one.id == UNATTRIBUTED]
+    others = [one for one in totals[MOST_KEYS:] if one.id != UNATTRIBUTED]
+    return Keys(shown, len(others), sums.added_usd(one.usage_usd for one in others))
 
 
 def choices(integrations: Sequence[Integration]) -> list[Choice]:
