@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 
 import pytest
 from flask import Flask
-from sqlalchemy import event, insert, select
+from sqlalchemy import event, func, insert, select
 
 from grafient.extensions import db
-from grafient.models import ApiKey, Integration, KeyPart, KeyReading, Series, SyncRun, Workspace
+from grafient.models import ApiKey, Integration, KeyPart, KeyReading, Restatement, Series, SyncRun, Workspace
 from grafient.providers import BilledLine
 from grafient.states import Problem, RunStatus, Trigger
 from grafient.status import CARDS_A_PAGE
@@ -409,6 +409,26 @@ class TestLists:
         assert names == [f"Account {n:04}" for n in range(24, 4, -1)]
         assert "Providers, the first 20 of 25 integrations" in words(html)
         assert "5 more integrations cost $10.00 together, as far as is known." in words(html)
+
+    def test_what_changed_in_many_integrations_is_said_of_five(self, app: Flask, pages: Pages) -> None:
+        ids = fill(app, 8)
+        with app.app_context():
+            for one in ids:
+                integration = db.session.get(Integration, one)
+                assert integration is not None
+                cover(integration, [ago(1)])
+                integration.last_restated_at = NOON
+                db.session.add(SyncRun(integration_id=one, trigger=Trigger.DAILY, status=RunStatus.DONE))
+                db.session.flush()
+                run_id = db.session.execute(select(func.max(SyncRun.id))).scalar_one()
+                what = {"day": ago(1), "permaslug": "m", "endpoint_id": "e", "host": "h", "changed_at": NOON}
+                what |= {"usage_before_usd": Decimal(1), "usage_after_usd": Decimal(10)}
+                db.session.add(Restatement(integration_id=one, run_id=run_id, **what))
+            db.session.commit()
+        html = pages.get("/").text
+        assert len(links(html, "See what changed in Account 0001")) == 1
+        assert html.count("#restatements") == 5
+        assert "Days of 3 more integrations changed since you last looked." in words(html)
 
     @pytest.mark.parametrize("path", ["/", "/breakdown?group=key", "/statement?month=2026-11", "/integrations/1"])
     def test_pages_of_1000_take_as_many_statements_as_those_of_101(self, app: Flask, pages: Pages, path: str) -> None:
