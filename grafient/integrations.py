@@ -14,8 +14,8 @@ from grafient.models import CoveredDay, Integration, Workspace, utc_now
 from grafient.providers import KeyInfo
 from grafient.states import Trigger
 
-MAX_INTEGRATIONS = 100
-"""In one workspace. Pages list them all."""
+MAX_INTEGRATIONS = 1000
+"""In one workspace."""
 
 MAX_LABEL = 100
 
@@ -53,7 +53,7 @@ def connect(workspace_id: int, provider: str, label: str, key: str, *, twice: bo
     info = check(provider, key)
     _lock(workspace_id)
     if _count(workspace_id) >= MAX_INTEGRATIONS:
-        raise Refused(f"A workspace can have {MAX_INTEGRATIONS} integrations. Remove one to add another.")
+        raise Refused(f"A workspace can have {MAX_INTEGRATIONS:,} integrations. Remove one to add another.")
     integration = None if twice else _known(workspace_id, provider, info)
     if integration is None:
         integration = Integration(workspace_id=workspace_id, provider=provider, label="", key_hint="")

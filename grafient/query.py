@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, literal, select, union_all
+from sqlalchemy import ColumnElement, Select, String, case, cast, func, literal, select, union_all
 from sqlalchemy.orm import InstrumentedAttribute
 
 from grafient.days import Period, last_due
@@ -57,8 +57,20 @@ class KeyChoice:
     gone: bool
 
 
-KEY_CHOICES = 1000
-HOST_CHOICES = 200
+@dataclass(frozen=True)
+class Match:
+    """An integration, host or API key that was searched by its name. ``value``: its id, name or hash, to filter by;
+    ``note``: what tells it apart from others of its name."""
+
+    value: str
+    name: str
+    note: str = ""
+
+
+MOST_CHOICES = 100
+"""To choose from at once. Where there are more, a part of the name is asked for, see ``matching``."""
+
+MOST_NAMES = 1000
 
 
 def all_integrations(workspace_id: int) -> list[Integration]:
@@ -90,39 +102,88 @@ def within(column: InstrumentedAttribute[date], period: Period) -> ColumnElement
     return condition
 
 
-def key_choices(workspace_id: int) -> list[KeyChoice]:
-    """The API keys of all integrations whose costs were read, those that are gone last; at most KEY_CHOICES."""
-    found = db.session.execute(_keys(workspace_id))
-    return _sorted_keys(KeyChoice(row.id, row.name, row.gone_at is not None) for row in found)
+def owned(workspace_id: int, integration_id: int) -> Integration | None:
+    """The integration, if it is this workspace's, removed or not."""
+    query = select(Integration).where(Integration.workspace_id == workspace_id, Integration.id == integration_id)
+    return db.session.execute(query).scalar_one_or_none()
 
 
 def choices(query: Query) -> tuple[list[str], list[KeyChoice]]:
     """What else a page of this query can be filtered by: the hosts that ever served models to its integrations, and the
-    workspace's API keys, as ``key_choices`` has them. One statement asks for both.
+    workspace's API keys whose costs were read, those that are gone last. One statement asks for both, and for one more
+    of each than MOST_CHOICES.
     """
     mine = select(Integration.id).where(Integration.workspace_id == query.workspace_id)
     if query.integration_id is not None:
         mine = mine.where(Integration.id == query.integration_id)
     nothing = literal("").label("name"), literal(None, ApiKey.gone_at.type).label("gone_at")
     hosts = select(Series.host.label("id"), *nothing, literal(0).label("kind"))
-    hosts = hosts.where(Series.integration_id.in_(mine)).distinct().order_by(Series.host).limit(HOST_CHOICES)
-    keys = _keys(query.workspace_id)
-    parts = (select(part.subquery()) for part in (hosts, keys))
-    rows = db.session.execute(union_all(*parts)).all()
-    found = (KeyChoice(row.id, row.name, row.gone_at is not None) for row in rows if row.kind)
-    return sorted(row.id for row in rows if not row.kind), _sorted_keys(found)
+    hosts = hosts.where(Series.integration_id.in_(mine)).distinct().order_by(Series.host).limit(MOST_CHOICES + 1)
+    keys = _keys(query.workspace_id, literal(1).label("kind"))
+    keys = keys.order_by(ApiKey.gone_at.is_not(None), ApiKey.name, ApiKey.key_hash).limit(MOST_CHOICES + 1)
+    rows = db.session.execute(union_all(*(select(part.subquery()) for part in (hosts, keys)))).all()
+    return sorted(row.id for row in rows if not row.kind), _key_choices(row for row in rows if row.kind)
 
 
-def _keys(workspace_id: int) -> Any:
-    is_gone = ApiKey.gone_at.is_not(None)
+def keys_called(workspace_id: int, hashes: Collection[str]) -> list[KeyChoice]:
+    """These API keys, and the others of their names, so that all of one name can be told apart; at most MOST_NAMES."""
+    if not hashes:
+        return []
+    named = _keys(workspace_id).where(ApiKey.key_hash.in_(hashes)).with_only_columns(ApiKey.name)
+    found = _keys(workspace_id).where(ApiKey.name.in_(named))
+    found = found.order_by(ApiKey.key_hash.not_in(hashes), ApiKey.key_hash).limit(MOST_NAMES)
+    return _key_choices(db.session.execute(found))
+
+
+def matching(workspace_id: int, what: str, text: str) -> tuple[list[Match], int]:
+    """The workspace's integrations, hosts or API keys (``what``: one of these) with a text in their names or notes: the
+    first MOST_CHOICES, and how many there are. If it is all of the name of just one, that one alone.
+    """
+    all_ = _NAMED[what](workspace_id).subquery()
+    whole = all_.c.name + " " + all_.c.note
+    found = select(all_, func.count().over().label("found")).where(whole.icontains(text, autoescape=True))
+    found = found.order_by(all_.c.name != text, all_.c.name, all_.c.value).limit(MOST_CHOICES)
+    rows = db.session.execute(found).all()
+    matches = [Match(row.value, row.name, row.note) for row in rows]
+    exact = [one for one in matches if text in (one.name, f"{one.name} {one.note}")]
+    return (exact, 1) if len(exact) == 1 else (matches, rows[0].found if rows else 0)
+
+
+def _named_integrations(workspace_id: int) -> Select[Any]:
+    note = case((Integration.removed_at.is_not(None), "removed"), else_="").label("note")
+    columns: list[Any] = [cast(Integration.id, String).label("value"), Integration.label.label("name"), note]
+    return select(*columns).where(Integration.workspace_id == workspace_id)
+
+
+def _named_hosts(workspace_id: int) -> Select[Any]:
+    columns: list[Any] = [Series.host.label("value"), Series.host.label("name"), literal("").label("note")]
+    mine = Integration.workspace_id == workspace_id, Series.host != ""
+    return select(*columns).join(Integration, Integration.id == Series.integration_id).where(*mine).distinct()
+
+
+def _named_keys(workspace_id: int) -> Select[Any]:
+    """Two integrations of one account have the same keys."""
+    name, is_gone = func.min(ApiKey.name), func.count(ApiKey.gone_at) == func.count()
+    note = func.substr(ApiKey.key_hash, 1, 8) + case((is_gone, " (deleted)"), else_="")
+    columns = (
+        ApiKey.key_hash.label("value"),
+        case((name == "", "Unnamed"), else_=name).label("name"),
+        note.label("note"),
+    )
+    return _keys(workspace_id).with_only_columns(*columns).group_by(ApiKey.key_hash)
+
+
+_NAMED = {"integration": _named_integrations, "host": _named_hosts, "key": _named_keys}
+
+
+def _keys(workspace_id: int, *more: Any) -> Select[Any]:
     return (
-        select(ApiKey.key_hash.label("id"), ApiKey.name, ApiKey.gone_at, literal(1).label("kind"))
+        select(ApiKey.key_hash.label("id"), ApiKey.name, ApiKey.gone_at, *more)
         .join(Integration, Integration.id == ApiKey.integration_id)
         .where(Integration.workspace_id == workspace_id, ApiKey.read_at.is_not(None))
-        .order_by(is_gone, ApiKey.name, ApiKey.key_hash)
-        .limit(KEY_CHOICES)
     )
 
 
-def _sorted_keys(found: Iterable[KeyChoice]) -> list[KeyChoice]:
+def _key_choices(rows: Iterable[Any]) -> list[KeyChoice]:
+    found = (KeyChoice(row.id, row.name, row.gone_at is not None) for row in rows)
     return sorted(found, key=lambda key: (key.gone, key.name, key.key_hash))

@@ -312,13 +312,15 @@ def _why(integrations: Sequence[Integration], expected: Set[_Key], checked: int,
     unchecked = len(settled) - alone - checked
     if unchecked:
         said = next((i.no_history for i in integrations if i.no_history), "analytics has not been asked yet")
-        reasons.append(f"{unchecked} {'has' if unchecked == 1 else 'have'} nothing to compare with: {said.rstrip('.')}")
+        reasons.append(
+            f"{unchecked:,} {'has' if unchecked == 1 else 'have'} nothing to compare with: {said.rstrip('.')}"
+        )
     agree = "day agrees" if asked == 1 else "days agree"
-    return f"{checked} of {asked} {agree} with analytics; {'; '.join(reasons)}."
+    return f"{checked:,} of {asked:,} {agree} with analytics; {'; '.join(reasons)}."
 
 
 def _are(number: int) -> str:
-    return f"{number} {'is' if number == 1 else 'are'}"
+    return f"{number:,} {'is' if number == 1 else 'are'}"
 
 
 def _it(number: int) -> str:

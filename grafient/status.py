@@ -10,7 +10,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import ColumnElement, and_, case, false, func, or_, select
 
 from grafient import coverage, evidence, reconciliation, restatements
 from grafient.days import Period
@@ -45,6 +45,7 @@ class Tone(StrEnum):
     BAD = "bad"
 
 
+CARDS_A_PAGE = 50
 HISTORY_ROWS = 50
 CALENDAR_DAYS = 366
 WINDOW_DAYS = 30
@@ -157,10 +158,71 @@ class IntegrationPage:
         return sum(one == state for _, one in self.calendar)
 
 
-def cards(workspace_id: int) -> list[Card]:
-    """The cards of all integrations, in the order in which they were added."""
+@dataclass(frozen=True)
+class CardsPage:
+    """Some of a workspace's cards: those that need a person first, then first syncs under way, then by label.
+
+    ``there_are`` integrations, of which ``need_someone``. ``found`` match what was searched; ``page`` (from 1 on) of
+    ``pages`` has some of these.
+    """
+
+    cards: Sequence[Card]
+    page: int
+    pages: int
+    found: int
+    there_are: int
+    need_someone: int
+
+    @property
+    def first(self) -> int:
+        """Which of those found the first card is, from 1 on."""
+        return (self.page - 1) * CARDS_A_PAGE + 1
+
+
+def cards(workspace_id: int, page: int = 1, label: str = "") -> CardsPage:
+    """One page of a workspace's cards, with ``label`` in theirs. After the last page there is the last one again."""
+    urgency = _urgency(utc_now())
+    found = Integration.label.icontains(label, autoescape=True) if label else ~false()
+    mine = Integration.workspace_id == workspace_id, Integration.removed_at.is_(None)
+    open_run = and_(SyncRun.integration_id == Integration.id, SyncRun.status.in_(OPEN))
+    counts = select(func.count(), func.count(case((found, 1))), func.count(case((urgency < _FIRST_SYNC, 1))))
+    counts = counts.select_from(Integration).outerjoin(SyncRun, open_run).where(*mine)
+    there_are, matching, need_someone = db.session.execute(counts).one()
+    pages = max(1, math.ceil(matching / CARDS_A_PAGE))
+    page = min(page, pages)
+    chosen = select(Integration).outerjoin(SyncRun, open_run).where(*mine, found)
+    chosen = chosen.order_by(urgency, func.lower(Integration.label), Integration.label, Integration.id)
+    chosen = chosen.limit(CARDS_A_PAGE).offset((page - 1) * CARDS_A_PAGE)
+    shown = _cards(list(db.session.execute(chosen).scalars()))
+    return CardsPage(shown, page, pages, matching, there_are, need_someone)
+
+
+_FIRST_SYNC = 3
+"""Before it in the order of cards are those that need a person."""
+
+
+def _urgency(now: datetime) -> ColumnElement[int]:
+    """The order of cards, by what ``_status`` says of them, for the database; SyncRun is the open run, if any."""
+    wanted_at = case((SyncRun.status == RunStatus.RUNNING, SyncRun.lease_until), else_=SyncRun.next_attempt_at)
+    retries = and_(SyncRun.status == RunStatus.DUE, SyncRun.attempt > 0)
+    first = or_(SyncRun.trigger == Trigger.BACKFILL, Integration.last_success_at.is_(None))
+    overdue = or_(Integration.last_success_at.is_(None), Integration.last_success_at < now - OVERDUE_AFTER)
+    return case(
+        (or_(retries, wanted_at < now - UNATTENDED_AFTER), 2),
+        (and_(SyncRun.id.is_not(None), first), _FIRST_SYNC),
+        (SyncRun.id.is_not(None), 4),
+        (Integration.problem == Problem.NEEDS_KEY, 0),
+        (Integration.problem == Problem.API_CHANGED, 1),
+        (Integration.paused_at.is_not(None), 4),
+        (overdue, 2),
+        else_=4,
+    )
+
+
+def some_cards(workspace_id: int, ids: Sequence[int]) -> list[Card]:
+    """The cards of these integrations of a workspace, those that there are."""
     statement = select(Integration).where(Integration.workspace_id == workspace_id, Integration.removed_at.is_(None))
-    return _cards(list(db.session.execute(statement.order_by(Integration.id)).scalars()))
+    return _cards(list(db.session.execute(statement.where(Integration.id.in_(ids)).order_by(Integration.id)).scalars()))
 
 
 def card(integration: Integration) -> Card:

@@ -19,7 +19,7 @@ from grafient.models import (
     SyncRun,
     Workspace,
 )
-from grafient.query import Group, Query, all_integrations, key_choices
+from grafient.query import Group, Query, all_integrations, choices
 from grafient.reports import breakdown, dashboard, statement
 from grafient.reports.dashboard import Dashboard
 from grafient.sandbox import Sandbox
@@ -154,7 +154,7 @@ class TestKeys:
                 )
             )
         db.session.flush()
-        assert [(key.name, key.gone) for key in key_choices(workspace.id)] == [("b", False), ("a", True)]
+        assert [(key.name, key.gone) for key in choices(Query(workspace.id, WEEK))[1]] == [("b", False), ("a", True)]
 
     @pytest.mark.parametrize("filters", [{"host": "h"}, {"key": "aa"}, {"model": "m"}])
     def test_any_filter_makes_a_query_about_a_part(self, filters: dict[str, str]) -> None:
@@ -171,7 +171,7 @@ class TestKeys:
                 ApiKey(integration_id=integration.id, key_hash=name, name=name, disabled=False, read_at=NOON)
             )
         db.session.flush()
-        assert [key.name for key in key_choices(workspace.id)] == ["mine"]
+        assert [key.name for key in choices(Query(workspace.id, WEEK))[1]] == ["mine"]
         assert [one.label for one in all_integrations(workspace.id)] == ["mine"]
 
 

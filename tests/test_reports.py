@@ -129,7 +129,7 @@ class TestStatement:
         found = statement.report(query(one, month))
         assert (found.closed, found.total_usd) == (False, D(74))
         assert [(row.id, row.usage_usd) for row in found.models] == [("dear", D(70)), ("cheap", D(4))]
-        assert [(row.name, row.usage_usd) for row in found.keys] == [("Production", D(70)), ("Trial", D(4))]
+        assert [(row.name, row.usage_usd) for row in found.keys.rows] == [("Production", D(70)), ("Trial", D(4))]
         assert found.byok_usd == Tally(D(7), False)
         assert found.totals is not None
         assert found.totals.requests == Tally(31, True)
@@ -165,7 +165,7 @@ class TestDay:
         assert (page.state, page.source, page.usage_usd) == (DayState.FINAL, Source.ACTIVITY, D(12))
         assert [line.model for line in page.lines] == ["dear", "cheap"]
         assert (page.found, page.lines_left_out, page.changes, page.changes_left_out) == (2, 0, [], 0)
-        assert [(row.name, row.usage_usd) for row in page.by_key] == [("Production", D(10)), ("Trial", D(2))]
+        assert [(row.name, row.usage_usd) for row in page.by_key.rows] == [("Production", D(10)), ("Trial", D(2))]
         assert page.byok_usd == Tally(D(1), False)
         assert page.check is not None
         assert (page.check.agrees, page.check.analytics_usd) == (True, D(12))

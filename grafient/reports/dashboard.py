@@ -24,6 +24,7 @@ CHART_NAMES = 7
 """Models, hosts or keys with a colour of their own in the chart; the others are one."""
 
 TOTALS = 20
+PROVIDERS = 20
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,17 @@ class Dashboard:
     def only(self) -> ProviderTotal | None:
         """The integration that all of it is of, if it is one."""
         return self.providers[0] if len(self.providers) == 1 else None
+
+    @property
+    def largest(self) -> list[ProviderTotal]:
+        """The integrations that cost the most, at most PROVIDERS; those of which nothing is known come last."""
+        return sorted(self.providers, key=lambda one: (one.usage_usd is None, -(one.usage_usd or 0)))[:PROVIDERS]
+
+    @property
+    def others_usd(self) -> Decimal:
+        """What is known of what all other integrations cost."""
+        shown = {one.integration_id for one in self.largest}
+        return added_usd(one.usage_usd or Decimal(0) for one in self.providers if one.integration_id not in shown)
 
     def shows(self, state: DayState) -> bool:
         """Whether a day is in that state."""

@@ -16,7 +16,8 @@ from grafient.models import CostLine, CoveredDay, DayCheck, Integration
 from grafient.money import places
 from grafient.query import Group, Query
 from grafient.reconciliation import CheckedDay
-from grafient.reports import sums
+from grafient.reports import parts, sums
+from grafient.reports.parts import Keys
 from grafient.reports.sums import Tally, Total, added_usd, tally
 from grafient.restatements import Change
 from grafient.states import DayState, Source
@@ -38,7 +39,7 @@ class DayPage:
     byok_usd: Tally
     lines: Sequence[CostLine]
     found: int
-    by_key: Sequence[Total]
+    by_key: Keys
     changes: Sequence[Change]
     changes_found: int
     check: CheckedDay | None
@@ -46,8 +47,8 @@ class DayPage:
     @property
     def decimals(self) -> int:
         """Decimals that every amount in USD fits in, so that columns line up; 2 at least."""
-        groups: tuple[Sequence[CostLine | Total], ...] = (self.lines, self.by_key)
-        return places(one.usage_usd for group in groups for one in group)
+        groups: tuple[Sequence[CostLine | Total], ...] = (self.lines, self.by_key.rows)
+        return places([self.by_key.others_usd, *(one.usage_usd for group in groups for one in group)])
 
     @property
     def byok_decimals(self) -> int:
@@ -80,6 +81,7 @@ def report(integration: Integration, day: date) -> DayPage:
     found = db.session.execute(select(CostLine).where(*mine)).scalars().all()
     usage = added_usd(line.usage_usd for line in found) if covered else None
     estimates = [line.byok_usd for line in found if line.byok_usd is not None]
+    query = Query(integration.workspace_id, Period(day, day), integration.id)
     changes, changes_found = restatements.changes_of_day(integration.id, day, MOST_ROWS)
     return DayPage(
         day=day,
@@ -90,7 +92,7 @@ def report(integration: Integration, day: date) -> DayPage:
         byok_usd=tally(added_usd(estimates) if estimates else None, len(estimates), len(found)),
         lines=sorted(found, key=lambda line: (-line.usage_usd, line.model, line.endpoint_id, line.host))[:MOST_ROWS],
         found=len(found),
-        by_key=sums.totals_by(Query(integration.workspace_id, Period(day, day), integration.id), Group.KEY),
+        by_key=parts.keys(sums.totals_by(query, Group.KEY)),
         changes=changes,
         changes_found=changes_found,
         check=_check(integration.id, covered, usage),

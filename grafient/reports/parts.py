@@ -9,10 +9,10 @@ from decimal import Decimal
 
 from grafient import query as queries
 from grafient.coverage import Known
-from grafient.models import Integration
+from grafient.models import UNATTRIBUTED, Integration
 from grafient.query import KeyChoice, Query
 from grafient.reports import sums
-from grafient.reports.sums import Measures, Slot
+from grafient.reports.sums import Measures, Slot, Total
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,15 @@ class Filters:
 
 
 @dataclass(frozen=True)
+class Keys:
+    """What each API key spent, the most expensive first; ``others`` (so many) past the limit are one amount."""
+
+    rows: Sequence[Total]
+    others: int
+    others_usd: Decimal
+
+
+@dataclass(frozen=True)
 class Provisional:
     """What is known so far of days that are not settled: a floor. ``read_at``: when.
 
@@ -44,6 +53,16 @@ class Provisional:
     usage_usd: Decimal
     read_at: datetime
     removed: bool
+
+
+MOST_KEYS = 200
+
+
+def keys(totals: Sequence[Total]) -> Keys:
+    """The first MOST_KEYS of them and what no key explains, and the others."""
+    shown = [one for number, one in enumerate(totals) if number < MOST_KEYS or one.id == UNATTRIBUTED]
+    others = [one for one in totals[MOST_KEYS:] if one.id != UNATTRIBUTED]
+    return Keys(shown, len(others), sums.added_usd(one.usage_usd for one in others))
 
 
 def choices(integrations: Sequence[Integration]) -> list[Choice]:

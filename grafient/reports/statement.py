@@ -15,10 +15,13 @@ from grafient.money import places
 from grafient.query import Group, Query, all_integrations
 from grafient.reconciliation import Verdict
 from grafient.reports import breakdown, parts, sums
-from grafient.reports.parts import Choice, Provisional
+from grafient.reports.parts import Choice, Keys, Provisional
 from grafient.reports.sums import Measures, Slot, Tally, Total, added, added_usd
 from grafient.restatements import RestatedDay
 from grafient.states import DayState
+
+MOST_ROWS = 200
+"""Models, restated days and days that differ, of each."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,10 @@ class StatementDay:
 
 @dataclass(frozen=True)
 class Statement:
-    """A month, and what its figures are worth. ``closed``: whether all of its days are due."""
+    """A month, and what its figures are worth. ``closed``: whether all of its days are due.
+
+    ``models``: the most expensive; ``other_models`` are the ``models_left_out`` past the limit, in one.
+    """
 
     period: Period
     closed: bool
@@ -46,7 +52,9 @@ class Statement:
     provisional: Sequence[Provisional]
     days: Sequence[StatementDay]
     models: Sequence[breakdown.Row]
-    keys: Sequence[Total]
+    models_left_out: int
+    other_models: breakdown.Row | None
+    keys: Keys
     totals: breakdown.Row | None
     restated: Sequence[RestatedDay]
     verdict: Verdict
@@ -54,13 +62,17 @@ class Statement:
     @property
     def decimals(self) -> int:
         """Decimals that every amount in USD fits in, so that columns line up; 2 at least."""
-        groups: tuple[Sequence[StatementDay | breakdown.Row | Total], ...] = (self.days, self.models, self.keys)
-        return places(one.usage_usd for group in groups for one in group)
+        groups: tuple[Sequence[StatementDay | breakdown.Row | Total], ...] = (self.days, self._models, self.keys.rows)
+        return places([self.keys.others_usd, *(one.usage_usd for group in groups for one in group)])
+
+    @property
+    def _models(self) -> list[breakdown.Row]:
+        return [*self.models, *([self.other_models] if self.other_models else [])]
 
     @property
     def byok_decimals(self) -> int:
         """The same for the BYOK estimates."""
-        groups: tuple[Sequence[StatementDay | breakdown.Row], ...] = (self.days, self.models)
+        groups: tuple[Sequence[StatementDay | breakdown.Row], ...] = (self.days, self._models)
         return places(one.byok_usd.known for group in groups for one in group)
 
     @property
@@ -75,6 +87,7 @@ def report(query: Query) -> Statement:
     known = coverage.load(query, integrations)
     models = sorted(breakdown.rows(query, Group.MODEL), key=lambda row: (-row.usage_usd, row.name, row.id))
     total = added_usd(row.usage_usd for row in models) if known.any_settled else None
+    others = models[MOST_ROWS:]
     by_integration = sums.by_integration(query, query.period)
     by_day = sums.measures_by_day(query)
     return Statement(
@@ -86,10 +99,12 @@ def report(query: Query) -> Statement:
         byok_usd=added(one.byok_usd for (_, slot), one in by_integration.items() if slot == Slot.PERIOD),
         provisional=parts.provisional(known, by_integration),
         days=[_day(known, day, by_day.get(day)) for day in query.period],
-        models=models,
-        keys=sums.totals_by(query, Group.KEY),
+        models=models[:MOST_ROWS],
+        models_left_out=len(others),
+        other_models=breakdown.totals(others, added_usd(row.usage_usd for row in others)) if others else None,
+        keys=parts.keys(sums.totals_by(query, Group.KEY)),
         totals=None if total is None else breakdown.totals(models, total),
-        restated=restatements.restated_days([i.id for i in known.asked], limit=None, period=query.period),
+        restated=restatements.restated_days([i.id for i in known.asked], limit=MOST_ROWS, period=query.period),
         verdict=reconciliation.verdict(known),
     )
 

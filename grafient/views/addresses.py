@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 from flask import abort, request
 from flask_security import current_user
 
 from grafient.days import ONE_DAY, Period, last_due
 from grafient.models import UNATTRIBUTED, utc_now
-from grafient.query import Group, Query, all_integrations
+from grafient.query import Group, Match, Query, keys_called, matching, owned
+from grafient.views.formats import key_names
 
 LENGTHS = (7, 30, 90, 365)
 """In days, of the periods that are chosen by their length."""
@@ -58,10 +61,64 @@ def integration() -> int | None:
     text = request.args.get("integration", "")
     if not text:
         return None
-    own = {str(one.id): one.id for one in all_integrations(current_user.workspace_id)}
-    if text not in own:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    if str(number) != text or owned(current_user.workspace_id, number) is None:
         abort(404)
-    return own[text]
+    return number
+
+
+@dataclass(frozen=True)
+class Search:
+    """A name to filter by that no one thing has: ``what`` is searched, the ``text``, what has it in its name (perhaps
+    not all ``found``), and the rest of the address."""
+
+    what: str
+    text: str
+    matches: Sequence[Match]
+    found: int
+    rest: Mapping[str, str]
+
+    def address(self, match: Match) -> dict[str, str]:
+        """The address for one of them."""
+        return {**self.rest, self.what: match.value or NO_KEY}
+
+
+NAMED = ("integration", "host", "key")
+"""What can be filtered by its name. The form asks for the name where there is too much to choose from."""
+
+
+def named() -> dict[str, str] | Search | None:
+    """None for an address without names to filter by. Else the address that says the same by ids, without names; or,
+    for the first name that can't be told, what was found."""
+    args = {name: value for name, value in request.args.items() if value}
+    names = {what: _text(f"{what}_name").strip() for what in NAMED if f"{what}_name" in request.args}
+    if not names:
+        return None
+    for what, text in names.items():
+        chosen = args.pop(what, "")
+        args.pop(f"{what}_name", "")
+        if chosen and text == name_of(what, chosen):
+            args[what] = chosen
+        elif text:
+            matches, found = matching(current_user.workspace_id, what, text.removesuffix(" (deleted)"))
+            if what == "key" and text.lower() in NO_KEY:
+                matches, found = [Match(UNATTRIBUTED, "Unattributed"), *matches], found + 1
+            search = Search(what, text, matches, found, args)
+            if found != 1:
+                return search
+            args = search.address(matches[0])
+    return args
+
+
+def name_of(what: str, chosen: str) -> str:
+    """What something that is filtered by is called, as in the form."""
+    if what == "integration":
+        one = owned(current_user.workspace_id, int(chosen)) if chosen.isascii() and chosen.isdigit() else None
+        return one.label if one else chosen
+    if what == "key":
+        key_hash = UNATTRIBUTED if chosen == NO_KEY else chosen
+        return key_names(keys_called(current_user.workspace_id, [key_hash])).get(key_hash, chosen)
+    return chosen
 
 
 def period(args: Mapping[str, str]) -> Period:
@@ -96,6 +153,14 @@ def month(text: str) -> Period:
 def day(text: str) -> date:
     """One day such as ``2026-06-03``. Raises BadPeriod."""
     return _between(text, text).first
+
+
+def place() -> dict[str, Any]:
+    """Where on a list of several pages the user is: the ``page``, and ``q``, what is searched; 404 for no number."""
+    page, text = request.args.get("page") or "1", _text("q").strip()
+    if not (page.isascii() and page.isdigit() and len(page) <= 6 and int(page)):
+        abort(404)
+    return ({"page": page} if int(page) > 1 else {}) | ({"q": text} if text else {})
 
 
 def _next_due() -> date:

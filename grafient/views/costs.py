@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from flask import Blueprint, abort, render_template, request
+from flask import Blueprint, abort, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user
 
 from grafient import restatements, status
 from grafient.days import ONE_DAY
 from grafient.models import UNATTRIBUTED, utc_now
-from grafient.query import Group, Query, key_choices
+from grafient.query import MOST_CHOICES, Group, Query, keys_called
 from grafient.reports import breakdown as breakdowns
 from grafient.reports import dashboard as dashboards
 from grafient.reports import ledger
 from grafient.reports import statement as statements
-from grafient.reports.breakdown import Breakdown
+from grafient.reports.breakdown import Breakdown, Row
 from grafient.reports.dashboard import Dashboard
-from grafient.reports.parts import Filters
+from grafient.reports.parts import Choice, Filters
+from grafient.reports.sums import Total
 from grafient.views import addresses, csv
 from grafient.views.formats import key_names
 
 blueprint = Blueprint("costs", __name__)
+
+
+@blueprint.before_request
+def _by_name() -> ResponseReturnValue | None:
+    """Where a filter was named and not chosen, go to the address of what has that name, or let it be chosen."""
+    found = addresses.named() if current_user.is_authenticated else None
+    if isinstance(found, addresses.Search):
+        return render_template("dashboard/choose.html", search=found, endpoint=request.endpoint)
+    return None if found is None else redirect(url_for(str(request.endpoint), **dict[str, Any](found)))
 
 
 @blueprint.get("/")
@@ -104,11 +114,12 @@ def statement() -> ResponseReturnValue:
     found = statements.report(query)
     following = period.last + ONE_DAY
     chosen = [choice for choice in found.integrations if query.integration_id in (None, choice.id)]
-    spent_by = {total.id for total in found.keys}
     return render_template(
         "dashboard/statement.html",
         statement=found,
-        names=key_names(key for key in key_choices(query.workspace_id) if key.key_hash in spent_by),
+        names=key_names(keys_called(query.workspace_id, {total.id for total in found.keys.rows} - {UNATTRIBUTED})),
+        most_choices=MOST_CHOICES,
+        limit=statements.MOST_ROWS,
         month=f"{period.first:%Y-%m}",
         previous=period.first - ONE_DAY,
         following=following if following <= utc_now().date() else None,
@@ -136,11 +147,12 @@ def without(args: Mapping[str, str], *names: str) -> dict[str, str]:
 def _shared(endpoint: str, query: Query, found: Dashboard | Breakdown, kept: Mapping[str, str]) -> dict[str, Any]:
     """What the templates that both pages include need. ``kept``: all that the address has, its sort included."""
     filters: Filters = found.filters
-    names = key_names(filters.keys)
+    names = _key_names(query, found)
     return {
         "endpoint": endpoint,
         "found": found,
         "filters": filters,
+        "most_choices": MOST_CHOICES,
         "query": addresses.kept(),
         "kept": kept,
         "lengths": addresses.LENGTHS,
@@ -154,6 +166,15 @@ def _shared(endpoint: str, query: Query, found: Dashboard | Breakdown, kept: Map
         "today": utc_now().date(),
         "oldest_in_window": utc_now().date() - timedelta(days=status.WINDOW_DAYS),
     }
+
+
+def _key_names(query: Query, found: Dashboard | Breakdown) -> dict[str, str]:
+    """The names of all API keys; where they are too many to choose from, of those that the page shows."""
+    if len(found.filters.keys) <= MOST_CHOICES:
+        return key_names(found.filters.keys)
+    rows: Sequence[Row | Total] = found.rows if isinstance(found, Breakdown) else found.totals
+    shown = {row.id for row in rows} if found.group == Group.KEY else set()
+    return key_names(keys_called(query.workspace_id, (shown | {query.key or UNATTRIBUTED}) - {UNATTRIBUTED}))
 
 
 def _narrowed(query: Query, filters: Filters, names: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -170,9 +191,9 @@ def _narrowed(query: Query, filters: Filters, names: Mapping[str, str]) -> list[
     return parts
 
 
-def _linked(choices: Any) -> list[int]:
+def _linked(choices: Iterable[Choice]) -> set[int]:
     """The integrations that have pages: those that were not removed."""
-    return [choice.id for choice in choices if not choice.removed]
+    return {choice.id for choice in choices if not choice.removed}
 
 
 def _next_direction(name: str, group: Group, sort: str, descending: bool) -> str:

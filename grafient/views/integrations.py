@@ -6,7 +6,18 @@ from datetime import timedelta
 from functools import wraps
 from typing import Any
 
-from flask import Blueprint, abort, current_app, flash, make_response, redirect, render_template, send_file, url_for
+from flask import (
+    Blueprint,
+    abort,
+    current_app,
+    flash,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    send_file,
+    url_for,
+)
 from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user
 
@@ -14,9 +25,9 @@ from grafient import disk, evidence, integrations, jobs, status
 from grafient.extensions import limiter, providers
 from grafient.forms import IntegrationForm, RemoveForm, ReplaceKeyForm
 from grafient.integrations import AlreadyConnected, Refused
-from grafient.models import Integration, utc_now
+from grafient.models import UNATTRIBUTED, Integration, utc_now
 from grafient.providers import KeyInfo, KeyRejected, ProviderError
-from grafient.query import key_choices
+from grafient.query import keys_called
 from grafient.reports import day as day_report
 from grafient.restatements import mark_restatements_seen
 from grafient.views import addresses
@@ -51,8 +62,26 @@ def owned(view: Any) -> Any:
 @blueprint.get("")
 @auth_required("session")
 def index() -> ResponseReturnValue:
-    """The cards."""
-    return render_template("integrations/index.html", cards=status.cards(current_user.workspace_id))
+    """The cards, some at a time."""
+    here = addresses.place()
+    found = status.cards(current_user.workspace_id, int(here.get("page", "1")), here.get("q", ""))
+    return render_template("integrations/index.html", found=found, here=here)
+
+
+@blueprint.get("/cards")
+@auth_required("session")
+def watch() -> ResponseReturnValue:
+    """The cards of a list that something can happen to, all at once: asking for each took 50 requests every 2 seconds.
+
+    404 where one is gone, so that the list is loaded anew.
+    """
+    ids = {number for number in request.args.getlist("id", type=int) if 0 < number <= 2147483647}
+    if len(ids) > status.CARDS_A_PAGE:
+        abort(400)
+    cards = status.some_cards(current_user.workspace_id, sorted(ids))
+    if len(cards) < len(ids):
+        abort(404)
+    return render_template("integrations/_watch.html", cards=cards, again=True)
 
 
 @blueprint.get("/new")
@@ -121,11 +150,12 @@ def day(integration: Integration, day: str) -> ResponseReturnValue:
     """One of its days, line by line."""
     found = addresses.day(day)
     today, provider = utc_now().date(), providers[integration.provider]
+    page = day_report.report(integration, found)
     return render_template(
         "integrations/day.html",
         integration=integration,
-        page=day_report.report(integration, found),
-        names=key_names(key_choices(integration.workspace_id)),
+        page=page,
+        names=key_names(keys_called(integration.workspace_id, {row.id for row in page.by_key.rows} - {UNATTRIBUTED})),
         who=provider.name,
         window_days=provider.window_days,
         in_window=(today - found).days <= provider.window_days,
@@ -153,7 +183,7 @@ def act(integration: Integration, action: str) -> ResponseReturnValue:
     if action != "pause":
         jobs.wake()
     html = render_template("integrations/_card.html", card=status.card(integration)) if is_htmx() else None
-    return answer(html, url_for(".index"))
+    return answer(html, url_for(".index", **addresses.place()))
 
 
 @blueprint.post("/<int(max=2147483647):integration_id>/key")
