@@ -11,11 +11,12 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 from typing import Any
 
-from sqlalchemy import Select, delete, func, insert, select
+from sqlalchemy import Select, delete, func, insert, select, update
 
 from grafient import lines
 from grafient.extensions import db
-from grafient.models import DayTotal, Line, Model, ModelTotal, Series
+from grafient.models import DayTotal, Integration, Line, Model, ModelTotal, Series
+from grafient.models.integrations import new_revision
 from grafient.money import in_steps
 from grafient.providers import BilledLine
 
@@ -127,6 +128,8 @@ def repair() -> int:
         found.setdefault(integration_id, set()).add(day)
     for integration_id, days in found.items():
         add_up(integration_id, days)
+    changed = update(Integration).where(Integration.id.in_(found)).values(revision=new_revision())
+    db.session.execute(changed.execution_options(synchronize_session=False))
     return sum(map(len, found.values()))
 
 

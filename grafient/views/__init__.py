@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from grafient import database, disk
 from grafient.config import Settings
 from grafient.extensions import db
-from grafient.views import accounts, costs, formats, health, integrations, operations
+from grafient.views import accounts, costs, formats, health, integrations, kept, operations
 from grafient.views.addresses import BadPeriod
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ def register(app: Flask, settings: Settings) -> None:
     for area in (costs, integrations, accounts, health, operations):
         app.register_blueprint(area.blueprint)
     formats.register(app)
+    kept.register(app)
     app.context_processor(lambda: {"version": app.extensions["version"], "disk_full": _disk_full(settings)})
     app.register_error_handler(HTTPException, _error_page)
     app.register_error_handler(CSRFError, _stale_form)
@@ -64,7 +65,9 @@ def _headers(response: Response) -> Response:
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
     if request.endpoint != "static":
-        response.headers["Cache-Control"] = "no-store"
+        response.headers.setdefault("Cache-Control", "no-store")
+    if request.endpoint == "security.logout":
+        response.headers["Clear-Site-Data"] = '"cache"'  # the costs that a browser kept are not the next user's
     return response
 
 

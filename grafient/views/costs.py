@@ -24,6 +24,7 @@ from grafient.reports.parts import Choice, Filters
 from grafient.reports.sums import Total
 from grafient.views import addresses, csv
 from grafient.views.formats import key_names
+from grafient.views.kept import kept
 
 blueprint = Blueprint("costs", __name__)
 
@@ -39,7 +40,8 @@ def _by_name() -> ResponseReturnValue | None:
 
 @blueprint.get("/")
 @auth_required("session")
-def dashboard() -> ResponseReturnValue:
+@kept
+def dashboard() -> str:
     """What the period cost."""
     query = addresses.query()
     found = dashboards.report(query, addresses.group())
@@ -57,7 +59,8 @@ def dashboard() -> ResponseReturnValue:
 
 @blueprint.get("/breakdown")
 @auth_required("session")
-def breakdown() -> ResponseReturnValue:
+@kept
+def breakdown() -> str:
     """The same per model, host or key, sorted and filtered."""
     query, group, kept = addresses.query(), addresses.group(), addresses.kept()
     sort, descending = _sort(group)

@@ -100,7 +100,7 @@ def test_guesses_are_limited_before_they_are_hashed(app: Flask, pages: Pages) ->
 
 
 def test_pages_say_what_browsers_should_refuse(pages: Pages) -> None:
-    headers = pages.get("/").headers
+    headers = pages.get("/account").headers
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "unsafe" not in headers["Content-Security-Policy"]
     assert headers["Cache-Control"] == "no-store"

@@ -612,11 +612,12 @@ def test_what_is_not_offered_is_said_where_it_is_missed(
     assert total(pages.get("/").text) == truth(sandbox, name=name)
 
 
-@pytest.mark.parametrize(("restated", "most"), [(False, 8), (True, 10)])
+@pytest.mark.parametrize(("restated", "most"), [(False, 9), (True, 11)])
 def test_a_dashboard_of_a_year_needs_few_statements(
     a_year: None, app: Flask, pages: Pages, sandbox: Sandbox, restated: bool, most: int
 ) -> None:
-    """Two readings of the credits take one; once a day was restated, two ask what changed, and who has seen it."""
+    """One asks whether the page is kept, and one for two readings of the credits; once a day was restated, two ask what
+    changed, and who has seen it."""
     connected(app, pages, sandbox)
     if restated:
         sandbox.restate("lively", a_day(sandbox), "1.5")

@@ -1,0 +1,120 @@
+"""Pages that are kept until something on them changes.
+
+At nine in the morning a team opens the same dashboard again and again, and nothing on it changes before the next sync.
+A page that is kept costs two statements: who is signed in, and whether anything has changed since it was made. Each
+commit that changes an integration, or anything stored of its account, gives the integration another number
+(``Integration.revision``); their sum says whether it is still the same. It is asked in the database each time, so the
+first request after a sync's commit gets the new figures, whichever process answers it.
+
+A page is kept for one user, one address and one UTC day. The browser keeps it too, and asks each time whether it is
+still the same: then it is answered in a few bytes (304).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from cachetools import LRUCache
+from flask import Flask, Response, current_app, make_response, request, session
+from flask.typing import ResponseReturnValue
+from flask_security import current_user
+from sqlalchemy import case, func, select
+
+from grafient import disk
+from grafient.days import last_due, last_settled
+from grafient.extensions import db
+from grafient.models import Integration, RestatementSeen, utc_now
+
+MOST_BYTES = 16 * 1024 * 1024
+"""Of all pages that a process keeps; the one that was not asked for longest is given up first."""
+
+
+class KeptPages:
+    """The bodies of pages, by their ETags."""
+
+    def __init__(self) -> None:
+        self._bodies: LRUCache[str, bytes] = LRUCache(MOST_BYTES, getsizeof=len)
+        self._lock = threading.Lock()
+
+    def get(self, etag: str) -> bytes | None:
+        with self._lock:
+            return self._bodies.get(etag)
+
+    def keep(self, etag: str, body: bytes) -> None:
+        with self._lock:
+            if len(body) <= MOST_BYTES:
+                self._bodies[etag] = body
+
+    def clear(self) -> None:
+        with self._lock:
+            self._bodies.clear()
+
+
+def register(app: Flask) -> None:
+    """Give the app its kept pages, and a name for what they are made with: another version makes others."""
+    app.extensions["kept_pages"] = KeptPages()
+    folders = (Path(app.root_path), Path(app.template_folder or ""))
+    changed = max(file.stat().st_mtime_ns for folder in folders for file in folder.rglob("*.[ph]*"))
+    app.extensions["made_with"] = f"{app.extensions['version']} {changed}"
+
+
+def kept(view: Callable[[], str]) -> Callable[[], ResponseReturnValue]:
+    """A page of costs, for who is signed in: kept, if it can be."""
+
+    @wraps(view)
+    def wrapped() -> ResponseReturnValue:
+        state = _state()
+        if state is None:
+            return view()
+        etag = hashlib.sha256(repr(state).encode()).hexdigest()[:32]
+        pages: KeptPages = current_app.extensions["kept_pages"]
+        if etag in request.if_none_match:
+            response = make_response("", 304)
+        else:
+            body = pages.get(etag)
+            if body is None:
+                response = make_response(view())
+                body = response.get_data()
+                if response.status_code == 200:
+                    pages.keep(etag, body)
+            else:
+                response = make_response(body)
+                response.content_type = "text/html; charset=utf-8"
+        return _revalidated(response, etag)
+
+    return wrapped
+
+
+def _revalidated(response: Response, etag: str) -> Response:
+    response.set_etag(etag)
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.vary.add("Cookie")
+    return response
+
+
+def _state() -> Any:
+    """All that a page of this address is made of; None for one that is not kept.
+
+    That is one with a message for this request alone, and one that shows how far a first sync is.
+    """
+    unread = case((Integration.last_success_at.is_(None) & Integration.removed_at.is_(None), 1))
+    seen = select(func.sum(RestatementSeen.restatement_id)).where(RestatementSeen.user_id == current_user.id)
+    query = select(func.count(), func.sum(Integration.revision), func.count(unread), seen.scalar_subquery())
+    query = query.where(Integration.workspace_id == current_user.workspace_id)
+    integrations, revisions, unread_count, seen_sum = db.session.execute(query).one()
+    settings = current_app.extensions["settings"]
+    if unread_count or "_flashes" in session or disk.is_full(settings.data_dir):
+        return None
+    now = utc_now()
+    return (
+        current_app.extensions["made_with"],
+        request.full_path,
+        (current_user.id, current_user.email, current_user.workspace_id),
+        (now.date(), last_due(now), last_settled(now)),
+        (integrations, str(revisions), str(seen_sum)),
+    )

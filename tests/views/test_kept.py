@@ -1,0 +1,194 @@
+"""A page that is kept says what a page made anew would say, whatever happened in between; and nobody else sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+import time_machine
+from flask import Flask
+from sqlalchemy import event, update
+
+from grafient import disk, totals
+from grafient.extensions import db
+from grafient.models import DayTotal, User
+from grafient.sandbox import Sandbox
+from grafient.views import kept
+from tests.pages import Pages
+from tests.syncing import NOON, a_day, at, later, on_sqlite
+from tests.views.test_integrations import connected, run_due
+
+ADDRESSES = ("/", "/?days=7", "/?group=key", "/breakdown", "/breakdown?group=host&q=gpt")
+
+
+@pytest.fixture(autouse=True)
+def _noon() -> Iterator[None]:
+    with at():
+        yield
+
+
+@pytest.fixture
+def lively(app: Flask, pages: Pages, sandbox: Sandbox) -> Pages:
+    connected(app, pages, sandbox)
+    pages.get("/account")  # says that the integration was added
+    return pages
+
+
+def statements(app: Flask, do: Callable[[], object]) -> int:
+    """How many statements it takes."""
+    asked = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        asked.append(statement)
+
+    with app.app_context():
+        engine = db.engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        do()
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    return len([statement for statement in asked if not statement.startswith("BEGIN")])
+
+
+def test_a_page_that_is_asked_for_again_takes_two_statements(app: Flask, lively: Pages) -> None:
+    for address in ADDRESSES:
+        first = lively.get(address)
+        assert statements(app, lambda address=address: lively.get(address)) == 2  # type: ignore[misc]
+        again = lively.get(address)
+        assert (again.data, again.headers["ETag"]) == (first.data, first.headers["ETag"])
+        assert again.content_type == "text/html; charset=utf-8"
+        assert again.headers["Cache-Control"] == "private, no-cache"
+
+
+def test_a_browser_that_has_it_is_told_so_in_a_few_bytes(app: Flask, lively: Pages) -> None:
+    etag = lively.get("/").headers["ETag"]
+    answer = lively.client.get("/", headers={"If-None-Match": etag})
+    assert (answer.status_code, answer.data, answer.headers["ETag"]) == (304, b"", etag)
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert lively.client.get("/?days=7", headers={"If-None-Match": etag}).status_code == 200
+
+
+def mark_seen(pages: Pages) -> None:
+    pages.get("/integrations/1")
+
+
+CHANGES: dict[str, Callable[[Pages], object]] = {
+    "a sync": lambda pages: pages.post("/integrations/1/sync", 303, "/integrations"),
+    "paused": lambda pages: pages.post("/integrations/1/pause", 303, "/integrations/1"),
+    "removed, history kept": lambda pages: pages.post("/integrations/1/delete", 303, "/integrations/1", history="keep"),
+    "removed": lambda pages: pages.post("/integrations/1/delete", 303, "/integrations/1", history="delete"),
+    "what changed was seen": mark_seen,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_happens_it_says_what_a_new_page_says(
+    app: Flask, lively: Pages, sandbox: Sandbox, change: str
+) -> None:
+    with later(2):
+        lively.post("/integrations/1/sync", 303, "/integrations")
+        run_due(app)
+    with later(3):
+        sandbox.restate("lively", a_day(sandbox), "1.5")
+        lively.post("/integrations/1/sync", 303, "/integrations")
+        run_due(app)
+        before = {address: lively.get(address).data for address in ADDRESSES}
+        assert b"changed since you last looked" in before["/"]
+        sandbox.restate("lively", a_day(sandbox, ago=7), "2.5")
+        CHANGES[change](lively)
+        run_due(app)
+        lively.get("/account")  # shows what was to be said, which a page that is kept can't
+        for address in ADDRESSES:
+            shown = lively.get(address).data
+            app.extensions["kept_pages"].clear()
+            assert shown == lively.get(address).data, address
+        differ = {address for address in ADDRESSES if lively.get(address).data != before[address]}
+        assert "/" in differ or change == "paused"
+
+
+def test_a_message_for_one_request_is_not_kept(lively: Pages) -> None:
+    lively.post("/integrations/1/delete", 303, "/integrations/1", history="keep")
+    told = lively.get("/")
+    assert "Its costs were kept" in told.text
+    assert "ETag" not in told.headers
+    assert "Its costs were kept" not in lively.get("/").text
+
+
+def test_a_first_sync_is_watched(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    pages.connect(sandbox.key("lively"))
+    pages.get("/account")
+    assert "ETag" not in pages.get("/").headers
+    run_due(app)
+    assert "ETag" in pages.get("/").headers
+
+
+@pytest.mark.parametrize("moment", ["23:59:59", "00:29:59", "05:59:59"])
+def test_the_clock_makes_another_page(lively: Pages, moment: str) -> None:
+    """At midnight there is another today, half an hour later a day is settled, and at six it is due."""
+    hours, minutes, seconds = map(int, moment.split(":"))
+    start = NOON.replace(hour=hours, minute=minutes, second=seconds) + timedelta(days=1)
+    with time_machine.travel(start, tick=False) as clock:
+        etag = lively.get("/").headers["ETag"]
+        assert lively.get("/").headers["ETag"] == etag
+        clock.shift(2)
+        assert lively.get("/").headers["ETag"] != etag
+
+
+def test_nobody_gets_anothers_page(app: Flask, lively: Pages, sandbox: Sandbox, settings: dict[str, str]) -> None:
+    etag, mine = lively.get("/").headers["ETag"], lively.get("/").data
+    with app.app_context():
+        one = db.session.get_one(User, 1)
+        db.session.add(
+            User(workspace_id=one.workspace_id, email="other@example.com", password="x", active=True, fs_uniquifier="o")
+        )
+        db.session.commit()
+    other = Pages(app)
+    with other.client.session_transaction() as cookie, lively.client.session_transaction() as own:
+        cookie.update(own)
+        cookie["_user_id"] = "o"
+    answer = other.client.get("/", headers={"If-None-Match": etag})
+    assert answer.status_code == 200
+    assert b"other@example.com" in answer.data
+    assert b"someone@example.com" not in answer.data
+    assert b"someone@example.com" in mine
+    signed_out = Pages(app).client.get("/", headers={"If-None-Match": etag})
+    assert signed_out.status_code == 302
+
+
+def test_logging_out_empties_what_the_browser_kept(lively: Pages) -> None:
+    answer = lively.post("/logout", 302, "/account")
+    assert answer.headers["Clear-Site-Data"] == '"cache"'
+
+
+def test_totals_that_were_mended_are_shown(app: Flask, lively: Pages) -> None:
+    right = lively.get("/").data
+    with app.app_context():
+        db.session.execute(update(DayTotal).values(usage_usd=Decimal(1)))
+        db.session.commit()
+        app.extensions["kept_pages"].clear()
+        wrong = lively.get("/").data
+        totals.repair()
+        db.session.commit()
+    assert wrong != right
+    assert lively.get("/").data == right
+
+
+@on_sqlite
+def test_a_full_disk_is_said_on_pages_that_were_kept(lively: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    lively.get("/")
+    monkeypatch.setattr(disk, "is_full", lambda _folder: True)
+    assert disk.FULL in lively.get("/").text
+
+
+def test_what_is_kept_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MOST_BYTES", 100)
+    pages = kept.KeptPages()
+    for number in range(30):
+        pages.keep(str(number), b"x" * 10)
+    assert [number for number in range(30) if pages.get(str(number))] == [*range(20, 30)]
+    pages.keep("huge", b"x" * 101)
+    assert pages.get("huge") is None
+    assert pages.get("29")
