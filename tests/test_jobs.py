@@ -120,7 +120,7 @@ def test_a_worker_killed_in_a_sync_is_replaced_when_its_lease_ends(
 
 def _scheduler(pid: int) -> int:
     """The scheduler beside a worker; a horse may be there too, at work on a tick."""
-    (beside,) = (child for child, command in children(pid).items() if b"--beside" in command)
+    (beside,) = (child for child, name in children(pid).items() if name == "scheduler")
     return beside
 
 
