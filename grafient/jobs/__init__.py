@@ -7,11 +7,11 @@ may be lost or doubled: what is due is looked up in the database each time.
 
 from __future__ import annotations
 
-from grafient.jobs.processes import end_with_parent
+from grafient.jobs.processes import Forked, end_with_parent
 from grafient.jobs.queue import connect, wake
 from grafient.jobs.readiness import health
 from grafient.jobs.schedule import run_scheduler
 from grafient.jobs.work import sync_due, tick
 from grafient.jobs.worker import run_worker
 
-__all__ = ["connect", "end_with_parent", "health", "run_scheduler", "run_worker", "sync_due", "tick", "wake"]
+__all__ = ["Forked", "connect", "end_with_parent", "health", "run_scheduler", "run_worker", "sync_due", "tick", "wake"]
