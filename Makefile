@@ -9,9 +9,11 @@ PY := $(VENV)/bin/python
 .PHONY: run demo test bench check lock clean
 
 run: $(VENV)/run.stamp
+	@echo "Starting Grafient ..."
 	@$(PY) -m grafient.supervisor
 
 demo: $(VENV)/run.stamp
+	@echo "Starting Grafient ..."
 	@$(PY) -m grafient.supervisor --demo
 
 test: $(VENV)/test.stamp
@@ -46,6 +48,7 @@ $(VENV)/made.stamp:
 	@touch $@
 
 $(VENV)/run.stamp: requirements.txt $(VENV)/made.stamp
+	@echo "Installing what Grafient needs into $(VENV) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 

@@ -70,12 +70,11 @@ def worker() -> None:
 
 
 @click.command("scheduler")
-@click.option("--beside", type=int, metavar="PID", help="The worker that started it, to end with.")
 @with_appcontext
-def scheduler(beside: int | None) -> None:
+def scheduler() -> None:
     """Run a scheduler alone (TZ=UTC)."""
     _require_everything()
-    jobs.run_scheduler(beside)
+    jobs.run_scheduler()
 
 
 def register(app: Flask) -> None:

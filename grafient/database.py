@@ -9,10 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-import flask_migrate
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, inspect, text
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 BUSY_SECONDS = 15
@@ -62,24 +59,33 @@ def pending(engine: Engine) -> bool:
     path = engine.url.database
     if engine.dialect.name == "sqlite" and path and not Path(path).exists():
         return True
-    scripts = ScriptDirectory(str(MIGRATIONS))
+    versions = sorted(path.name[:4] for path in MIGRATIONS.glob("versions/[0-9]*.py"))
     with engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+        there = inspect(connection).has_table("alembic_version")
+        current = connection.execute(text("SELECT version_num FROM alembic_version")).scalar() if there else None
+    if current is not None and current not in versions:
         raise SchemaError(
             f"The database was made by a newer version of Grafient (schema {current}). "
             "Start that version, or restore a backup from before the upgrade; nothing was changed."
         )
-    return current != scripts.get_current_head()
+    return current != versions[-1]
 
 
-def upgrade(engine: Engine) -> None:
-    """Bring the schema to this version. Raises SchemaError if it is of a newer one."""
+def upgrade(engine: Engine, to: str = "head") -> None:
+    """Bring the schema to this version, or an earlier one. Raises SchemaError if it is of a newer one.
+
+    Alembic is loaded where there is something to do, and by nobody else.
+    """
     if not pending(engine):
         return
+    from alembic import command
+    from alembic.config import Config
+
     if engine.dialect.name == "sqlite" and engine.url.database:
         _private_folder(Path(engine.url.database).parent)
-    flask_migrate.upgrade(directory=str(MIGRATIONS))
+    config = Config(attributes={"engine": engine})
+    config.set_main_option("script_location", str(MIGRATIONS))
+    command.upgrade(config, to)
 
 
 def _private_folder(folder: Path) -> None:

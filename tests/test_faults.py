@@ -199,7 +199,7 @@ def kill(pid: int) -> None:
 
 
 def horses(worker: subprocess.Popen[bytes]) -> list[int]:
-    return [child for child, command in children(worker.pid).items() if command and b"--beside" not in command]
+    return [child for child, name in children(worker.pid).items() if name != "scheduler"]
 
 
 @dataclass

@@ -12,7 +12,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -25,6 +27,8 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
+from werkzeug.serving import make_server
+from werkzeug.wrappers import Request, Response
 
 from grafient import integrations, jobs, runs
 from grafient.extensions import db
@@ -35,6 +39,7 @@ from grafient.models import CostLine, CoveredDay, Integration, SyncRun, Workspac
 from grafient.models.columns import usd_sum
 from grafient.providers.openrouter import OpenRouterReader
 from grafient.sandbox import Sandbox
+from grafient.states import Trigger
 from tests.certificates import self_signed
 from tests.syncing import window
 from tests.workers import children, now, until
@@ -42,7 +47,7 @@ from tests.workers import children, now, until
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).resolve().parent.parent
-StartWorker = Callable[[], subprocess.Popen[bytes]]
+StartWorker = Callable[..., subprocess.Popen[bytes]]
 
 
 def status(integration_id: int) -> str:
@@ -55,9 +60,9 @@ def start_worker(context: Flask, settings: dict[str, str]) -> Iterator[StartWork
     """Starts real workers, each with its scheduler, and ends them after the test."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start() -> subprocess.Popen[bytes]:
+    def start(**changed: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "flask", "--app", "wsgi", "worker"]
-        environment = {**os.environ, **settings}
+        environment = {**os.environ, **settings, **changed}
         started.append(subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True))
         return started[-1]
 
@@ -122,7 +127,7 @@ def test_a_worker_killed_in_a_sync_is_replaced_when_its_lease_ends(
 
 def _scheduler(pid: int) -> int:
     """The scheduler beside a worker; a horse may be there too, at work on a tick."""
-    (beside,) = (child for child, command in children(pid).items() if b"--beside" in command)
+    (beside,) = (child for child, name in children(pid).items() if name == "scheduler")
     return beside
 
 
@@ -182,6 +187,66 @@ def test_many_integrations_are_synced_at_a_time(
     unfinished = select(SyncRun.id).where(SyncRun.status != "done")
     until(lambda: db.session.execute(unfinished).first() is None)
     assert windows() == {name: crowd.truth(name, *window(crowd)).usage for name in names}
+
+
+DUE = 60
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_four_workers_share_what_is_due_and_one_that_comes_later_takes_its_part(
+    settings: dict[str, str], workspace: Workspace, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has an address of its own for the one provider, which so knows who reads which account."""
+    read: Counter[tuple[str | None, str]] = Counter()
+    helped = threading.Event()
+    with Sandbox(crowd=DUE) as crowd, ExitStack() as stack:
+        for name, part in crowd.state.cast.items():
+            opened = crowd.today - timedelta(days=5)
+            crowd.state.cast[name] = replace(part, account=replace(part.account, opened=opened))
+        settings |= {"OPENROUTER_BASE_URL": crowd.base_url, "GRAFIENT_SYNC_THREADS": "2"}
+        for number in range(1, DUE + 1):
+            key = crowd.key(f"crowd-{number}")
+            integration = Integration(workspace_id=workspace.id, provider="openrouter", label="", key_hint=key[-4:])
+            db.session.add(integration)
+            db.session.flush()
+            integrations._seal(integration, key)
+            runs.request(integration.id, Trigger.BACKFILL)
+        db.session.commit()
+        real = crowd._provide
+
+        def provide(request: Request, secret: str | None, name: str | None) -> Response:
+            if request.path.endswith("/activity") and "api_key_hash" not in request.args:
+                read[name, request.host] += 1
+                if request.host == later:
+                    helped.set()
+                elif len(read) > DUE // 3:
+                    assert helped.wait(50), "half of it is left for the one that comes later"
+            return real(request, secret, name)
+
+        def address() -> str:
+            server = make_server("127.0.0.1", 0, crowd, threaded=True)
+            thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(server.shutdown)
+            return f"127.0.0.1:{server.port}"
+
+        first, later = [address() for _ in range(4)], address()
+        monkeypatch.setattr(crowd, "_provide", provide)
+        for host in first:
+            start_worker(OPENROUTER_BASE_URL=f"http://{host}/api/v1")
+            jobs.wake()
+        until(lambda: len(read) > DUE // 3)
+        start_worker(OPENROUTER_BASE_URL=f"http://{later}/api/v1")
+        jobs.wake()
+        unfinished = select(SyncRun.id).where(SyncRun.status != "done")
+        until(lambda: db.session.execute(unfinished).first() is None)
+    assert sorted(count for count in Counter(name for name, _ in read).values()) == [1] * DUE
+    assert set(read.values()) == {1}
+    assert {host for _, host in read} == {*first, later}
+    done = db.session.execute(select(SyncRun.integration_id, SyncRun.attempt)).all()
+    assert len(done) == len({row.integration_id for row in done}) == DUE
+    assert {row.attempt for row in done} == {1}
 
 
 def test_one_account_that_takes_long_keeps_no_other_waiting(

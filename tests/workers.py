@@ -26,10 +26,10 @@ def now(condition: Callable[[], object]) -> object:
         db.session.rollback()
 
 
-def children(pid: int) -> dict[int, bytes]:
-    """The command lines of a worker's scheduler and of its horse, which leaves the worker's process group."""
+def children(pid: int) -> dict[int, str]:
+    """The names of a worker's scheduler and of its horse, which leaves the worker's process group."""
     found = {}
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         with contextlib.suppress(OSError):  # a horse may end while it is looked at
-            found[int(child)] = Path(f"/proc/{child}/cmdline").read_bytes()
+            found[int(child)] = Path(f"/proc/{child}/comm").read_text().strip()
     return found

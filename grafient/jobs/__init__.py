@@ -7,7 +7,7 @@ may be lost or doubled: what is due is looked up in the database each time.
 
 from __future__ import annotations
 
-from grafient.jobs.processes import end_with_parent
+from grafient.jobs.processes import Forked, end_with_parent
 from grafient.jobs.queue import connect, wake
 from grafient.jobs.readiness import Crew, crew, health
 from grafient.jobs.schedule import run_scheduler
@@ -16,6 +16,7 @@ from grafient.jobs.worker import run_worker
 
 __all__ = [
     "Crew",
+    "Forked",
     "connect",
     "crew",
     "end_with_parent",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import signal
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
@@ -16,7 +14,7 @@ from grafient import database, disk, evidence, runs, sync
 from grafient.config import Settings
 from grafient.extensions import db
 from grafient.jobs import queue
-from grafient.jobs.processes import end_with_parent
+from grafient.jobs.processes import Forked
 from grafient.jobs.readiness import note_full_disk, note_tick
 from grafient.models import utc_now
 from grafient.runs import Claim, LeaseLost
@@ -69,8 +67,11 @@ def sync_due() -> None:
         _sync_all(app, settings.sync_threads)
     else:
         db.engine.dispose()  # two processes that speak on one connection get each other's answers
-        for pid in [_forked(app, settings.sync_threads) for _ in range(processes)]:
-            os.waitpid(pid, 0)
+        copies = [Forked(target=_sync_all, args=(app, settings.sync_threads), name="sync") for _ in range(processes)]
+        for copy in copies:
+            copy.start()
+        for copy in copies:
+            copy.wait()
     if _due():
         queue.wake()
 
@@ -80,21 +81,6 @@ def _due() -> int:
         due = runs.count_claimable(utc_now())
         db.session.rollback()
     return due
-
-
-def _forked(app: Flask, threads: int) -> int:
-    """Have a copy of this process claim and do runs; its id. It ends with this process."""
-    parent = os.getpid()
-    if pid := os.fork():
-        return pid
-    try:
-        end_with_parent(signal.SIGKILL)
-        if os.getppid() == parent:
-            _sync_all(app, threads)
-    except Exception:
-        log.exception("a process that does syncs failed")
-    finally:
-        os._exit(0)
 
 
 def _sync_all(app: Flask, threads: int) -> None:

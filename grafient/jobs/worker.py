@@ -6,10 +6,9 @@ import contextlib
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from multiprocessing import connection
 from typing import Any
 
 from redis import RedisError
@@ -21,9 +20,9 @@ from rq.worker import HerokuWorker
 
 from grafient import database
 from grafient.extensions import db
-from grafient.jobs.processes import end_with_parent
+from grafient.jobs.processes import Forked, end_with_parent
 from grafient.jobs.queue import GrafientJob, client, queue
-from grafient.jobs.schedule import REDIS_PAUSE
+from grafient.jobs.schedule import REDIS_PAUSE, run_scheduler
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +60,10 @@ class GrafientWorker(HerokuWorker):
 def run_worker() -> None:
     """Work until told to stop, with a scheduler beside. Returns when told to, raises SystemExit if the other died."""
     database.reading.set(False)
-    scheduler = subprocess.Popen(
-        [sys.executable, "-m", "flask", "--app", "wsgi", "scheduler", "--beside", str(os.getpid())],
-        env=os.environ | {"TZ": "UTC"},
-    )
-    threading.Thread(target=_stop_with, args=(scheduler,), daemon=True).start()
+    db.engine.dispose()  # no connection is there to be shared with a fork
+    scheduler, stopping = Forked(target=_schedule, args=(os.getpid(),), name="scheduler"), threading.Event()
+    scheduler.start()
+    threading.Thread(target=_stop_with, args=(scheduler, stopping), daemon=True).start()
     try:
         while not _work():
             log.warning("worker: it ended unasked, as with a Redis that goes away; another one goes on")
@@ -73,9 +71,16 @@ def run_worker() -> None:
     except StopRequested:
         pass  # ordered to during the pause
     finally:
+        stopping.set()
         scheduler.terminate()
-    if scheduler.wait() not in (0, -15):
-        raise SystemExit(f"The scheduler beside the worker ended with code {scheduler.returncode}.")
+    if scheduler.wait() not in (0, -signal.SIGTERM):
+        raise SystemExit(f"The scheduler beside the worker ended with code {scheduler.exitcode}.")
+
+
+def _schedule(worker_pid: int) -> None:
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    run_scheduler(worker_pid)
 
 
 def _work() -> bool:
@@ -98,7 +103,8 @@ def _work() -> bool:
     return worker.told_to_stop
 
 
-def _stop_with(scheduler: subprocess.Popen[bytes]) -> None:
+def _stop_with(scheduler: Forked, stopping: threading.Event) -> None:
     """End this worker when the scheduler ends: without it nothing would be due by itself any more."""
-    scheduler.wait()
-    os.kill(os.getpid(), 15)
+    connection.wait([scheduler.sentinel])
+    if not stopping.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)

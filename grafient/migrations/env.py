@@ -1,12 +1,10 @@
-"""How Alembic reaches the app's database; Flask-Migrate runs it inside an app context."""
+"""How Alembic reaches the database: ``database.upgrade`` hands it over, and ``flask db`` has an app context."""
 
 from alembic import context
-from flask import current_app
 
+from grafient.extensions import db
 from grafient.models.columns import UtcDateTime
 from grafient.money import Usd
-
-db = current_app.extensions["migrate"].db
 
 
 def plainly(kind, item, _context):
@@ -19,7 +17,8 @@ def plainly(kind, item, _context):
 
 
 def run() -> None:
-    with db.engine.connect() as connection:
+    engine = context.config.attributes.get("engine") or db.engine
+    with engine.connect() as connection:
         context.configure(
             connection=connection,
             target_metadata=db.metadata,

@@ -26,6 +26,7 @@ class Process:
 
     pid: int
     started: int
+    name: str = field(compare=False)
     command: str = field(compare=False)
 
     @property
@@ -138,13 +139,13 @@ class Product:
         self._seen.update(processes)
         return processes
 
-    def child(self, words: str) -> Process:
-        """The child of the supervisor whose command has these words."""
+    def child(self, name: str) -> Process:
+        """The child of the supervisor that has this name."""
         assert self._process is not None
         (child,) = (
             process
             for (_, parent), process in _processes().items()
-            if parent == self._process.pid and words in process.command
+            if parent == self._process.pid and process.name == name
         )
         return child
 
@@ -163,7 +164,7 @@ def nothing_left(processes: list[Process], seconds: float = 5) -> None:
     """Wait for all of them to be gone."""
     until(
         lambda: not [process for process in processes if process.alive],
-        f"all gone of {[process.command for process in processes]}",
+        f"all gone of {[(process.name, process.command) for process in processes]}",
         seconds,
     )
 
@@ -173,10 +174,11 @@ def _processes() -> dict[tuple[int, int], Process]:
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            stat = (folder / "stat").read_text().rpartition(")")[2].split()
+            name, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
+            stat = rest.split()
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue  # it ended while we looked
         if stat[0] not in ("Z", "X"):
-            found[int(folder.name), int(stat[1])] = Process(int(folder.name), int(stat[19]), command.strip())
+            found[int(folder.name), int(stat[1])] = Process(int(folder.name), int(stat[19]), name, command.strip())
     return found

@@ -33,7 +33,7 @@ def test_no_trace_of_the_key(product: Product, tab: Tab) -> None:
     redis = dict(_redis(product.data / "redis" / "redis.sock"))
     seen |= files | redis | {"output": product.log.read_bytes()}
     for process in product.processes():
-        seen[f"environment of {process.command}"] = Path(f"/proc/{process.pid}/environ").read_bytes()
+        seen[f"environment of {process.name} {process.pid}"] = Path(f"/proc/{process.pid}/environ").read_bytes()
         seen[f"command {process.pid}"] = process.command.encode()
 
     secrets = {name: sandbox.key(name).encode() for name in sandbox.state.cast}
