@@ -1,4 +1,4 @@
-"""A ledger that is sent replies: ``python bench/fill.py DATABASE_URL FOLDER``, then the path of an /activity reply a line.
+"""A ledger: ``python bench/fill.py DATABASE_URL FOLDER``, and then on each line the path of a reply to be recorded.
 
 Run with another version of Grafient's folder as its working directory, it is that version's ledger.
 """

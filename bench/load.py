@@ -62,10 +62,12 @@ def _header(head: bytes, name: bytes) -> bytes:
     return next((value.strip() for found, _, value in lines if found.lower() == name), b"")
 
 
-async def _load(
-    port: int, path: str, headers: Mapping[str, str], connections: int, seconds: float
-) -> dict[str, Any]:
-    lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *(f"{name}: {value}" for name, value in headers.items())]
+async def _load(port: int, path: str, headers: Mapping[str, str], connections: int, seconds: float) -> dict[str, Any]:
+    lines = [
+        f"GET {path} HTTP/1.1",
+        f"Host: 127.0.0.1:{port}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
     request = "\r\n".join([*lines, "", ""]).encode()
     started = time.perf_counter()
     loop = asyncio.get_running_loop()

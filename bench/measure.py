@@ -38,7 +38,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def duration(found: float) -> str:
     """Seconds, as they are read."""
-    return f"{found * 1000:,.1f} ms" if found < 10 else f"{found:,.1f} s"
+    return f"{found * 1000:,.1f} ms" if found < 1 else f"{found:,.2f} s"
 
 
 def rate(found: float) -> str:

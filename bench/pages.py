@@ -1,4 +1,4 @@
-"""Whole pages over HTTP, from gunicorn as ``make run`` starts it: the Dashboard of an account of 50 rows a day, signed in.
+"""Whole pages over HTTP, from gunicorn as ``make run`` starts it: the Dashboard of an account of 50 rows a day.
 
 Beside it, from the same server, a page of as many bytes that needs no data (``plain.py``); and Datasette, which answers
 from the same SQLite file with JSON what each model cost on each day of the period. The load comes from ``load.py``, on
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -59,7 +58,11 @@ class Page:
 
 def measure(rounds: int, rows: int = 50, days: int = 365, seconds: float = 2.0) -> Iterator[Result]:
     """Each page for so many seconds a round."""
-    with places.folder() as path, places.redis() as redis, places.helper([sys.executable, "-m", "bench.load"]) as client:
+    with (
+        places.folder() as path,
+        places.redis() as redis,
+        places.helper([sys.executable, "-m", "bench.load"]) as client,
+    ):
         settings = places.settings(f"sqlite:///{path}/grafient.db", redis, "http://127.0.0.1:1", path)
         with _web(settings) as port:
             headers = _signed_in(port)
@@ -86,7 +89,9 @@ def measure(rounds: int, rows: int = 50, days: int = 365, seconds: float = 2.0) 
                 yield compare(name_again, against, *pair(again, plain), rounds=rounds, said=rate)
             if places.has("datasette"):
                 with _datasette(path / "grafient.db") as other:
-                    asked = page(f"/grafient.json?{urlencode({'sql': BY_DAY_AND_MODEL, '_shape': 'arrays'} | query)}", other)
+                    asked = page(
+                        f"/grafient.json?{urlencode({'sql': BY_DAY_AND_MODEL, '_shape': 'arrays'} | query)}", other
+                    )
                     yield compare(
                         name, "Datasette's JSON, by day and model", *pair(dashboard, asked), rounds=rounds, least=2.0,
                         said=rate,

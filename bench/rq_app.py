@@ -48,7 +48,7 @@ def sync(account: int, provider_url: str, file: str) -> None:
     headers = {"Authorization": f"Bearer sk-or-v1-{account:064x}"}
     with httpx.Client(base_url=f"{provider_url}/api/v1", headers=headers, timeout=60) as client:
         lines = _data(client.get("/activity"))
-        credits = _data(client.get("/credits"))
+        spent = _data(client.get("/credits"))
         days = _data(client.post("/analytics/query", json={"metrics": ["total_usage"], "granularity": "day"}))["data"]
         keys = _data(client.get("/keys", params={"include_disabled": "true"}))
     with closing(_database(file)) as database, database:
@@ -69,7 +69,7 @@ def sync(account: int, provider_url: str, file: str) -> None:
         )
         database.execute(
             "INSERT INTO credits VALUES (?, ?) ON CONFLICT (account) DO UPDATE SET usage = excluded.usage",
-            (account, credits["total_usage"]),
+            (account, spent["total_usage"]),
         )
 
 
