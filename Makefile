@@ -22,7 +22,7 @@ test: $(VENV)/test.stamp
 bench: $(VENV)/test.stamp $(VENV)-bench/made.stamp
 	$(PY) -m bench $(ARGS)
 
-# Takes hours. ARGS=accounts or ARGS=lines for a part of it.
+# Takes long: 10,000 accounts, 10 million lines. ARGS=accounts or ARGS=lines for one of them; bench/RESULTS-long.md.
 bench-long: $(VENV)/test.stamp
 	$(PY) -m bench --long $(ARGS)
 

@@ -1,6 +1,6 @@
 """``make bench``: each figure beside its reference, measured in turn in one run; a table, and bench/RESULTS.md.
 
-``make bench-long`` measures what takes hours, and writes bench/RESULTS-long.md.
+``make bench-long`` measures what takes long, and writes bench/RESULTS-long.md.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HEAD = f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("part", nargs="*", help=f"what to measure: {', '.join(PARTS)}; everything by default")
-    parser.add_argument("--long", action="store_true", help=f"what takes hours: {', '.join(LONG)}")
+    parser.add_argument("--long", action="store_true", help=f"what takes long: {', '.join(LONG)}")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     parts = LONG if options.long else PARTS

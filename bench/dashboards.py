@@ -7,7 +7,7 @@ report also knows which days are complete, compares with analytics and credits, 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import timedelta
 from typing import Any
@@ -40,11 +40,15 @@ def measure(rounds: int, team_size: tuple[int, int] = (20, 200), days: int = 365
 
 
 def measure_among(
-    rounds: int, lines: int = 10_000_000, team_size: tuple[int, int] = (20, 200), days: int = 365
+    rounds: int,
+    lines: int = 10_000_000,
+    team_size: tuple[int, int] = (20, 200),
+    days: int = 365,
+    kinds: Sequence[str] = places.DATABASES,
 ) -> Iterator[Result]:
     """The grown team, while there are so many lines in all; the others are of integrations of other workspaces."""
     others = max(lines // (team_size[1] * days) - team_size[0], 0)
-    for kind in ("SQLite", "PostgreSQL"):
+    for kind in kinds:
         with places.database_of(kind) as url:
             stored = (team_size[0] + others) * team_size[1] * days
             name = f"{kind}, {team_size[0]} integrations × {team_size[1]} rows a day, among {stored:,} lines"

@@ -25,7 +25,7 @@ def measure(_rounds: int, rows: int = 200, days: int = 90) -> Iterator[Result]:
     """So many rows on each of so many days. Once: every time would be the same."""
     with places.folder() as path, places.commit() as base:
         replies = list(_replies(path, rows, days))
-        for kind in ("SQLite", "PostgreSQL"):
+        for kind in places.DATABASES:
             yield compare(
                 f"{kind}, bytes on disk of each of {rows * days:,} lines, indexes included",
                 f"commit {places.BASE}",

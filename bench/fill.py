@@ -49,8 +49,7 @@ def main(database_url: str, folder: str) -> None:
 
 def _record(integration_id: int, run_id: int, body: bytes) -> None:
     parsed = replies.parse_activity(body)
-    by_day = hasattr(Activity, "of")  # before, a reply was its lines
-    days = sorted(parsed if by_day else {line.day for line in parsed})
+    days = sorted({getattr(one, "day", one) for one in parsed})  # days, or as they were before, lines
     today = days[-1] + timedelta(days=1)
     activity = Activity(days[0], days[-1], parsed, today)
     ledger.record(integration_id, run_id, activity, datetime.combine(today, datetime.min.time(), UTC).replace(hour=12))

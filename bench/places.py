@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENCRYPTION_KEYS = "bench:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 BASE = "57c1415"
 """The last commit whose lines were wide, and which asked each account for everything every day."""
+DATABASES = ("SQLite", "PostgreSQL")
 OTHERS = ROOT / ".venv-bench/bin"
 """dlt and Datasette, which make bench installs."""
 

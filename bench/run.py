@@ -111,10 +111,12 @@ def _two_workers(rounds: int, accounts: int, url: str, redis: str, provider: str
         yield replace(result, ours=f"{result.ours}, {two}", reference=f"{result.reference}, {one}")
 
 
-def measure_many(_rounds: int, accounts: int = 10_000, tenth: int = 1_000) -> Iterator[Result]:
+def measure_many(
+    _rounds: int, accounts: int = 10_000, tenth: int = 1_000, kinds: Sequence[str] = places.DATABASES
+) -> Iterator[Result]:
     """A daily run of very many accounts against that of a tenth of them, once: the first sync alone takes long."""
     with places.redis() as redis, places.provider() as provider:
-        for kind in ("SQLite", "PostgreSQL"):
+        for kind in kinds:
             done = {}
             for number in (tenth, accounts):
                 with places.database_of(kind) as url, places.folder() as data:
