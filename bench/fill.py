@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 sys.path.insert(0, os.getcwd())  # noqa: PTH109
@@ -49,7 +49,7 @@ def main(database_url: str, folder: str) -> None:
 
 def _record(integration_id: int, run_id: int, body: bytes) -> None:
     parsed = replies.parse_activity(body)
-    days = sorted({getattr(one, "day", one) for one in parsed})  # days, or as they were before, lines
+    days = sorted({one if isinstance(one, date) else one.day for one in parsed})  # days, or as they were before, lines
     today = days[-1] + timedelta(days=1)
     activity = Activity(days[0], days[-1], parsed, today)
     ledger.record(integration_id, run_id, activity, datetime.combine(today, datetime.min.time(), UTC).replace(hour=12))
