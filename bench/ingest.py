@@ -108,7 +108,7 @@ def _against_dlt(name: str, rows: int, mine: Ours, url: str, rounds: int) -> Ite
                 "dlt's merge, decoding included",
                 _after(mine.empty if kind == "first" else None, mine.ingest),
                 partial(theirs, kind == "first"),
-                rounds=max(rounds // 2, 1),
+                rounds=rounds,
                 least=10.0,
             )
 
