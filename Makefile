@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: run demo test bench check lock clean
+.PHONY: run demo test bench bench-long check lock clean
 
 run: $(VENV)/run.stamp
 	@echo "Starting Grafient ..."
@@ -21,8 +21,12 @@ test: $(VENV)/test.stamp
 	$(PY) -m pytest -n 3 --dist loadgroup $(ARGS)
 
 # What is measured stands beside its reference, in bench/RESULTS.md. ARGS="ingest --rounds 3" for a part of it.
-bench: $(VENV)/test.stamp
+bench: $(VENV)/test.stamp $(VENV)-bench/made.stamp
 	$(PY) -m bench $(ARGS)
+
+# Takes long: 10,000 accounts, 10 million lines. ARGS=accounts or ARGS=lines for one of them; bench/RESULTS-long.md.
+bench-long: $(VENV)/test.stamp
+	$(PY) -m bench --long $(ARGS)
 
 check: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .
@@ -39,7 +43,7 @@ lock: $(VENV)/test.stamp
 	  pyproject.toml --group test -c requirements.txt -o requirements-test.txt
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-bench
 
 $(VENV)/made.stamp:
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(FITS)' || \
@@ -54,4 +58,9 @@ $(VENV)/run.stamp: requirements.txt $(VENV)/made.stamp
 
 $(VENV)/test.stamp: requirements-test.txt $(VENV)/run.stamp
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.txt
+	@touch $@
+
+$(VENV)-bench/made.stamp: bench/requirements.txt $(VENV)/made.stamp
+	@$(PY) -m venv $(VENV)-bench
+	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
 	@touch $@

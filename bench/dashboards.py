@@ -7,10 +7,9 @@ report also knows which days are complete, compares with analytics and credits, 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -30,30 +29,52 @@ TOP = 7
 
 def measure(rounds: int, team_size: tuple[int, int] = (20, 200), days: int = 365) -> Iterator[Result]:
     """One account of 50 rows a day in both databases, and a grown team on SQLite."""
-    with places.folder() as path:
-        file = path / "one.db"
-        yield from _measure("SQLite, 50 rows a day", f"sqlite:///{file}", (1, 50), days, _sqlite(file), rounds)
-        file, name = path / "team.db", f"SQLite, {team_size[0]} integrations × {team_size[1]} rows a day"
-        yield from _measure(name, f"sqlite:///{file}", team_size, days, _sqlite(file), rounds)
-    with places.postgresql() as url:
-        yield from _measure("PostgreSQL, 50 rows a day", url, (1, 50), days, _postgresql(url), rounds)
+    grown = f"SQLite, {team_size[0]} integrations × {team_size[1]} rows a day"
+    for kind, name, size in (
+        ("SQLite", "SQLite, 50 rows a day", (1, 50)),
+        ("SQLite", grown, team_size),
+        ("PostgreSQL", "PostgreSQL, 50 rows a day", (1, 50)),
+    ):
+        with places.database_of(kind) as url:
+            yield from _measure(name, url, size, days, rounds)
+
+
+def measure_among(
+    rounds: int,
+    lines: int = 10_000_000,
+    team_size: tuple[int, int] = (20, 200),
+    days: int = 365,
+    kinds: Sequence[str] = places.DATABASES,
+) -> Iterator[Result]:
+    """The grown team, while there are so many lines in all; the others are of integrations of other workspaces."""
+    others = max(lines // (team_size[1] * days) - team_size[0], 0)
+    for kind in kinds:
+        with places.database_of(kind) as url:
+            stored = (team_size[0] + others) * team_size[1] * days
+            name = f"{kind}, {team_size[0]} integrations × {team_size[1]} rows a day, among {stored:,} lines"
+            yield from _measure(name, url, team_size, days, rounds, others)
 
 
 def _measure(
-    name: str, url: str, size: tuple[int, int], longest: int, connect: Callable[[], Any], rounds: int
+    name: str, url: str, size: tuple[int, int], longest: int, rounds: int, others: int = 0
 ) -> Iterator[Result]:
     with places.app(url), mock.patch("grafient.reports.dashboard.utc_now", return_value=team.NOW):
         workspace = Workspace(plan="ultimate")
         db.session.add(workspace)
         db.session.flush()
         team.write(workspace, *size, longest)
+        if others:
+            stranger = Workspace(plan="ultimate")
+            db.session.add(stranger)
+            db.session.flush()
+            team.write(stranger, others, size[1], longest)
         if db.engine.dialect.name == "postgresql":
             with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.exec_driver_sql("ANALYZE")
         workspace_id = workspace.id
         db.session.rollback()
         database.reading.set(True)
-        with closing(connect()) as raw:
+        with closing(_connect(url)) as raw:
             for days in (30, longest):
                 query = Query(workspace_id, Period.latest(days, team.NOW))
 
@@ -67,12 +88,11 @@ def _measure(
         database.reading.set(False)
 
 
-def _sqlite(file: Path) -> Callable[[], Any]:
-    return lambda: sqlite3.connect(file)
-
-
-def _postgresql(url: str) -> Callable[[], Any]:
-    return lambda: psycopg.connect(url, autocommit=True)
+def _connect(url: str) -> Any:
+    """The driver alone."""
+    if url.startswith("sqlite"):
+        return sqlite3.connect(url.removeprefix("sqlite:///"))
+    return psycopg.connect(url, autocommit=True)
 
 
 def _by_hand(connection: Any, query: Query) -> Any:

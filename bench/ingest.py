@@ -1,15 +1,16 @@
-"""From the bytes of a reply to the commit: Grafient's ledger against the raw driver's upsert of the same rows.
+"""From the bytes of a reply to the commit: Grafient's ledger against the raw driver's upsert of the same rows, and dlt.
 
-The reference decodes the JSON with msgspec and upserts each row by its identity, the fastest plain way that keeps the
-same figures. Grafient also checks each field, compares with what is stored, keeps the reply as evidence, writes the
-totals, and knows afterwards what changed.
+The raw driver's reference decodes the JSON with msgspec and upserts each row by its identity, the fastest plain way
+that keeps the same figures. dlt, a library that loads JSON into databases, merges the rows by the same identity and
+keeps USD as floating point. Grafient also checks each field, compares with what is stored, keeps the reply as evidence,
+writes the totals, and knows afterwards what changed.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -59,38 +60,70 @@ def reply(rows: int, changed: str = "") -> bytes:
 
 
 def measure(rounds: int, sizes: Sequence[int] = (1_500, 15_000)) -> Iterator[Result]:
-    """First ingest and the same reply again, of so many rows, in both databases."""
-    with places.folder() as path:
-        yield from _measure("SQLite", f"sqlite:///{path}/grafient.db", SqliteUpsert(path / "raw.db"), rounds, sizes)
-    with places.postgresql() as url:
-        yield from _measure("PostgreSQL", url, PostgresUpsert(url), rounds, sizes)
+    """First ingest and the same reply again, of so many rows, in both databases; against dlt of the fewest rows."""
+    with_dlt = places.has("dlt")
+    with places.folder() as path, places.postgresql() as postgresql:
+        for name, url, raw, dlt_url in (
+            ("SQLite", f"sqlite:///{path}/grafient.db", SqliteUpsert(path / "raw.db"), f"sqlite:///{path}/dlt.db"),
+            ("PostgreSQL", postgresql, PostgresUpsert(postgresql), postgresql),
+        ):
+            with places.app(url), closing(raw):
+                mine = {rows: Ours(reply(rows)) for rows in sizes}
+                for rows in sizes:
+                    yield from _against_raw(name, rows, mine[rows], raw, rounds)
+                if with_dlt:
+                    yield from _against_dlt(name, min(sizes), mine[min(sizes)], dlt_url, rounds)
 
 
 LEAST = {("SQLite", "first"): 0.5, ("SQLite", "again"): 2.5, ("PostgreSQL", "first"): 0.7, ("PostgreSQL", "again"): 4.0}
+KINDS = {"first": "first time", "again": "the same again"}
 
 
-def _measure(name: str, url: str, raw: Any, rounds: int, sizes: Sequence[int]) -> Iterator[Result]:
-    with places.app(url), closing(raw):
-        for rows in sizes:
-            body = reply(rows)
-            mine = Ours(body)
-            for kind, least, prepare_mine, prepare_raw in (
-                ("first", LEAST[name, "first"], mine.empty, raw.empty),
-                ("again", LEAST[name, "again"], lambda: None, lambda: None),
-            ):
-                yield compare(
-                    f"{name}, {rows:,} rows, {'first time' if kind == 'first' else 'the same again'}",
-                    "raw driver's upsert, decoding included",
-                    _after(prepare_mine, mine.ingest),
-                    _after(prepare_raw, partial(raw.ingest, body)),
-                    rounds=rounds if rows < 5_000 else max(rounds // 2, 2),
-                    least=least,
-                )
+def _against_raw(name: str, rows: int, mine: Ours, raw: Any, rounds: int) -> Iterator[Result]:
+    for kind, said in KINDS.items():
+        yield compare(
+            f"{name}, {rows:,} rows, {said}",
+            "raw driver's upsert, decoding included",
+            _after(mine.empty if kind == "first" else None, mine.ingest),
+            _after(raw.empty if kind == "first" else None, partial(raw.ingest, mine.body)),
+            rounds=rounds if rows < 5_000 else max(rounds // 2, 2),
+            least=LEAST[name, kind],
+        )
 
 
-def _after(prepare: Callable[[], object], work: Callable[[], object]) -> Callable[[], float]:
+def _against_dlt(name: str, rows: int, mine: Ours, url: str, rounds: int) -> Iterator[Result]:
+    with places.folder() as path, _dlt(url, path) as dlt:
+        file = path / "reply.json"
+        file.write_bytes(mine.body)
+        dlt.ask(file)  # the first run makes the tables
+
+        def theirs(empty: bool) -> float:
+            if empty:
+                dlt.ask("empty")
+            return float(dlt.ask(file))
+
+        for kind, said in KINDS.items():
+            yield compare(
+                f"{name}, {rows:,} rows, {said}",
+                "dlt's merge, decoding included",
+                _after(mine.empty if kind == "first" else None, mine.ingest),
+                partial(theirs, kind == "first"),
+                rounds=rounds,
+                least=10.0,
+            )
+
+
+@contextmanager
+def _dlt(url: str, path: Path) -> Iterator[places.Helper]:
+    command = [places.OTHERS / "python", "-m", "bench.dlt_merge", url, path / "pipelines"]
+    with places.helper(command, RUNTIME__DLTHUB_TELEMETRY="false") as dlt:
+        yield dlt
+
+
+def _after(prepare: Callable[[], object] | None, work: Callable[[], object]) -> Callable[[], float]:
     def measured() -> float:
-        prepare()
+        if prepare:
+            prepare()
         return seconds(work)
 
     return measured

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 class Result:
     """How two things compare. ``ratio``: how many times as fast ours is (or as small); ``least``: what it has to reach.
 
-    ``spread``: the smallest and the largest ratio of a single round.
+    ``spread``: the smallest and the largest ratio of a single round. A limit is a reference that never varies.
     """
 
     what: str
@@ -36,6 +36,16 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def duration(found: float) -> str:
+    """Seconds, as they are read."""
+    return f"{found * 1000:,.1f} ms" if found < 1 else f"{found:,.2f} s"
+
+
+def rate(found: float) -> str:
+    """Seconds that each of many took, as how many a second that is."""
+    return f"{1 / found:,.0f}/s" if found < 0.02 else f"{1 / found:,.1f}/s"
+
+
 def compare(
     what: str,
     against: str,
@@ -44,18 +54,35 @@ def compare(
     *,
     rounds: int = 7,
     least: float | None = None,
+    said: Callable[[float], str] = duration,
+    warm_up: bool = True,
 ) -> Result:
-    """Both in turn, so many rounds. Each returns the seconds that count, so that what it prepares does not."""
+    """Both in turn, so many rounds. Each returns what counts (seconds, bytes: the less the better), so that what it
+    prepares does not. What starts a process for each round has nothing to warm up.
+    """
     pairs = []
-    for number in range(rounds + 1):
+    for number in range(0 if warm_up else 1, rounds + 1):
         first, second = (ours, reference) if number % 2 else (reference, ours)
         one, other = first(), second()
-        if number:  # the first round warms up
+        if number:
             pairs.append((one, other) if number % 2 else (other, one))
-    ratios = [other / one for one, other in pairs]
-    mine, theirs = (statistics.median(times) for times in zip(*pairs, strict=True))
-    return Result(what, against, _ms(mine), _ms(theirs), statistics.median(ratios), (min(ratios), max(ratios)), least)
+    return of(what, against, pairs, least=least, said=said)
 
 
-def _ms(found: float) -> str:
-    return f"{found * 1000:,.1f} ms" if found < 10 else f"{found:,.1f} s"
+def within(what: str, limit: float, found: Sequence[float], *, said: Callable[[float], str] = duration) -> Result:
+    """What was found in some rounds, against a limit."""
+    return of(what, "a limit", [(one, limit) for one in found], least=1.0, said=said)
+
+
+def of(
+    what: str,
+    against: str,
+    pairs: Sequence[tuple[float, float]],
+    *,
+    least: float | None = None,
+    said: Callable[[float], str] = duration,
+) -> Result:
+    """The result of rounds that were measured already: ours and the reference's of each."""
+    ratios = [reference / ours for ours, reference in pairs]
+    ours, reference = (said(statistics.median(found)) for found in zip(*pairs, strict=True))
+    return Result(what, against, ours, reference, statistics.median(ratios), (min(ratios), max(ratios)), least)

@@ -1,107 +1,187 @@
-"""The six o'clock run of many quiet accounts, one worker, against an earlier commit of Grafient in the same run.
+"""The six o'clock run of many quiet accounts. The provider answers each request after 200 ms.
 
-The provider answers each request after 200 ms. Both versions are measured by ``six_oclock.py``, in a process of their
-own, in turn.
+Against an earlier commit of Grafient, against a plain RQ app (``rq_app.py``), and two workers against one. All of them
+run in processes of their own: Grafient's, of either version, in ``six_oclock.py``.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import socket
-import subprocess
+import statistics
 import sys
-import tarfile
-import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BytesIO
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bench import places
-from bench.measure import Result, compare
+from bench.measure import Result, compare, of, rate, within
+from bench.places import Helper
 
-ROOT = Path(__file__).resolve().parent.parent
-BASE = "57c1415"
-"""The last commit before accounts were asked only for what can have changed."""
-
-
-def measure(rounds: int, accounts: int = 200) -> Iterator[Result]:
-    """The first sync and a daily one of so many accounts, on SQLite."""
-    with places.redis() as redis, _provider() as provider, places.folder() as folder, _base(folder) as base:
-        found: dict[tuple[Path, str], list[dict[str, Any]]] = {}
-
-        def one(tree: Path) -> None:
-            with places.folder() as data:
-                command = [
-                    sys.executable,
-                    str(ROOT / "bench/six_oclock.py"),
-                    f"sqlite:///{data}/one.db",
-                    redis,
-                    provider,
-                ]
-                made = subprocess.run(
-                    [*command, str(data), str(accounts)], cwd=tree, capture_output=True, text=True, check=True
-                )
-                for kind, figures in json.loads(made.stdout).items():
-                    found.setdefault((tree, kind), []).append(figures)
-
-        def next_of(tree: Path, kind: str) -> float:
-            if not found.get((tree, kind)):
-                one(tree)
-            figures = found[tree, kind].pop(0)
-            seen[tree, kind] = figures
-            return float(figures["seconds"])
-
-        seen: dict[tuple[Path, str], dict[str, Any]] = {}
-        for kind, name, least in (("first", "first sync", None), ("daily", "daily sync", 5.0)):
-            result = compare(
-                f"{accounts} accounts, {name}, one worker, SQLite",
-                f"commit {BASE}",
-                lambda kind=kind: next_of(ROOT, kind),  # type: ignore[misc]
-                lambda kind=kind: next_of(base, kind),  # type: ignore[misc]
-                rounds=max(rounds // 3, 1),
-                least=least,
-            )
-            ours, theirs = (_said(seen[tree, kind]) for tree in (ROOT, base))
-            yield Result(result.what, result.against, ours, theirs, result.ratio, result.spread, result.least)
+ROUNDS = 3
+"""At most: each takes the better part of a minute."""
 
 
-def _said(figures: dict[str, Any]) -> str:
-    each = f"{figures['requests']:.1f} requests, {figures['cpu_ms']:.0f} ms of processor each"
-    return f"{figures['accounts_per_second']:.1f}/s, {each}, {figures['peak_mb']:.0f} MB"
+@dataclass(frozen=True)
+class Run:
+    """What one run took, of so many accounts."""
+
+    accounts: int
+    seconds: float
+    requests: float
+    cpu_seconds: float
+    peak_mb: float
+
+    @property
+    def each(self) -> float:
+        """Seconds an account."""
+        return self.seconds / self.accounts
 
 
-@contextmanager
-def _provider() -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "bench.provider", str(port)], cwd=ROOT)
-    try:
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/count").close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+def measure(rounds: int, accounts: int = 100, few: int = 20) -> Iterator[Result]:
+    """The first sync and a daily one of so many accounts; fewer where one job is done after the other."""
+    rounds = min(rounds, ROUNDS)
+    with places.redis() as redis, places.provider() as provider:
+        yield from _one_worker(rounds, accounts, few, redis, provider)
+        with places.postgresql() as url:
+            yield from _two_workers(rounds, accounts, url, redis, provider)
 
 
-@contextmanager
-def _base(folder: Path) -> Iterator[Path]:
-    """A folder with the earlier commit; this version itself, where the history does not have it."""
-    commit = os.environ.get("BENCH_BASE", BASE)
-    packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
-    if packed.returncode:
-        print(f"commit {commit} is not in this clone: compared with itself", file=sys.stderr)
-        yield ROOT
-        return
-    with tarfile.open(fileobj=BytesIO(packed.stdout)) as files:
-        files.extractall(folder / "base", filter="data")
-    yield folder / "base"
+def _one_worker(rounds: int, accounts: int, few: int, redis: str, provider: str) -> Iterator[Result]:
+    first: dict[str, list[Run]] = {"ours": [], "base": []}
+    daily: dict[str, list[Run]] = {"ours": [], "base": [], "rq": []}
+    with places.commit() as base:
+        trees = {"ours": places.ROOT, "base": base}
+        for number in range(rounds):
+            for who in ("ours", "base", "rq") if number % 2 else ("rq", "base", "ours"):
+                if who == "rq":
+                    daily[who].append(_rq(few, redis, provider))
+                    continue
+                with places.folder() as data:
+                    url = f"sqlite:///{data}/one.db"
+                    with _worker(url, redis, provider, data, trees[who]) as worker:
+                        worker.ask("connect", accounts)
+                        first[who].append(run([worker], accounts, "backfill", provider))
+                        daily[who].append(run([worker], accounts, "daily", provider))
+    name, commit = f"{accounts} accounts, {{}} sync, one worker, SQLite", f"commit {places.BASE}"
+    yield _result(name.format("first"), commit, first["ours"], first["base"])
+    yield _result(name.format("daily"), commit, daily["ours"], daily["base"], least=5.0)
+    plain = f"an RQ job with a fork and a client for each of {few} accounts"
+    yield _result(name.format("daily"), plain, daily["ours"], daily["rq"], least=20.0)
+
+
+def _rq(accounts: int, redis: str, provider: str) -> Run:
+    with places.folder() as data:
+        command = [sys.executable, "-m", "bench.rq_app", redis, provider, data / "rq.db"]
+        with places.helper(command) as app:
+            asked = _asked(provider)
+            seconds = float(app.ask(accounts))
+            return Run(accounts, seconds, (_asked(provider) - asked) / accounts, 0, 0)
+
+
+def _two_workers(rounds: int, accounts: int, url: str, redis: str, provider: str) -> Iterator[Result]:
+    with (
+        places.folder() as data,
+        _worker(url, redis, provider, data) as worker,
+        _worker(url, redis, provider, data) as other,
+    ):
+        worker.ask("connect", accounts)
+        run([worker, other], accounts, "backfill", provider)
+        cores: dict[int, list[float]] = {1: [], 2: []}
+
+        def daily(workers: Sequence[Helper]) -> float:
+            busy = _busy_seconds()
+            done = run(workers, accounts, "daily", provider)
+            cores[len(workers)].append((_busy_seconds() - busy) / done.seconds)
+            return done.each
+
+        result = compare(
+            f"{accounts} accounts, daily sync, two workers, PostgreSQL",
+            "one worker",
+            lambda: daily([worker, other]),
+            lambda: daily([worker]),
+            rounds=rounds,
+            least=1.7,
+            said=rate,
+            warm_up=False,
+        )
+        two, one = (f"{statistics.median(cores[workers]):.1f} of {os.cpu_count()} cores busy" for workers in (2, 1))
+        yield replace(result, ours=f"{result.ours}, {two}", reference=f"{result.reference}, {one}")
+
+
+def measure_many(
+    _rounds: int, accounts: int = 10_000, tenth: int = 1_000, kinds: Sequence[str] = places.DATABASES
+) -> Iterator[Result]:
+    """A daily run of very many accounts against that of a tenth of them, once: the first sync alone takes long."""
+    with places.redis() as redis, places.provider() as provider:
+        for kind in kinds:
+            done = {}
+            for number in (tenth, accounts):
+                with places.database_of(kind) as url, places.folder() as data:
+                    with _worker(url, redis, provider, data) as worker:
+                        worker.ask("connect", number)
+                        run([worker], number, "backfill", provider)
+                    with _worker(url, redis, provider, data) as worker:
+                        done[number] = run([worker], number, "daily", provider)
+            what = f"{accounts:,} accounts, daily sync, one worker, {kind}"
+            pairs = [(done[accounts].seconds, done[tenth].seconds * accounts / tenth)]
+            yield of(what, f"{accounts // tenth} × the time of {tenth:,}", pairs, least=1 / 1.1)
+            yield within(f"{what}: the worker's memory at most", 250, [done[accounts].peak_mb], said=megabytes)
+
+
+def run(workers: Sequence[Helper], accounts: int, trigger: str, provider: str) -> Run:
+    """Have all accounts due at once, and these workers do them."""
+    workers[0].ask("due", trigger)
+    asked = _asked(provider)
+    for worker in workers:
+        worker.send("work")
+    found: list[dict[str, Any]] = [worker.answer() for worker in workers]
+    if left := min(one["left"] for one in found):
+        raise RuntimeError(f"{left} of {accounts} syncs did not succeed")
+    return Run(
+        accounts,
+        seconds=max(one["seconds"] for one in found),
+        requests=(_asked(provider) - asked) / accounts,
+        cpu_seconds=sum(one["cpu_seconds"] for one in found),
+        peak_mb=max(one["peak_mb"] for one in found),
+    )
+
+
+def _result(what: str, against: str, ours: list[Run], reference: list[Run], least: float | None = None) -> Result:
+    pairs = [(mine.each, theirs.each) for mine, theirs in zip(ours, reference, strict=True)]
+    result = of(what, against, pairs, least=least, said=rate)
+    said = (f"{text}, {_said(runs[-1])}" for text, runs in ((result.ours, ours), (result.reference, reference)))
+    return replace(result, ours=next(said), reference=next(said))
+
+
+def _said(one: Run) -> str:
+    requests = f"{one.requests:.1f} requests"
+    if not one.peak_mb:
+        return f"{requests} each"
+    cpu = one.cpu_seconds / one.accounts * 1000
+    return f"{requests}, {cpu:.0f} ms of processor each, {one.peak_mb:.0f} MB"
+
+
+def megabytes(found: float) -> str:
+    """As it is read."""
+    return f"{found:,.0f} MB"
+
+
+def _worker(
+    url: str, redis: str, provider: str, data: Path, tree: Path = places.ROOT
+) -> AbstractContextManager[Helper]:
+    command = [sys.executable, places.ROOT / "bench/six_oclock.py", url, redis, provider, data]
+    return places.helper(command, cwd=tree)
+
+
+def _asked(provider: str) -> int:
+    with urllib.request.urlopen(f"{provider}/api/v1/count") as reply:
+        return int(reply.read())
+
+
+def _busy_seconds() -> float:
+    """How long this machine's cores were busy since it started, all together (Linux)."""
+    user, nice, system, _idle, _waiting, *others = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9])
+    return (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")

@@ -1,7 +1,7 @@
-"""The six o'clock run: so many quiet accounts, due at once, one job. ``python bench/six_oclock.py DATABASE_URL ...``.
+"""A worker's process: ``python bench/six_oclock.py DATABASE_URL REDIS_URL PROVIDER_URL FOLDER``.
 
-Run with another version of Grafient's folder as its working directory, it measures that version: it uses nothing that
-has changed since the first. It prints JSON.
+Run with another version of Grafient's folder as its working directory, it is that version's: it uses nothing that has
+changed since the first. It answers each line, ``connect 200``, ``due daily`` or ``work``, with JSON.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 import time
-import urllib.request
+from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, os.getcwd())  # noqa: PTH109
@@ -22,7 +22,7 @@ from grafient.jobs import work
 from grafient.models import Integration, SyncRun, Workspace, utc_now
 
 
-def main(database_url: str, redis_url: str, provider_url: str, folder: str, accounts: int) -> dict[str, Any]:
+def main(database_url: str, redis_url: str, provider_url: str, folder: str) -> None:
     app = create_app(
         {
             "DATABASE_URL": database_url,
@@ -35,18 +35,19 @@ def main(database_url: str, redis_url: str, provider_url: str, folder: str, acco
             "GRAFIENT_REQUESTS_PER_SECOND": "10000",
         }
     )
+    work.CLAIM_SECONDS = 100_000.0
     with app.app_context():
-        database.upgrade(db.engine)
-        _connect(accounts)
-        first = _run(provider_url, accounts, "backfill")
-        return {"first": first, "daily": _run(provider_url, accounts, "daily")}
+        for line in sys.stdin:
+            name, *values = line.split()
+            print(json.dumps({"connect": _connect, "due": _due, "work": _work}[name](*values)), flush=True)
 
 
-def _connect(accounts: int) -> None:
+def _connect(accounts: str) -> None:
+    database.upgrade(db.engine)
     workspace = Workspace(plan="free")
     db.session.add(workspace)
     db.session.flush()
-    for number in range(accounts):
+    for number in range(int(accounts)):
         integration = Integration(workspace_id=workspace.id, provider="openrouter", label=str(number), key_hint="abcd")
         db.session.add(integration)
         db.session.flush()
@@ -55,25 +56,21 @@ def _connect(accounts: int) -> None:
     db.session.commit()
 
 
-def _run(provider_url: str, accounts: int, trigger: str) -> dict[str, Any]:
-    """Have all of them due, and do them."""
+def _due(trigger: str) -> None:
+    """Have all of them due."""
     for integration_id in db.session.query(Integration.id).all():
         db.session.add(SyncRun(integration_id=integration_id[0], trigger=trigger, next_attempt_at=utc_now()))
     db.session.commit()
-    work.CLAIM_SECONDS = 100_000.0
-    asked, cpu, started = _asked(provider_url), _processor(), time.perf_counter()
+
+
+def _work() -> dict[str, Any]:
+    """Do what is due, in one job."""
+    cpu, started = _processor(), time.perf_counter()
     work.sync_due()
     elapsed, used = time.perf_counter() - started, _processor() - cpu
-    done = db.session.query(SyncRun).filter(SyncRun.status == "done", SyncRun.trigger == trigger).count()
+    left = db.session.query(SyncRun).filter(SyncRun.status != "done").count()
     db.session.rollback()
-    return {
-        "done": done,
-        "accounts_per_second": accounts / elapsed,
-        "seconds": elapsed,
-        "cpu_ms": used / accounts * 1000,
-        "requests": (_asked(provider_url) - asked) / accounts,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
+    return {"seconds": elapsed, "cpu_seconds": used, "peak_mb": _peak_mb(), "left": left}
 
 
 def _processor() -> float:
@@ -82,10 +79,15 @@ def _processor() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _asked(provider_url: str) -> int:
-    with urllib.request.urlopen(f"{provider_url}/api/v1/count") as reply:
-        return int(reply.read())
+def _peak_mb() -> float:
+    """The largest process's own peak: this one's, or that of one that was forked for the work.
+
+    getrusage's maximum of this process counts what the process that started it had before.
+    """
+    status = Path("/proc/self/status").read_text()
+    own = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1024
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(*sys.argv[1:5], int(sys.argv[5]))))
+    main(*sys.argv[1:5])

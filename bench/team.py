@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -14,13 +14,14 @@ from grafient.models import CoveredDay, CreditReading, DayCheck, Integration, Wo
 from grafient.providers import BilledLine
 from grafient.states import DayState
 
-TODAY = date(2026, 11, 20)
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 A_MODEL = 3
 """So many endpoints has each model."""
 
 
-def write(workspace: Workspace, integrations: int, rows: int, days: int, *, prefix: str = "Account") -> None:
+def write(
+    workspace: Workspace, integrations: int, rows: int, days: int, *, prefix: str = "Account", now: datetime = NOW
+) -> None:
     """Integrations with so many lines on each of the days before today, checked by analytics and credits. Commits."""
     for number in range(integrations):
         integration = Integration(
@@ -28,17 +29,17 @@ def write(workspace: Workspace, integrations: int, rows: int, days: int, *, pref
             provider="openrouter",
             label=f"{prefix} {number + 1:02}",
             key_hint="abcd",
-            created_at=NOW - timedelta(days=days + 30),
-            last_success_at=NOW.replace(hour=6),
+            created_at=now - timedelta(days=days + 30),
+            last_success_at=now.replace(hour=6),
         )
         db.session.add(integration)
         db.session.flush()
-        _write_lines(integration.id, rows, days, number)
+        _write_lines(integration.id, rows, days, number, now)
         db.session.commit()
 
 
-def _write_lines(integration_id: int, rows: int, days: int, seed: int) -> None:
-    first = TODAY - timedelta(days=days)
+def _write_lines(integration_id: int, rows: int, days: int, seed: int, now: datetime) -> None:
+    first = now.date() - timedelta(days=days)
     names = [BilledLine(first, *_name(row), Decimal(0)) for row in range(rows)]
     ids = lines.ids(integration_id, names)
     series = [ids.series[lines.name(line)] for line in names]
@@ -49,14 +50,14 @@ def _write_lines(integration_id: int, rows: int, days: int, seed: int) -> None:
         lines.insert_many("line", columns, found)
     totals.add_up(integration_id, list(stored))
     own = {"integration_id": integration_id}
-    covered = own | {"state": DayState.FINAL, "first_run_id": 1, "changed_at": NOW}
+    covered = own | {"state": DayState.FINAL, "first_run_id": 1, "changed_at": now}
     db.session.execute(insert(CoveredDay), [covered | {"day": day} for day in stored])
     checks = _checks(rows, sorted(stored), seed)
-    checked = own | {"checked_at": NOW}
+    checked = own | {"checked_at": now}
     db.session.execute(insert(DayCheck), [checked | {"day": day, "analytics_usd": usd} for day, usd in checks])
     lifetime = Decimal(0)
     for day, usd in checks:
-        at = datetime.combine(day, NOW.time(), tzinfo=UTC).replace(hour=6)
+        at = datetime.combine(day, time(6), tzinfo=UTC)
         db.session.add(CreditReading(**own, read_at=at, lifetime_usd=lifetime, today_usd=Decimal(0)))
         lifetime += usd
 

@@ -1,0 +1,15 @@
+"""The app that ``make run`` serves, and beside its pages one of so many bytes that needs no data."""
+
+from __future__ import annotations
+
+from flask import Response
+
+from grafient import create_app
+
+app = create_app()
+
+
+@app.get("/plain/<int:size>")
+def plain(size: int) -> Response:
+    """A page of that size."""
+    return Response(b"x" * size, mimetype="text/html")
