@@ -31,7 +31,7 @@ LOOK_SECONDS = 0.5
 AWAITED_THREADS = 4
 """Threads that are left for the runs which a person waits for."""
 
-RUNS_PER_JOB = 200
+RUNS_PER_JOB = 64
 MOST_JOBS = 8
 """A job does as many runs as it has time for; many that are due wake more workers, if there are more."""
 
