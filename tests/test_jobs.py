@@ -189,6 +189,38 @@ def test_many_integrations_are_synced_at_a_time(
     assert windows() == {name: crowd.truth(name, *window(crowd)).usage for name in names}
 
 
+def test_where_many_are_due_on_postgresql_a_worker_uses_several_processes(
+    crowd: Sandbox, workspace: Workspace, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    """SQLite lets one process write at a time. They end with the horse that forked them, however that dies."""
+    names, asked, real, goes_on = [f"crowd-{number}" for number in range(1, 7)], [], crowd._provide, threading.Event()
+
+    def provide(request: Request, secret: str | None, name: str | None) -> Response:
+        asked.append(name)
+        assert goes_on.wait(60)
+        return real(request, secret, name)
+
+    for name in names:
+        integrations.connect(workspace.id, "openrouter", name, crowd.key(name))
+    with monkeypatch.context() as patch:
+        patch.setattr(crowd, "_provide", provide)
+        worker = start_worker(GRAFIENT_SYNC_THREADS="2", GRAFIENT_SYNC_PROCESSES="3")
+        processes = 3 if database_url.startswith("postgresql") else 0
+        until(lambda: len(set(asked)) == max(2 * processes, 2))
+        (horse,) = (pid for pid, name in children(worker.pid).items() if name != "scheduler")
+        copies = children(horse)
+        assert [*copies.values()] == ["sync"] * processes
+        os.kill(horse, signal.SIGKILL)
+        until(lambda: not any(Path(f"/proc/{pid}/comm").exists() for pid in copies))
+        goes_on.set()
+    unfinished = select(SyncRun.id).where(SyncRun.status != "done")
+    db.session.execute(update(SyncRun).values(lease_until=utc_now()))  # as if its two minutes were over
+    db.session.commit()
+    jobs.wake()
+    until(lambda: db.session.execute(unfinished).first() is None)
+    assert windows() == {name: crowd.truth(name, *window(crowd)).usage for name in names}
+
+
 DUE = 60
 
 
