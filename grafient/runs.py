@@ -70,15 +70,14 @@ def slot_of(now: datetime) -> date:
 
 
 def request(integration_id: int, trigger: Trigger) -> None:
-    """Ask for a sync now. If one is open already, it is that one, and it no longer waits for its next try."""
+    """Ask for a sync now. If one is open already, it is that one: it no longer waits for its next try, nor, if it is
+    the daily one, behind those that nobody waits for."""
     now = utc_now()
     values = {"integration_id": integration_id, "trigger": trigger, "status": RunStatus.DUE, "attempt": 0}
     db.session.execute(_insert_or_nothing().values(**values, next_attempt_at=now, created_at=now))
-    db.session.execute(
-        update(SyncRun)
-        .where(SyncRun.integration_id == integration_id, SyncRun.status == RunStatus.DUE, SyncRun.next_attempt_at > now)
-        .values(next_attempt_at=now)
-    )
+    waiting = SyncRun.integration_id == integration_id, SyncRun.status == RunStatus.DUE
+    db.session.execute(update(SyncRun).where(*waiting, SyncRun.next_attempt_at > now).values(next_attempt_at=now))
+    db.session.execute(update(SyncRun).where(*waiting, SyncRun.trigger == Trigger.DAILY).values(trigger=trigger))
 
 
 def insert_daily(now: datetime) -> int:

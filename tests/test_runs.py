@@ -243,6 +243,20 @@ def test_several_are_claimed_at_once_those_that_a_person_waits_for_first(workspa
         assert runs.hold(claim).integration_id == claim.integration_id
 
 
+def test_a_daily_run_that_a_person_asks_for_overtakes_the_others_and_stays_that_days_run(workspace: Workspace) -> None:
+    ids = many(workspace, 3)
+    with at(SIX):
+        runs.insert_daily(utc_now())
+        runs.request(ids[2], "manual")
+        db.session.commit()
+        assert count() == 3
+        (claim,) = runs.claim(utc_now(), 4, urgent=True)
+        assert claim.integration_id == ids[2]
+        runs.finish(runs.hold(claim), "done")
+        db.session.commit()
+        assert runs.insert_daily(utc_now()) == 0, "its slot is taken"
+
+
 def test_when_all_threads_are_taken_only_what_a_person_waits_for_is_claimed(workspace: Workspace) -> None:
     ids = many(workspace, 3)
     runs.insert_daily(SIX)
