@@ -40,36 +40,44 @@ class Run:
         return self.seconds / self.accounts
 
 
-def measure(rounds: int, accounts: int = 100, few: int = 20) -> Iterator[Result]:
+def measure(
+    rounds: int, accounts: int = 100, few: int = 20, kinds: Sequence[str] = places.DATABASES
+) -> Iterator[Result]:
     """The first sync and a daily one of so many accounts; fewer where one job is done after the other."""
     rounds = min(rounds, ROUNDS)
     with places.redis() as redis, places.provider() as provider:
-        yield from _one_worker(rounds, accounts, few, redis, provider)
+        for kind in kinds:
+            yield from _one_worker(kind, rounds, accounts, few, redis, provider)
         with places.postgresql() as url:
             yield from _two_workers(rounds, accounts, url, redis, provider)
 
 
-def _one_worker(rounds: int, accounts: int, few: int, redis: str, provider: str) -> Iterator[Result]:
+def _one_worker(kind: str, rounds: int, accounts: int, few: int, redis: str, provider: str) -> Iterator[Result]:
+    """The RQ app, which has SQLite, only beside SQLite."""
     first: dict[str, list[Run]] = {"ours": [], "base": []}
     daily: dict[str, list[Run]] = {"ours": [], "base": [], "rq": []}
+    others = ("rq", "base") if kind == "SQLite" else ("base",)
     with places.commit() as base:
         trees = {"ours": places.ROOT, "base": base}
         for number in range(rounds):
-            for who in ("ours", "base", "rq") if number % 2 else ("rq", "base", "ours"):
+            for who in ("ours", *reversed(others)) if number % 2 else (*others, "ours"):
                 if who == "rq":
                     daily[who].append(_rq(few, redis, provider))
                     continue
-                with places.folder() as data:
-                    url = f"sqlite:///{data}/one.db"
-                    with _worker(url, redis, provider, data, trees[who]) as worker:
-                        worker.ask("connect", accounts)
-                        first[who].append(run([worker], accounts, "backfill", provider))
-                        daily[who].append(run([worker], accounts, "daily", provider))
-    name, commit = f"{accounts} accounts, {{}} sync, one worker, SQLite", f"commit {places.BASE}"
+                with (
+                    places.folder() as data,
+                    places.database_of(kind) as url,
+                    _worker(url, redis, provider, data, trees[who]) as worker,
+                ):
+                    worker.ask("connect", accounts)
+                    first[who].append(run([worker], accounts, "backfill", provider))
+                    daily[who].append(run([worker], accounts, "daily", provider))
+    name, commit = f"{accounts} accounts, {{}} sync, one worker, {kind}", f"commit {places.BASE}"
     yield _result(name.format("first"), commit, first["ours"], first["base"])
     yield _result(name.format("daily"), commit, daily["ours"], daily["base"], least=5.0)
-    plain = f"an RQ job with a fork and a client for each of {few} accounts"
-    yield _result(name.format("daily"), plain, daily["ours"], daily["rq"], least=20.0)
+    if daily["rq"]:
+        plain = f"an RQ job with a fork and a client for each of {few} accounts"
+        yield _result(name.format("daily"), plain, daily["ours"], daily["rq"], least=20.0)
 
 
 def _rq(accounts: int, redis: str, provider: str) -> Run:
@@ -82,10 +90,12 @@ def _rq(accounts: int, redis: str, provider: str) -> Run:
 
 
 def _two_workers(rounds: int, accounts: int, url: str, redis: str, provider: str) -> Iterator[Result]:
+    """Workers of one process each: one with two uses two cores by itself."""
+    one_process = {"GRAFIENT_SYNC_PROCESSES": "1"}
     with (
         places.folder() as data,
-        _worker(url, redis, provider, data) as worker,
-        _worker(url, redis, provider, data) as other,
+        _worker(url, redis, provider, data, **one_process) as worker,
+        _worker(url, redis, provider, data, **one_process) as other,
     ):
         worker.ask("connect", accounts)
         run([worker, other], accounts, "backfill", provider)
@@ -98,7 +108,7 @@ def _two_workers(rounds: int, accounts: int, url: str, redis: str, provider: str
             return done.each
 
         result = compare(
-            f"{accounts} accounts, daily sync, two workers, PostgreSQL",
+            f"{accounts} accounts, daily sync, two workers of one process, PostgreSQL",
             "one worker",
             lambda: daily([worker, other]),
             lambda: daily([worker]),
@@ -170,10 +180,10 @@ def megabytes(found: float) -> str:
 
 
 def _worker(
-    url: str, redis: str, provider: str, data: Path, tree: Path = places.ROOT
+    url: str, redis: str, provider: str, data: Path, tree: Path = places.ROOT, **environment: str
 ) -> AbstractContextManager[Helper]:
     command = [sys.executable, places.ROOT / "bench/six_oclock.py", url, redis, provider, data]
-    return places.helper(command, cwd=tree)
+    return places.helper(command, cwd=tree, **environment)
 
 
 def _asked(provider: str) -> int:

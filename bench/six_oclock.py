@@ -33,6 +33,7 @@ def main(database_url: str, redis_url: str, provider_url: str, folder: str) -> N
             "OPENROUTER_BASE_URL": f"{provider_url}/api/v1",
             "GRAFIENT_DEFAULT_PLAN": "free",
             "GRAFIENT_REQUESTS_PER_SECOND": "10000",
+            "GRAFIENT_SYNC_PROCESSES": os.environ.get("GRAFIENT_SYNC_PROCESSES", ""),
         }
     )
     work.CLAIM_SECONDS = 100_000.0
