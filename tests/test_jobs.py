@@ -235,7 +235,8 @@ def test_four_workers_share_what_is_due_and_one_that_comes_later_takes_its_part(
         for name, part in crowd.state.cast.items():
             opened = crowd.today - timedelta(days=5)
             crowd.state.cast[name] = replace(part, account=replace(part.account, opened=opened))
-        settings |= {"OPENROUTER_BASE_URL": crowd.base_url, "GRAFIENT_SYNC_THREADS": "2"}
+        few = {"GRAFIENT_SYNC_THREADS": "2", "GRAFIENT_SYNC_PROCESSES": "1"}
+        settings |= {"OPENROUTER_BASE_URL": crowd.base_url} | few
         for number in range(1, DUE + 1):
             key = crowd.key(f"crowd-{number}")
             integration = Integration(workspace_id=workspace.id, provider="openrouter", label="", key_hint=key[-4:])

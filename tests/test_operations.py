@@ -60,8 +60,7 @@ def due(now: datetime) -> None:
 
 
 def claim(now: datetime) -> Claim:
-    found = runs.claim(now)
-    assert found is not None
+    (found,) = runs.claim(now, 1)
     db.session.commit()
     return found
 
