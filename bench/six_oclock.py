@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 import urllib.request
+from collections.abc import Callable, Mapping
 from typing import Any
 
 sys.path.insert(0, os.getcwd())  # noqa: PTH109
@@ -22,7 +23,15 @@ from grafient.jobs import work
 from grafient.models import Integration, SyncRun, Workspace, utc_now
 
 
-def main(database_url: str, redis_url: str, provider_url: str, folder: str, accounts: int) -> dict[str, Any]:
+def main(
+    database_url: str,
+    redis_url: str,
+    provider_url: str,
+    folder: str,
+    accounts: int,
+    counters: Callable[[], Mapping[str, float]] = dict,
+) -> dict[str, Any]:
+    """Both runs. ``counters``: what else is read before and after each, to be told by how much it grew."""
     app = create_app(
         {
             "DATABASE_URL": database_url,
@@ -38,8 +47,8 @@ def main(database_url: str, redis_url: str, provider_url: str, folder: str, acco
     with app.app_context():
         database.upgrade(db.engine)
         _connect(accounts)
-        first = _run(provider_url, accounts, "backfill")
-        return {"first": first, "daily": _run(provider_url, accounts, "daily")}
+        first = _run(provider_url, accounts, "backfill", counters)
+        return {"first": first, "daily": _run(provider_url, accounts, "daily", counters)}
 
 
 def _connect(accounts: int) -> None:
@@ -55,15 +64,15 @@ def _connect(accounts: int) -> None:
     db.session.commit()
 
 
-def _run(provider_url: str, accounts: int, trigger: str) -> dict[str, Any]:
+def _run(provider_url: str, accounts: int, trigger: str, counters: Callable[[], Mapping[str, float]]) -> dict[str, Any]:
     """Have all of them due, and do them."""
     for integration_id in db.session.query(Integration.id).all():
         db.session.add(SyncRun(integration_id=integration_id[0], trigger=trigger, next_attempt_at=utc_now()))
     db.session.commit()
     work.CLAIM_SECONDS = 100_000.0
-    asked, cpu, started = _asked(provider_url), _processor(), time.perf_counter()
+    before, asked, cpu, started = counters(), _asked(provider_url), _processor(), time.perf_counter()
     work.sync_due()
-    elapsed, used = time.perf_counter() - started, _processor() - cpu
+    elapsed, used, after = time.perf_counter() - started, _processor() - cpu, counters()
     done = db.session.query(SyncRun).filter(SyncRun.status == "done", SyncRun.trigger == trigger).count()
     db.session.rollback()
     return {
@@ -73,6 +82,7 @@ def _run(provider_url: str, accounts: int, trigger: str) -> dict[str, Any]:
         "cpu_ms": used / accounts * 1000,
         "requests": (_asked(provider_url) - asked) / accounts,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        **{name: after[name] - before[name] for name in after},
     }
 
 
