@@ -101,9 +101,10 @@ def _postmaster(url: str) -> int:
 
 
 def _processor_of_all() -> float:
-    """Seconds of processor of the whole machine: who else was at work."""
-    user, nice, system, _idle, _wait, *interrupts = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:8])
-    return (user + nice + system + sum(interrupts)) / TICKS
+    """Seconds of processor of the whole machine, without what gives way to others: who else was at work."""
+    times = Path("/proc/stat").read_text().split("\n")[0].split()[1:8]
+    user, _nice, system, _idle, _wait, *interrupts = map(int, times)
+    return (user + system + sum(interrupts)) / TICKS
 
 
 def _processor_of(pid: int) -> float:

@@ -40,9 +40,9 @@ class Inputs:
     processes_a_worker: int = 2
     threads: int = 32
     cores: int = 1
-    compute: float = 0.050
+    compute: float = 0.057
     writing: float = 0.020
-    server: float = 0.010
+    server: float = 0.012
     commit: float = 0.005
     server_cores: int = 2
     one_writer: bool = False
