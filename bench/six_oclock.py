@@ -16,14 +16,26 @@ from typing import Any
 
 sys.path.insert(0, os.getcwd())  # noqa: PTH109
 
+from flask import Flask
+
 from grafient import create_app, database
 from grafient.extensions import db, vault
 from grafient.jobs import work
 from grafient.models import Integration, SyncRun, Workspace, utc_now
 
 
-def main(database_url: str, redis_url: str, provider_url: str, folder: str) -> None:
-    app = create_app(
+def main(*addresses: str) -> None:
+    with made(*addresses).app_context():
+        for line in sys.stdin:
+            name, *values = line.split()
+            print(json.dumps({"connect": connect, "due": due, "work": do}[name](*values)), flush=True)
+
+
+def made(database_url: str, redis_url: str, provider_url: str, folder: str) -> Flask:
+    """The worker's app, with the limits that the environment has."""
+    limits = ("GRAFIENT_SYNC_PROCESSES", "GRAFIENT_SYNC_THREADS")
+    work.CLAIM_SECONDS = 100_000.0
+    return create_app(
         {
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
@@ -33,17 +45,13 @@ def main(database_url: str, redis_url: str, provider_url: str, folder: str) -> N
             "OPENROUTER_BASE_URL": f"{provider_url}/api/v1",
             "GRAFIENT_DEFAULT_PLAN": "free",
             "GRAFIENT_REQUESTS_PER_SECOND": "10000",
-            "GRAFIENT_SYNC_PROCESSES": os.environ.get("GRAFIENT_SYNC_PROCESSES", ""),
+            **{name: os.environ.get(name, "") for name in limits},
         }
     )
-    work.CLAIM_SECONDS = 100_000.0
-    with app.app_context():
-        for line in sys.stdin:
-            name, *values = line.split()
-            print(json.dumps({"connect": _connect, "due": _due, "work": _work}[name](*values)), flush=True)
 
 
-def _connect(accounts: str) -> None:
+def connect(accounts: str) -> None:
+    """Have so many accounts."""
     database.upgrade(db.engine)
     workspace = Workspace(plan="free")
     db.session.add(workspace)
@@ -57,14 +65,14 @@ def _connect(accounts: str) -> None:
     db.session.commit()
 
 
-def _due(trigger: str) -> None:
+def due(trigger: str) -> None:
     """Have all of them due."""
     for integration_id in db.session.query(Integration.id).all():
         db.session.add(SyncRun(integration_id=integration_id[0], trigger=trigger, next_attempt_at=utc_now()))
     db.session.commit()
 
 
-def _work() -> dict[str, Any]:
+def do() -> dict[str, Any]:
     """Do what is due, in one job."""
     cpu, started = _processor(), time.perf_counter()
     work.sync_due()
