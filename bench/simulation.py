@@ -26,7 +26,7 @@ from grafient.runs import DUE_A_SECOND, FIRST_PAUSE, LONGEST_PAUSE, MOST_SPREAD_
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is run, and the seconds that each sync takes of what. The defaults were measured, see docs/scale.md.
+    """What is run, and the seconds that each sync takes of what; docs/scale.md says which of them were measured.
 
     ``cores``: of all machines that workers run on. ``compute``: processor, ``writing`` of it in the two transactions
     that write. ``server``: processor of the database's server, and ``commit`` what a transaction waits for the disk.

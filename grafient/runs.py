@@ -159,7 +159,10 @@ def _claim(now: datetime, most: int, is_awaited: bool) -> list[Claim]:
     by_attempt: dict[int, list[int]] = defaultdict(list)
     for run in due:
         by_attempt[run.attempt].append(run.id)
-    return [claim for attempt, ids in by_attempt.items() for claim in _take(now, ids, attempt, is_awaited)]
+    taken = {
+        claim.run_id: claim for attempt, ids in by_attempt.items() for claim in _take(now, ids, attempt, is_awaited)
+    }
+    return [taken[run.id] for run in due if run.id in taken]
 
 
 def _take(now: datetime, ids: Sequence[int], attempt: int, is_awaited: bool) -> list[Claim]:
