@@ -130,7 +130,7 @@ def test_before_anything_is_known_nothing_is_zero(app: Flask, pages: Pages, sand
     pages.connect(sandbox.key("lively"))
     page = pages.get("/").text
     assert "$0.00" not in text(page)
-    assert "every 2s" in page
+    assert "every 1s" in page
 
 
 def test_days_of_which_nothing_is_known_are_no_zeros(lively: Pages, sandbox: Sandbox) -> None:
