@@ -44,7 +44,7 @@ DUE_A_SECOND = 100
 MOST_SPREAD_SECONDS = 59
 """Daily runs become due at that rate, more of them over a minute."""
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,13 @@ def count_claimable(now: datetime) -> int:
     return db.session.execute(select(func.count()).select_from(SyncRun).where(_claimable(now))).scalar_one()
 
 
-def claim(now: datetime, most: int, *, urgent: bool = False) -> list[Claim]:
+def claim(now: datetime, most: int, *, awaited_only: bool = False) -> list[Claim]:
     """Take so many runs that are due, or whose worker's lease has ended, those that a person waits for first.
 
-    ``urgent``: those alone.
+    ``awaited_only``: those alone.
     """
     found: list[Claim] = []
-    for is_awaited in (True,) if urgent else (True, False):
+    for is_awaited in (True,) if awaited_only else (True, False):
         if len(found) < most:
             found += _claim(now, most - len(found), is_awaited)
     return found
@@ -219,7 +219,7 @@ def _named(claim: Claim) -> dict[str, object]:
     return {"run_id": claim.run_id, "token": claim.token}
 
 
-def _found(claim: Claim, found: T | None) -> T:
+def _found(claim: Claim, found: _T | None) -> _T:
     if found is None:
         raise LeaseLost(f"run {claim.run_id} belongs to another worker now, or was cancelled")
     return found

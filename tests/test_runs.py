@@ -250,7 +250,7 @@ def test_a_daily_run_that_a_person_asks_for_overtakes_the_others_and_stays_that_
         runs.request(ids[2], "manual")
         db.session.commit()
         assert count() == 3
-        (claim,) = runs.claim(utc_now(), 4, urgent=True)
+        (claim,) = runs.claim(utc_now(), 4, awaited_only=True)
         assert claim.integration_id == ids[2]
         runs.finish(runs.hold(claim), "done")
         db.session.commit()
@@ -263,7 +263,7 @@ def test_when_all_threads_are_taken_only_what_a_person_waits_for_is_claimed(work
     runs.cancel_open(ids[1])
     runs.request(ids[1], "backfill")
     db.session.commit()
-    claims = runs.claim(utc_now(), 4, urgent=True)
+    claims = runs.claim(utc_now(), 4, awaited_only=True)
     assert [claim.integration_id for claim in claims] == [ids[1]]
 
 

@@ -29,8 +29,7 @@ def say(now: datetime) -> None:
     Schedulers agree through two keys in Redis. What is said is read without a lock that would keep SQLite's writers
     out, and no transaction is open while Redis is asked.
     """
-    token = database.reading.set(True)
-    try:
+    with database.only_reading():
         is_open = operations.is_under_way(now)
         db.session.rollback()
         slot = str(slot_of(now))
@@ -42,8 +41,6 @@ def say(now: datetime) -> None:
             return
         run = operations.six_oclock(now, 1)
         db.session.rollback()
-    finally:
-        database.reading.reset(token)
     if run.slot.due:
         log.info("%s", line(run, now))
     if run.slot.open and not run.waiting.to_go(now):

@@ -110,9 +110,10 @@ def _sync_all(app: Flask, threads: int) -> None:
 
 def _claims(free: int) -> list[Claim]:
     """Runs for as many threads as are free, and for those that are left for what a person waits for."""
-    claims = runs.claim(utc_now(), free) if free > 0 else []
-    if free <= 0:
-        claims += runs.claim(utc_now(), free + AWAITED_THREADS, urgent=True)
+    if free > 0:
+        claims = runs.claim(utc_now(), free)
+    else:
+        claims = runs.claim(utc_now(), free + AWAITED_THREADS, awaited_only=True)
     db.session.commit()
     return claims
 

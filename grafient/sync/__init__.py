@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from grafient import database, runs
 from grafient.extensions import db, vault
 from grafient.models import Integration, SyncRun
@@ -47,15 +49,15 @@ def _read(hold: Hold) -> None:
             if further.is_nothing:
                 _finish(hold, run, None)
                 return
-        faults = [
-            *further.faults,
-            further.days
-            and stages.optional_stage(hold, "no_history", lambda: stages.read_history(hold, window, further.days)),
-            further.hashes
-            and stages.optional_stage(hold, "no_keys", lambda: stages.read_keys(hold, window, further.hashes)),
-        ]
+        faults: list[Unreachable | None] = [*further.faults]
+        if further.days:
+            read_history = partial(stages.read_history, hold, window, further.days)
+            faults.append(stages.optional_stage(hold, "no_history", read_history))
+        if further.hashes:
+            read_keys = partial(stages.read_keys, hold, window, further.hashes)
+            faults.append(stages.optional_stage(hold, "no_keys", read_keys))
     with hold.committed() as run:
-        _finish(hold, run, next((fault for fault in faults if fault), None))
+        _finish(hold, run, next((fault for fault in faults if fault is not None), None))
 
 
 def _finish(hold: Hold, run: SyncRun, fault: Unreachable | None) -> None:
