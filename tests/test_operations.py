@@ -7,13 +7,12 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
 
 import pytest
 import redis as redis_py
 from flask import Flask
 from justhtml import JustHTML
-from sqlalchemy import event, update
+from sqlalchemy import update
 
 from grafient import jobs, runs
 from grafient.extensions import db
@@ -26,6 +25,7 @@ from grafient.states import Problem, RunStatus, Trigger
 from tests import stored
 from tests.conftest import PASSWORD
 from tests.pages import Pages
+from tests.statements import asked
 from tests.syncing import NOON, at
 
 SIX = datetime(2026, 11, 20, 6, tzinfo=UTC)
@@ -207,47 +207,30 @@ def test_the_page_asks_again_only_while_something_can_change(workspace: Workspac
     assert page(next_try).ask_after is None
 
 
-def test_it_takes_few_statements_at_any_number_of_accounts(workspace: Workspace) -> None:
+def test_it_takes_few_statements_at_any_number_of_accounts(context: Flask, workspace: Workspace) -> None:
     a_morning(workspace)
-    statements: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        statements.append(statement)
-
-    event.listen(db.engine, "before_cursor_execute", note)
-    try:
+    with asked(context) as statements:
         page(SIX + 8 * MINUTE)
         operations.recent(SIX + 8 * MINUTE)
-    finally:
-        event.remove(db.engine, "before_cursor_execute", note)
-        db.session.rollback()
-    assert len([one for one in statements if not one.startswith("BEGIN")]) == 10
+    assert len(statements) == 10
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_nothing_reads_all_runs_or_all_integrations(workspace: Workspace) -> None:
+def test_nothing_reads_all_runs_or_all_integrations(context: Flask, workspace: Workspace) -> None:
     """SQLite says how it is going to answer. Without an index for it, a statement scans a table."""
     a_morning(workspace)
-    asked: list[tuple[str, Any]] = []
-
-    def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_rest: object) -> None:
-        asked.append((statement, parameters))
-
     now = SIX + 8 * MINUTE
-    event.listen(db.engine, "before_cursor_execute", note)
-    try:
+    with asked(context) as statements:
         page(now)
         operations.recent(now)
         operations.is_under_way(now)
         runs.insert_daily(now)
         runs.count_claimable(now)
         runs.claim(now, 3)
-    finally:
-        event.remove(db.engine, "before_cursor_execute", note)
-        db.session.rollback()
+    db.session.rollback()
     plans = []
     with db.engine.connect() as connection:
-        for statement, parameters in asked:
+        for statement, parameters in statements:
             if statement.startswith(("SELECT", "INSERT", "UPDATE")):
                 rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
                 plans += [(row[-1], statement) for row in rows]

@@ -50,10 +50,6 @@ class KeptPages:
             if len(body) <= MOST_BYTES:
                 self._bodies[etag] = body
 
-    def clear(self) -> None:
-        with self._lock:
-            self._bodies.clear()
-
 
 def register(app: Flask) -> None:
     """Give the app its kept pages, and a name for what they are made with: another version makes others."""

@@ -13,7 +13,7 @@ from decimal import Decimal
 import pytest
 from flask import Flask
 from justhtml import JustHTML
-from sqlalchemy import event, update
+from sqlalchemy import update
 
 from grafient.extensions import db
 from grafient.models import Line, ModelTotal, Workspace
@@ -25,6 +25,7 @@ from grafient.reports.ledger import COLUMNS
 from grafient.sandbox import Sandbox
 from grafient.views.formats import usd_exact
 from tests.pages import Pages, lint
+from tests.statements import asked
 from tests.syncing import MICRO, NOON, a_day, at, later
 from tests.views.test_integrations import connected, run_due
 
@@ -621,18 +622,10 @@ def test_a_dashboard_of_a_year_needs_few_statements(
     connected(app, pages, sandbox)
     if restated:
         sandbox.restate("lively", a_day(sandbox), "1.5")
-    asked: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        if not statement.startswith("BEGIN"):
-            asked.append(statement)
-
     with later(2):
         synced(app, pages)
-        with app.app_context():
-            event.listen(db.engine, "before_cursor_execute", note)
+        with asked(app) as statements:
             page = pages.get("/?days=365").text
-            event.remove(db.engine, "before_cursor_execute", note)
     assert "Sumofdays" in text(page)
     assert ("changedsinceyoulastlooked" in text(page)) is restated
-    assert len(asked) <= most, "\n\n".join(asked)
+    assert len(statements) <= most, "\n\n".join(one.text for one in statements)

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 import time_machine
 from flask import Flask
-from sqlalchemy import event, update
+from sqlalchemy import update
 
 from grafient import disk, totals
 from grafient.extensions import db
@@ -17,6 +17,7 @@ from grafient.models import DayTotal, User
 from grafient.sandbox import Sandbox
 from grafient.views import kept
 from tests.pages import Pages
+from tests.statements import asked
 from tests.syncing import NOON, a_day, at, later, on_sqlite
 from tests.views.test_integrations import connected, run_due
 
@@ -36,28 +37,12 @@ def lively(app: Flask, pages: Pages, sandbox: Sandbox) -> Pages:
     return pages
 
 
-def statements(app: Flask, do: Callable[[], object]) -> int:
-    """How many statements it takes."""
-    asked = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        asked.append(statement)
-
-    with app.app_context():
-        engine = db.engine
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        do()
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
-    return len([statement for statement in asked if not statement.startswith("BEGIN")])
-
-
 def test_a_page_that_is_asked_for_again_takes_two_statements(app: Flask, lively: Pages) -> None:
     for address in ADDRESSES:
         first = lively.get(address)
-        assert statements(app, lambda address=address: lively.get(address)) == 2  # type: ignore[misc]
-        again = lively.get(address)
+        with asked(app) as statements:
+            again = lively.get(address)
+        assert len(statements) == 2
         assert (again.data, again.headers["ETag"]) == (first.data, first.headers["ETag"])
         assert again.content_type == "text/html; charset=utf-8"
         assert again.headers["Cache-Control"] == "private, no-cache"
@@ -103,7 +88,7 @@ def test_whatever_happens_it_says_what_a_new_page_says(
         lively.get("/account")  # shows what was to be said, which a page that is kept can't
         for address in ADDRESSES:
             shown = lively.get(address).data
-            app.extensions["kept_pages"].clear()
+            app.extensions["kept_pages"] = kept.KeptPages()
             assert shown == lively.get(address).data, address
         differ = {address for address in ADDRESSES if lively.get(address).data != before[address]}
         assert "/" in differ or change == "paused"
@@ -168,7 +153,7 @@ def test_totals_that_were_mended_are_shown(app: Flask, lively: Pages) -> None:
     with app.app_context():
         db.session.execute(update(DayTotal).values(usage_usd=Decimal(1)))
         db.session.commit()
-        app.extensions["kept_pages"].clear()
+        app.extensions["kept_pages"] = kept.KeptPages()
         wrong = lively.get("/").data
         totals.repair()
         db.session.commit()

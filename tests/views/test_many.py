@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from urllib.parse import urlencode
 
 import pytest
 from flask import Flask
-from sqlalchemy import event, func, insert, select
+from sqlalchemy import func, insert, select
 
 from grafient.extensions import db
 from grafient.models import ApiKey, Integration, KeyPart, KeyReading, Restatement, Series, SyncRun, Workspace
@@ -19,6 +18,7 @@ from grafient.providers import BilledLine
 from grafient.states import Problem, RunStatus, Trigger
 from grafient.status import CARDS_A_PAGE
 from tests.pages import Pages, lint
+from tests.statements import asked
 from tests.stored import ago, cover, put
 from tests.syncing import NOON, at
 
@@ -39,24 +39,6 @@ def fill(app: Flask, number: int, name: str = "Account") -> list[int]:
         ids = db.session.execute(insert(Integration).returning(Integration.id), rows).scalars().all()
         db.session.commit()
         return sorted(ids)
-
-
-@contextmanager
-def statements(app: Flask) -> Iterator[list[str]]:
-    """What the database is asked meanwhile."""
-    asked: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        if not statement.startswith("BEGIN"):
-            asked.append(statement)
-
-    with app.app_context():
-        engine = db.engine
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield asked
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
 
 
 def words(html: str) -> str:
@@ -214,9 +196,9 @@ class TestIntegrations:
         counts = []
         for more in (10, 990):
             fill(app, more, f"Team {more}")
-            with statements(app) as asked:
+            with asked(app) as statements:
                 size = len(pages.get("/integrations").data)
-            counts.append(len(asked))
+            counts.append(len(statements))
             assert size < 200_000
         assert counts[0] == counts[1] <= 7
         assert "1,000 integrations" in words(pages.get("/integrations").text)
@@ -435,8 +417,8 @@ class TestLists:
         counts, ids = [], fill(app, 101)
         for more, name in ((101, "Service"), (899, "More")):
             keys(app, ids[0] if name == "Service" else fill(app, more)[0], more, name)
-            with statements(app) as asked:
+            with asked(app) as statements:
                 size = len(pages.get(path.replace("/1", f"/{ids[0]}")).data)
-            counts.append(len(asked))
+            counts.append(len(statements))
             assert size < 500_000
         assert counts[0] == counts[1] <= 16
