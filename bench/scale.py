@@ -27,7 +27,8 @@ from sqlalchemy import Engine, event, insert, text
 from bench import ingest, measure, places, provider, six_oclock, team
 from grafient import database, evidence, runs
 from grafient.extensions import db
-from grafient.models import Integration, SyncRun, Workspace, utc_now
+from grafient.jobs import work as ticks
+from grafient.models import Integration, RawReply, SyncRun, Workspace, utc_now
 from grafient.pace import Pace
 from grafient.providers import ReceivedReply
 from grafient.states import RunStatus, Trigger
@@ -222,6 +223,13 @@ def due(accounts: int) -> Iterator[tuple[str, dict[str, Any]]]:
             }
             taken = {step: round(measure.seconds(work), 4) for step, work in steps.items()}
             yield f"{name}, {accounts} accounts due", taken
+            run_id = db.session.execute(text("SELECT min(id) FROM sync_run")).scalar_one()
+            old = {"run_id": run_id, "request": "GET /keys", "received_at": now - timedelta(days=100)}
+            db.session.execute(insert(RawReply), [old | {"body": os.urandom(1_080)} for _ in range(20_000)])
+            db.session.commit()
+            seconds = measure.seconds(partial(ticks._sweep, now))
+            left = db.session.execute(text("SELECT count(*) FROM raw_reply")).scalar_one()
+            yield f"{name}, a sweep", {"replies": 20_000 - left, "seconds": round(seconds, 2)}
     with places.redis() as url:
         pace = Pace(Redis.from_url(url), 10_000)
         seconds = measure.seconds(lambda: [pace._may("openrouter") for _ in range(5_000)])

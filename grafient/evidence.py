@@ -71,7 +71,10 @@ def archive(integration_id: int, run_id: int) -> IO[bytes] | None:
     return file
 
 
-def sweep(now: datetime, days: int) -> None:
-    """Delete some of the replies that are older than so many days, in the caller's transaction; call it again."""
+def sweep(now: datetime, days: int) -> bool:
+    """Delete some of the replies that are older than so many days, in the caller's transaction; whether more may be
+    left.
+    """
     old = select(RawReply.id).where(RawReply.received_at < now - timedelta(days=days)).limit(_SWEEP)
-    db.session.execute(delete(RawReply).where(RawReply.id.in_(old)).execution_options(synchronize_session=False))
+    mine = delete(RawReply).where(RawReply.id.in_(old)).execution_options(synchronize_session=False)
+    return db.session.execute(mine).rowcount == _SWEEP  # type: ignore[attr-defined, no-any-return]

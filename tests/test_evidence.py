@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import IO
+from unittest import mock
 
 import pytest
 from backports import zstd
@@ -131,10 +132,21 @@ def test_a_sweep_takes_so_many_and_the_next_one_the_rest(run: SyncRun) -> None:
     keep(run, *[timedelta(days=100)] * 450)
     left = []
     for _ in range(3):
-        evidence.sweep(utc_now(), 90)
+        more = evidence.sweep(utc_now(), 90)
         db.session.commit()
-        left.append(kept())
-    assert left == [250, 50, 0]
+        left.append((kept(), more))
+    assert left == [(250, True), (50, True), (0, False)]
+
+
+def test_a_tick_goes_on_sweeping_until_nothing_old_is_left_or_its_time_is_up(
+    run: SyncRun,
+) -> None:
+    keep(run, *[timedelta(days=100)] * 650, timedelta(days=1))
+    with mock.patch("grafient.jobs.work.SWEEP_SECONDS", 0.0):
+        jobs.tick()
+    assert kept() == 451
+    jobs.tick()
+    assert kept() == 1
 
 
 @pytest.mark.parametrize(("days", "stays"), [("7", [1, 6]), ("0", []), (None, [1, 6, 8, 80])])

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import datetime
 
 from flask import Flask, current_app
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,6 +29,9 @@ MOST_CLAIM_SECONDS = 20 * 60.0
 LOOK_SECONDS = 0.5
 """How often a job with a long run under way looks for others that are due."""
 
+SWEEP_SECONDS = 5.0
+"""How long a tick goes on deleting raw replies that are too old."""
+
 AWAITED_THREADS = 4
 """Threads that are left for the runs which a person waits for."""
 
@@ -44,12 +48,22 @@ def tick() -> None:
     """
     now = utc_now()
     runs.insert_daily(now)
-    evidence.sweep(now, current_app.extensions["settings"].raw_reply_days)
     due = runs.count_claimable(now)
     db.session.commit()
     note_tick(now)
     for _ in range(min(math.ceil(due / RUNS_PER_JOB), MOST_JOBS) - queue.queue().count):
         queue.wake()
+    _sweep(now)
+
+
+def _sweep(now: datetime) -> None:
+    """Delete old raw replies for some seconds, in transactions of milliseconds, so that writers on SQLite get their
+    turn. One batch a tick was too few: from 144,000 accounts on, more replies came than went.
+    """
+    until = time.monotonic() + SWEEP_SECONDS
+    while evidence.sweep(now, current_app.extensions["settings"].raw_reply_days) and time.monotonic() < until:
+        db.session.commit()
+    db.session.commit()
 
 
 def sync_due() -> None:
