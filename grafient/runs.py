@@ -98,15 +98,19 @@ def insert_daily(now: datetime) -> int:
     starts = {
         number: literal(now + timedelta(seconds=number), SyncRun.next_attempt_at.type) for number in range(seconds)
     }
-    owed = select(
-        Integration.id,
-        literal(Trigger.DAILY, SyncRun.trigger.type),
-        literal(slot),
-        literal(RunStatus.DUE, SyncRun.status.type),
-        literal(0),
-        case(starts, value=Integration.id % seconds),
-        literal(now, SyncRun.created_at.type),
-    ).where(*owes)
+    owed = (
+        select(
+            Integration.id,
+            literal(Trigger.DAILY, SyncRun.trigger.type),
+            literal(slot),
+            literal(RunStatus.DUE, SyncRun.status.type),
+            literal(0),
+            case(starts, value=Integration.id % seconds),
+            literal(now, SyncRun.created_at.type),
+        )
+        .where(*owes)
+        .order_by(Integration.id)
+    )
     columns = ["integration_id", "trigger", "slot", "status", "attempt", "next_attempt_at", "created_at"]
     inserted = db.session.execute(_insert_or_nothing().from_select(columns, owed).returning(SyncRun.id))
     return len(inserted.all())
