@@ -14,6 +14,7 @@ import redis as redis_py
 from flask import Flask
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from jinja2 import BytecodeCache, FileSystemBytecodeCache
 from sqlalchemy import text
 
 from grafient import create_app, database, supervisor
@@ -141,11 +142,18 @@ def settings(database_url: str, redis_url: str, sandbox: Sandbox, tmp_path: Path
     return environ(database_url, redis_url, sandbox.base_url, str(tmp_path))
 
 
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> BytecodeCache:
+    """Where templates are kept once compiled, for all apps: that took a sixth of the tests' time."""
+    return FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+
+
 @pytest.fixture
-def app(settings: dict[str, str], redis: redis_py.Redis) -> Iterator[Flask]:
+def app(settings: dict[str, str], redis: redis_py.Redis, templates: BytecodeCache) -> Iterator[Flask]:
     """An app on an empty database."""
     app = create_app(settings)
     app.testing = True  # a fault in a view is the test's, not a page that says sorry
+    app.jinja_env.bytecode_cache = templates
     with app.app_context():
         if db.engine.dialect.name == "postgresql":
             tables = ", ".join(f'"{table.name}"' for table in db.metadata.sorted_tables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from flask import Flask
@@ -30,8 +31,9 @@ class Pages:
 
     def token(self, page: str) -> str:
         """The CSRF token in a page's first form that has one."""
-        tree = JustHTML(self.client.get(page).text, sanitize=False)
-        return str(tree.query("input[name=csrf_token]")[0].attrs["value"])
+        found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', self.client.get(page).text)
+        assert found, f"{page} has no form"
+        return found[1]
 
     def register(self, email: str, password: str) -> None:
         """Make an account and be signed in with it."""
@@ -58,24 +60,24 @@ def lint(html: str) -> JustHTML:
     """Raise AssertionError unless a page or fragment is sound HTML that a screen reader can use."""
     whole = html.lstrip().lower().startswith("<!doctype")
     tree = JustHTML(html, fragment=not whole, strict=True, sanitize=False)
-    ids = [node.attrs["id"] for node in tree.query("[id]")]
+    nodes = tree.query("*")
+    ids = [node.attrs["id"] for node in nodes if "id" in node.attrs]
     assert len(ids) == len(set(ids)), f"ids twice: {sorted({i for i in ids if ids.count(i) > 1})}"
-    assert not tree.query("script:not([src])"), "an inline script"
-    assert not tree.query("[style]"), "an inline style"
-    for node in tree.query("[id] , *"):
-        handlers = [name for name in node.attrs or {} if name.startswith("on")]
+    labelled = {node.attrs.get("for") for node in nodes if node.name == "label"}
+    for node in nodes:
+        assert node.name != "script" or "src" in node.attrs, "an inline script"
+        assert "style" not in node.attrs, "an inline style"
+        handlers = [name for name in node.attrs if name.startswith("on")]
         assert not handlers, f"an inline handler: {handlers}"
-    labelled = {node.attrs.get("for") for node in tree.query("label")}
-    for field in tree.query("input, select, textarea"):
-        if field.attrs.get("type") in ("hidden", "submit"):
-            continue
-        named = field.attrs.get("id") in labelled or field.attrs.get("aria-label") or field.attrs.get("aria-labelledby")
-        assert named, f"a field without a label: {field.attrs}"
+        if node.name in ("input", "select", "textarea") and node.attrs.get("type") not in ("hidden", "submit"):
+            named = node.attrs.get("id") in labelled or {"aria-label", "aria-labelledby"} & node.attrs.keys()
+            assert named, f"a field without a label: {node.attrs}"
     if whole:
-        assert len(tree.query("h1")) == 1, "not exactly one h1"
+        names = [node.name for node in nodes]
+        assert names.count("h1") == 1, "not exactly one h1"
         assert tree.query("title")[0].to_text().strip(), "no title"
         assert tree.query("html[lang]"), "no language"
-        assert tree.query("main"), "no main"
+        assert "main" in names, "no main"
     return tree
 
 
