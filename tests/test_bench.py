@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, text
 
-from bench import dashboards, disk, ingest, pages, places, run, start
+from bench import dashboards, disk, ingest, pages, places, run, start, upgrade
 from bench.__main__ import _page, _row
 from bench.measure import Result, compare, within
+from grafient.extensions import db
 
 
 def test_what_is_measured_stands_beside_its_reference() -> None:
@@ -104,3 +106,36 @@ def test_start(monkeypatch: pytest.MonkeyPatch) -> None:
     _, memory, imported = start.measure(1)
     assert float(memory.ours.split()[0]) > 50, "several processes"
     assert imported.ours.count(" ms") >= start.SLOWEST
+
+
+@pytest.fixture
+def small_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upgrade, "DAYS", 12)
+    monkeypatch.setattr(upgrade, "ROWS", 9)
+
+
+def test_an_upgrade_is_tried_on_both_databases(small_upgrade: None) -> None:
+    found = dict(upgrade.tried(250))
+    assert list(found) == ["SQLite", "PostgreSQL"]
+    for figures in found.values():
+        assert (figures["lines"], figures["figures compared"]) == (216, 2 * (3 + 3) * 9)
+
+
+@pytest.mark.parametrize(
+    ("table", "told"), [("line", "before"), ("key_part", "before"), ("day_total", "totals are not what")]
+)
+def test_an_upgrade_that_changed_one_figure_fails(
+    small_upgrade: None, monkeypatch: pytest.MonkeyPatch, table: str, told: str
+) -> None:
+    real = upgrade.database.upgrade
+
+    def changed(engine: Engine, to: str = "head") -> None:
+        real(engine, to)
+        if to == "head":
+            one = f"UPDATE {table} SET usage_usd = usage_usd + 1 WHERE day = (SELECT max(day) FROM line)"
+            db.session.execute(text(one))
+            db.session.commit()
+
+    monkeypatch.setattr(upgrade.database, "upgrade", changed)
+    with pytest.raises(SystemExit, match=told):
+        next(upgrade.tried(1))
