@@ -30,7 +30,7 @@ class KeyInfo:
     expires: str | None = None
 
 
-class BilledLine(msgspec.Struct, frozen=True):
+class BilledLine(msgspec.Struct, frozen=True, gc=False):
     """What was billed on one UTC day for one thing that the provider bills apart: usually a model at a host.
 
     ``permaslug``, ``endpoint_id`` and ``host`` say which thing, and with the day make a line the same line in another

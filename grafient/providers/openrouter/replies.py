@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
-from functools import cache, lru_cache
+from functools import lru_cache
 from hashlib import sha256
+from itertools import groupby, repeat
+from operator import attrgetter
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
-from grafient.providers.contract import BilledLine, DayReply, ListedKey, UnexpectedResponse
+from grafient.providers.contract import COUNTS, BilledLine, DayReply, ListedKey, UnexpectedResponse
 from grafient.providers.openrouter import fields
 
 
@@ -31,7 +34,7 @@ class _KeyReply(msgspec.Struct):
     data: KeyData
 
 
-class _Row(msgspec.Struct):
+class _Row(msgspec.Struct, gc=False):
     date: str
     model_permaslug: str
     usage: fields.Number
@@ -51,7 +54,7 @@ class _ActivityReply(msgspec.Struct):
     data: list[_Row]
 
 
-class _KnownRow(_Row, forbid_unknown_fields=True):
+class _KnownRow(_Row, forbid_unknown_fields=True, gc=False):
     workspace_id: Any = None
 
 
@@ -153,16 +156,16 @@ def watch_activity(body: bytes) -> tuple[dict[date, DayReply], str | None]:
 
 
 def _by_day(rows: Sequence[_Row]) -> dict[date, DayReply]:
-    by_date: dict[str, list[int]] = {}
-    for number, row in enumerate(rows):
-        by_date.setdefault(row.date, []).append(number)
-    by_day: dict[date, list[int]] = {}
-    for text, numbers in by_date.items():
+    by_date: dict[str, list[_Row]] = {}
+    for text, some in groupby(rows, attrgetter("date")):
+        by_date.setdefault(text, []).extend(some)
+    by_day: dict[date, list[_Row]] = {}
+    for text, found in by_date.items():
         try:
-            by_day.setdefault(fields.day(text), []).extend(numbers)
+            by_day.setdefault(fields.day(text), []).extend(found)
         except fields.Misfit as misfit:
-            raise fields.unexpected(misfit, numbers[0]) from None
-    return {day: _day_reply(day, rows, numbers) for day, numbers in by_day.items()}
+            raise fields.unexpected(misfit, rows.index(found[0])) from None
+    return {day: _day_reply(day, found, rows) for day, found in by_day.items()}
 
 
 _READING = b"1"
@@ -170,22 +173,35 @@ _READING = b"1"
 read something wrong."""
 
 
-def _day_reply(day: date, rows: Sequence[_Row], numbers: Sequence[int]) -> DayReply:
-    content = _MSGPACK.encode([rows[number] for number in numbers])
-    digest = sha256(_READING + content).digest()[:16]
-    return DayReply(len(numbers), cache(lambda: _read_day(day, rows, numbers)), digest)
+def _day_reply(day: date, rows: Sequence[_Row], all_rows: Sequence[_Row]) -> DayReply:
+    digest = sha256(_READING + _MSGPACK.encode(rows)).digest()[:16]
+    lines: list[BilledLine] = []
+
+    def read() -> Sequence[BilledLine]:
+        if not lines:
+            lines.extend(_read_day(day, rows, all_rows))
+        return lines
+
+    return DayReply(len(rows), read, digest)
 
 
-def _read_day(day: date, rows: Sequence[_Row], numbers: Sequence[int]) -> list[BilledLine]:
-    lines = []
-    for number in numbers:
+def _read_day(day: date, rows: Sequence[_Row], all_rows: Sequence[_Row]) -> Sequence[BilledLine]:
+    try:
+        lines = fields.merged(_lines(day, rows))
+    except fields.Misfit:
+        _name_misfit(day, rows, all_rows)
+        raise
+    fields.check_sums(day, lines)
+    return lines
+
+
+def _name_misfit(day: date, rows: Sequence[_Row], all_rows: Sequence[_Row]) -> None:
+    """Raise UnexpectedResponse for the first of these rows that can't be understood."""
+    for row in rows:
         try:
-            lines.append(_line(day, rows[number]))
+            _lines(day, [row])
         except fields.Misfit as misfit:
-            raise fields.unexpected(misfit, number) from None
-    merged = fields.merged(lines)
-    fields.check_sums(day, merged)
-    return merged
+            raise fields.unexpected(misfit, all_rows.index(row)) from None
 
 
 def odd_fields(body: bytes) -> str | None:
@@ -316,23 +332,12 @@ def _analytics_line(row: Mapping[str, Any], metrics: Collection[str]) -> BilledL
 _ROUNDED_USD = Decimal("0.000002")
 
 
-def _line(day: date, row: _Row) -> BilledLine:
-    permaslug, endpoint_id, host, model = _names(row.model_permaslug, row.endpoint_id, row.provider_name, row.model)
-    return BilledLine(
-        day,
-        permaslug,
-        endpoint_id,
-        host,
-        model,
-        fields.usd(row.usage),
-        None if row.byok_usage_inference is None else fields.usd(row.byok_usage_inference),
-        fields.count(row.requests, "requests"),
-        fields.count(row.byok_requests, "byok_requests"),
-        fields.count(row.prompt_tokens, "prompt_tokens"),
-        fields.count(row.completion_tokens, "completion_tokens"),
-        fields.count(row.reasoning_tokens, "reasoning_tokens"),
-        fields.count(row.cached_tokens, "cached_tokens"),
-    )
+def _lines(day: date, rows: Sequence[_Row]) -> list[BilledLine]:
+    """A line of each row, field by field of all rows: a reply can have ten thousand."""
+    _, permaslugs, usage, byok, *labels_and_counts = zip(*map(astuple, rows), strict=True)
+    names = zip(*map(_names, permaslugs, *labels_and_counts[:3]), strict=True)
+    counts = map(fields.counts, COUNTS, labels_and_counts[3:])
+    return [*map(BilledLine, repeat(day), *names, fields.usds(usage), fields.usds(byok), *counts)]
 
 
 @lru_cache(4096)
