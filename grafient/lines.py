@@ -100,14 +100,27 @@ def stored_days(days: Iterable[date]) -> dict[date, Any]:
 
 
 def insert_many(table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """Write rows whose values are as the driver takes them.
+    """Write rows whose values are as the driver takes them: whole numbers, days, or None.
 
-    Through SQLAlchemy's column types, the first ingest of a reply of 1,500 rows took a fifth longer.
+    Through SQLAlchemy's column types, the first ingest of a reply of 1,500 rows took a fifth longer. PostgreSQL takes
+    the rows as an array of each column, since one by one they take several times as long.
     """
-    if rows:
-        places = ", ".join(["?" if db.engine.dialect.paramstyle == "qmark" else "%s"] * len(columns))
-        statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608 - our own names
-        db.session.connection().exec_driver_sql(statement, list(rows))
+    if not rows:
+        return
+    connection = db.session.connection()
+    into = f"{table} ({', '.join(columns)})"
+    if connection.dialect.name == "sqlite":
+        values = f"({', '.join('?' * len(columns))})"
+        connection.exec_driver_sql(f"INSERT INTO {into} VALUES {values}", list(rows))  # noqa: S608 - our own names
+        return
+    types = [db.metadata.tables[table].c[column].type.compile(connection.dialect) for column in columns]
+    arrays = ", ".join(f"%s::{one}[]" for one in types)
+    columnwise = tuple(_array(column) for column in zip(*rows, strict=True))
+    connection.exec_driver_sql(f"INSERT INTO {into} SELECT * FROM unnest({arrays})", columnwise)  # noqa: S608
+
+
+def _array(values: Iterable[Any]) -> str:
+    return f"{{{','.join(['NULL' if one is None else str(one) for one in values])}}}"
 
 
 @dataclass(frozen=True)
