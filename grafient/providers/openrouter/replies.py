@@ -174,7 +174,7 @@ read something wrong."""
 
 
 def _day_reply(day: date, rows: Sequence[_Row], all_rows: Sequence[_Row]) -> DayReply:
-    digest = sha256(_READING + _MSGPACK.encode(rows)).digest()[:16]
+    digest = sha256(_READING + _MSGPACK.encode([*map(astuple, rows)])).digest()[:16]
     lines: list[BilledLine] = []
 
     def read() -> Sequence[BilledLine]:
