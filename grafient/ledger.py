@@ -275,8 +275,9 @@ def _by_day(found: Iterable[BilledLine]) -> dict[date, dict[Identity, BilledLine
 def _covered(integration_id: int, days: Collection[date]) -> dict[date, _Covered]:
     if not days:
         return {}
-    found = db.session.execute(_COVERED, {"of": integration_id, "first": min(days), "last": max(days)})
-    return {row.day: _Covered(row.state, row.digest) for row in found if row.day in days}
+    within = {"of": integration_id, "first": min(days), "last": max(days)}
+    found = db.session.connection().execute(_COVERED, within)
+    return {day: _Covered(state, digest) for day, state, digest in found if day in days}
 
 
 _COVERED = select(CoveredDay.day, CoveredDay.state, CoveredDay.digest).where(
