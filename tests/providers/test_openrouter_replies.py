@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -23,6 +24,7 @@ from grafient.providers.openrouter.replies import (
     parse_meta,
     parse_query,
     parse_workspaces,
+    watch_activity,
 )
 
 
@@ -200,6 +202,22 @@ class TestParsing:
     def test_any_bytes_are_lines_or_a_provider_error(self, body: bytes) -> None:
         with contextlib.suppress(ProviderError):
             lines_of(body)
+
+
+@pytest.mark.parametrize("new", [{}, {"surprise": {"a": 1}}])
+def test_a_reply_does_not_take_several_times_its_own_memory(new: dict[str, Any]) -> None:
+    rows = [row(date=f"2026-06-{number // 100 + 1:02}", **new) for number in range(2_000)]
+    body = json.dumps({"data": rows}).encode()
+    watch_activity(body)
+    tracemalloc.start()
+    try:
+        by_day, odd = watch_activity(body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sum(reply.rows for reply in by_day.values()) == 2_000
+    assert odd, "looked through for what has changed, too"
+    assert peak < 3 * len(body)
 
 
 def digests(*rows: dict[str, Any]) -> dict[date, bytes | None]:

@@ -120,7 +120,7 @@ class _QueryReply(msgspec.Struct):
 
 
 class _Rows(msgspec.Struct):
-    data: list[dict[str, msgspec.Raw]]
+    data: list[msgspec.Raw]
 
 
 _KEY_REPLY = msgspec.json.Decoder(_KeyReply)
@@ -132,6 +132,7 @@ _WORKSPACES_REPLY = msgspec.json.Decoder(_WorkspacesReply)
 _META_REPLY = msgspec.json.Decoder(_MetaReply)
 _QUERY_REPLY = msgspec.json.Decoder(_QueryReply, float_hook=Decimal)
 _ROWS = msgspec.json.Decoder(_Rows)
+_ROW = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _MSGPACK = msgspec.msgpack.Encoder()
 
 
@@ -207,11 +208,14 @@ def _name_misfit(day: date, rows: Sequence[_Row], all_rows: Sequence[_Row]) -> N
 def odd_fields(body: bytes) -> str | None:
     """A sentence on the fields of an /activity reply that were never seen before, or are all lacking; else None.
 
-    Nothing breaks by either, so that what comes next at the provider is known before it does.
+    Nothing breaks by either, so that what comes next at the provider is known before it does. Row by row, since all of
+    them as dictionaries would take several times the reply's own memory.
     """
     rows = fields.decode(_ROWS, body).data
-    seen = set().union(*rows) if rows else set()
-    new = sorted(str(name) for name in seen - _ROW_FIELDS)
+    seen: set[str] = set()
+    for row in rows:
+        seen |= fields.decode(_ROW, row).keys()
+    new = sorted(seen - _ROW_FIELDS)
     lacking = sorted(_ROW_FIELDS - {"workspace_id"} - seen) if rows else []
     parts = [f"new fields: {_listed(new)}"] if new else []
     parts += [f"fields that are gone: {_listed(lacking)}"] if lacking else []
