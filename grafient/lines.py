@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import repeat
+from itertools import groupby, repeat
 from operator import attrgetter
 from typing import Any, cast
 
@@ -49,22 +49,22 @@ def stored(integration_id: int, *conditions: ColumnElement[bool]) -> list[Billed
 def rows(owner_id: int, numbers: Ids, found: Sequence[BilledLine]) -> list[Row]:
     """Lines of an integration, or what an API key spent of them, as they are written.
 
-    A reply can have ten thousand lines, so this goes field by field of all of them.
+    A reply can have ten thousand lines, so this goes field by field of all that are of one day.
     """
-    if not found:
-        return []
-    days, permaslugs, endpoint_ids, hosts, models, usage, byok, *counts = zip(*map(astuple, found), strict=True)
-    day_of = stored_days(days)
-    names = zip(permaslugs, endpoint_ids, hosts, models, strict=True)
-    columns = (
-        repeat(owner_id, len(found)),
-        map(day_of.__getitem__, days),
-        map(numbers.series.__getitem__, names),
-        map(in_steps, usage),
-        [None if amount is None else in_steps(amount) for amount in byok],
-        *counts,
-    )
-    return [*zip(*columns, strict=True)]
+    day_of = stored_days(line.day for line in found)
+    made: list[Row] = []
+    for day, some in groupby(found, attrgetter("day")):
+        _, permaslugs, endpoint_ids, hosts, models, usage, byok, *counts = zip(*map(astuple, some), strict=True)
+        names = zip(permaslugs, endpoint_ids, hosts, models, strict=True)
+        made += zip(
+            repeat(owner_id),
+            repeat(day_of[day]),
+            map(numbers.series.__getitem__, names),
+            map(in_steps, usage),
+            [None if amount is None else in_steps(amount) for amount in byok],
+            *counts,
+        )
+    return made
 
 
 def replace(integration_id: int, numbers: Ids, gone: Sequence[BilledLine], here: Sequence[Row]) -> None:
