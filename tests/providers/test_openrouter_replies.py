@@ -245,6 +245,14 @@ class TestDigests:
         with pytest.raises(UnexpectedResponse, match=r"`requests` is not a count - at `\$\.data\[1\]`"):
             found[date(2026, 6, 4)].read()
 
+    def test_a_row_is_named_by_its_place_in_the_reply_among_other_days_too(self) -> None:
+        rows = [row(), row(date="2026-06-04"), row(date="2026-06-03"), row(date="2026-06-04", requests=-1)]
+        found = parse_activity(json.dumps({"data": rows}).encode())
+        for _ in range(2):
+            assert [line.requests for line in found[date(2026, 6, 3)].read()] == [2 * 274]
+            with pytest.raises(UnexpectedResponse, match=r"`requests` is not a count - at `\$\.data\[3\]`"):
+                found[date(2026, 6, 4)].read()
+
     @pytest.mark.parametrize(
         ("name", "each"), [("usage", 4_500_000), ("usage", -4_500_000), ("byok_usage_inference", 4_500_000)]
     )

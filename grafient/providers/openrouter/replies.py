@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
-from itertools import groupby, repeat
+from itertools import chain, groupby, repeat
 from operator import attrgetter
 from typing import Any
 
@@ -156,25 +156,33 @@ def watch_activity(body: bytes) -> tuple[dict[date, DayReply], str | None]:
     return _by_day(rows), None if full or not rows else odd_fields(body)
 
 
-def _by_day(rows: Sequence[_Row]) -> dict[date, DayReply]:
-    by_date: dict[str, list[_Row]] = {}
+def _by_day(rows: Iterable[_Row]) -> dict[date, DayReply]:
+    by_date: dict[str, list[_Run]] = {}
+    number = 0
     for text, some in groupby(rows, attrgetter("date")):
-        by_date.setdefault(text, []).extend(some)
-    by_day: dict[date, list[_Row]] = {}
-    for text, found in by_date.items():
+        run = [*some]
+        by_date.setdefault(text, []).append((number, run))
+        number += len(run)
+    by_day: dict[date, list[_Run]] = {}
+    for text, runs in by_date.items():
         try:
-            by_day.setdefault(fields.day(text), []).extend(found)
+            by_day.setdefault(fields.day(text), []).extend(runs)
         except fields.Misfit as misfit:
-            raise fields.unexpected(misfit, rows.index(found[0])) from None
-    return {day: _day_reply(day, found, rows) for day, found in by_day.items()}
+            raise fields.unexpected(misfit, runs[0][0]) from None
+    return {day: _day_reply(day, runs) for day, runs in by_day.items()}
 
+
+_Run = tuple[int, Sequence[_Row]]
+"""Rows of one day that follow each other, and the number of the first in the whole reply."""
 
 _READING = b"1"
 """Goes into every digest. With another number, days are read again that say what they said: for when an older Grafient
 read something wrong."""
 
 
-def _day_reply(day: date, rows: Sequence[_Row], all_rows: Sequence[_Row]) -> DayReply:
+def _day_reply(day: date, runs: Sequence[_Run]) -> DayReply:
+    rows = [row for _, run in runs for row in run]
+    numbers = [range(first, first + len(run)) for first, run in runs]
     digest = sha256(_READING)
     for some in _in_parts(rows):
         digest.update(_MSGPACK.encode([*map(astuple, some)]))
@@ -182,7 +190,8 @@ def _day_reply(day: date, rows: Sequence[_Row], all_rows: Sequence[_Row]) -> Day
 
     def read() -> Sequence[BilledLine]:
         if not lines:
-            lines.extend(_read_day(day, rows, all_rows))
+            lines.extend(_read_day(day, rows, chain.from_iterable(numbers)))
+            rows.clear()  # they take three times as much memory
         return lines
 
     return DayReply(len(rows), read, digest.digest()[:16])
@@ -193,23 +202,23 @@ def _in_parts(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
     return (rows[at : at + 500] for at in range(0, len(rows), 500))
 
 
-def _read_day(day: date, rows: Sequence[_Row], all_rows: Sequence[_Row]) -> Sequence[BilledLine]:
+def _read_day(day: date, rows: Sequence[_Row], numbers: Iterable[int]) -> Sequence[BilledLine]:
     try:
         lines = fields.merged(line for some in _in_parts(rows) for line in _lines(day, some))
     except fields.Misfit:
-        _name_misfit(day, rows, all_rows)
+        _name_misfit(day, rows, numbers)
         raise
     fields.check_sums(day, lines)
     return lines
 
 
-def _name_misfit(day: date, rows: Sequence[_Row], all_rows: Sequence[_Row]) -> None:
+def _name_misfit(day: date, rows: Sequence[_Row], numbers: Iterable[int]) -> None:
     """Raise UnexpectedResponse for the first of these rows that can't be understood."""
-    for row in rows:
+    for row, number in zip(rows, numbers, strict=True):
         try:
             _lines(day, [row])
         except fields.Misfit as misfit:
-            raise fields.unexpected(misfit, all_rows.index(row)) from None
+            raise fields.unexpected(misfit, number) from None
 
 
 def odd_fields(body: bytes) -> str | None:
