@@ -73,8 +73,8 @@ class DayReply:
     """What a reply says of one UTC day, in so many ``rows``.
 
     ``digest``: equal where what is said is equal, so that a day of which the provider says what it said yesterday need
-    not be read and compared again; None where nobody worked it out. ``read`` turns the rows into lines, and raises
-    UnexpectedResponse if they can't be understood.
+    not be read and compared again; None where nobody worked it out. ``read`` turns the rows into lines, each of another
+    identity, and raises UnexpectedResponse if they can't be understood.
     """
 
     rows: int

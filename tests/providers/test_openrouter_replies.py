@@ -206,18 +206,23 @@ class TestParsing:
 
 @pytest.mark.parametrize("new", [{}, {"surprise": {"a": 1}}])
 def test_a_reply_does_not_take_several_times_its_own_memory(new: dict[str, Any]) -> None:
-    rows = [row(date=f"2026-06-{number // 100 + 1:02}", **new) for number in range(2_000)]
+    rows = [
+        row(date=f"2026-06-{number // 100 + 1:02}", endpoint_id=f"{number % 100}", **new) for number in range(2_000)
+    ]
     body = json.dumps({"data": rows}).encode()
     watch_activity(body)
     tracemalloc.start()
     try:
         by_day, odd = watch_activity(body)
         peak = tracemalloc.get_traced_memory()[1]
+        lines = [reply.read() for reply in by_day.values()]
+        kept = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert sum(reply.rows for reply in by_day.values()) == 2_000
+    assert sum(reply.rows for reply in by_day.values()) == sum(map(len, lines)) == 2_000
     assert odd, "looked through for what has changed, too"
     assert peak < 3 * len(body)
+    assert kept < 2 * len(body), "the rows are let go of when the lines are there"
 
 
 def digests(*rows: dict[str, Any]) -> dict[date, bytes | None]:
