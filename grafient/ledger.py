@@ -130,6 +130,7 @@ def _recorded(
 ) -> Recorded:
     opened = {day: state for day, state in changes.states.items() if is_open(covered.get(day))}
     settled = {day for day, state in opened.items() if state.is_settled}
+    provisional = opened.keys() - settled
     return Recorded(
         source=source,
         lines_added=len(changes.added),
@@ -141,8 +142,8 @@ def _recorded(
         restated_usd=_growth(changes.restated),
         provisional_usd=_growth(
             (before, after)
-            for before, after in _pairs(changes)
-            if opened.get((after or before).day) == DayState.PROVISIONAL  # type: ignore[union-attr]
+            for before, after in (_pairs(changes) if provisional else ())
+            if (after or before).day in provisional  # type: ignore[union-attr]
         ),
         silent=silent,
     )
@@ -205,8 +206,7 @@ def compare(
     for day in sorted(activity.days if days is None else days):
         was, restated = covered.get(day), False
         if day not in same:
-            after = {identity(line): line for line in activity.lines([day])}
-            restated = _compare_day(before.get(day, {}), after, changes, is_open(was))
+            restated = _compare_day(before.get(day, {}), activity.lines([day]), changes, is_open(was))
         state = _state(day, was, restated, day in activity.by_day, now)
         if state != was or restated or state == DayState.PROVISIONAL:
             changes.states[day] = state
@@ -214,12 +214,13 @@ def compare(
 
 
 def _compare_day(
-    old: dict[Identity, BilledLine], new: dict[Identity, BilledLine], changes: Changes, open_day: bool
+    old: dict[Identity, BilledLine], found: Sequence[BilledLine], changes: Changes, open_day: bool
 ) -> bool:
     """Add one day's differences to ``changes``; whether a closed day was restated."""
     if not old and open_day:
-        changes.added += new.values()
+        changes.added += found
         return False
+    new = {identity(line): line for line in found}
     restated: list[tuple[BilledLine | None, BilledLine | None]] = []
     for name in sorted(old.keys() | new.keys()):
         one, other = old.get(name), new.get(name)
@@ -274,8 +275,9 @@ def _by_day(found: Iterable[BilledLine]) -> dict[date, dict[Identity, BilledLine
 def _covered(integration_id: int, days: Collection[date]) -> dict[date, _Covered]:
     if not days:
         return {}
-    found = db.session.execute(_COVERED, {"of": integration_id, "first": min(days), "last": max(days)})
-    return {row.day: _Covered(row.state, row.digest) for row in found if row.day in days}
+    within = {"of": integration_id, "first": min(days), "last": max(days)}
+    found = db.session.connection().execute(_COVERED, within)
+    return {day: _Covered(state, digest) for day, state, digest in found if day in days}
 
 
 _COVERED = select(CoveredDay.day, CoveredDay.state, CoveredDay.digest).where(
@@ -298,11 +300,12 @@ def _write(
     here = [*changes.added, *(new for _, new in changes.changed)]
     if gone or here:
         numbers = lines.ids(integration_id, (*gone, *here))
-        lines.replace(integration_id, numbers, gone, here)
+        rows = lines.rows(integration_id, numbers, here)
+        lines.replace(integration_id, numbers, gone, rows)
         touched, taken = {line.day for line in (*gone, *here)}, {identity(line) for line in gone}
         stays = [line for line in stored if line.day in touched and identity(line) not in taken]
         totals.clear(integration_id, touched & {line.day for line in stored})
-        totals.write(integration_id, touched, (*stays, *here), numbers.models)
+        totals.write(integration_id, numbers, (*lines.rows(integration_id, numbers, stays), *rows))
     restated = [_restatement(integration_id, run_id, pair, now) for pair in changes.restated]
     lines.execute_many(insert(Restatement), restated)
     if restated:

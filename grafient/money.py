@@ -19,6 +19,7 @@ PLACES = 12
 STEP_USD = Decimal(1).scaleb(-PLACES)
 LIMIT_USD = Decimal(100_000_000)
 """No single amount is this large or larger; sums may be, up to 10^20."""
+_LEAST_USD = -LIMIT_USD
 
 LINE_LIMIT_USD = Decimal(9_000_000)
 """No line of costs is this large or larger, nor are all lines of an account and a UTC day together."""
@@ -26,6 +27,7 @@ LINE_LIMIT_USD = Decimal(9_000_000)
 _LINE_LIMIT = int(LINE_LIMIT_USD.scaleb(PLACES))
 _NOTHING = Decimal(0).quantize(STEP_USD)
 _exact = Context(prec=60, rounding=ROUND_HALF_EVEN)
+_quantize, _scaleb = _exact.quantize, _exact.scaleb
 
 
 def usd(amount: Decimal | int | str) -> Decimal:
@@ -34,8 +36,8 @@ def usd(amount: Decimal | int | str) -> Decimal:
         return _NOTHING
     value = amount if type(amount) is Decimal else Decimal(amount)
     try:
-        exact = value.quantize(STEP_USD, context=_exact)
-        if -LIMIT_USD < exact < LIMIT_USD:
+        exact = _quantize(value, STEP_USD)
+        if _LEAST_USD < exact < LIMIT_USD:
             return exact
     except InvalidOperation:  # NaN, infinite, or longer than any amount
         pass
@@ -52,7 +54,7 @@ def in_steps(amount: Decimal) -> int:
     """The amount as a whole number of 10^-12 USD. Raises ValueError if it is finer, or too much for a line."""
     if not amount:
         return 0
-    steps = int(scaled := amount.scaleb(PLACES, _exact))
+    steps = int(scaled := _scaleb(amount, PLACES))
     if steps != scaled:
         raise ValueError(f"finer than {PLACES} decimals: {amount}")
     if not -_LINE_LIMIT < steps < _LINE_LIMIT:
@@ -62,7 +64,7 @@ def in_steps(amount: Decimal) -> int:
 
 def from_steps(steps: int) -> Decimal:
     """The amount of so many 10^-12 USD."""
-    return Decimal(steps).scaleb(-PLACES, _exact)
+    return _scaleb(Decimal(steps), -PLACES)
 
 
 class Usd(TypeDecorator[Decimal]):

@@ -7,8 +7,9 @@ database add up all lines once more, and says where that is something else.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from datetime import date
+from operator import add
 from typing import Any
 
 from sqlalchemy import Select, delete, func, insert, select, update
@@ -17,8 +18,6 @@ from grafient import lines
 from grafient.extensions import db
 from grafient.models import DayTotal, Integration, Line, Model, ModelTotal, Series
 from grafient.models.integrations import new_revision
-from grafient.money import in_steps
-from grafient.providers import BilledLine
 
 COUNTED = ("byok_usd", "requests", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens")
 """What can be unknown in a line, so that its sum goes with the number of lines in which it is known."""
@@ -26,63 +25,53 @@ COUNTED = ("byok_usd", "requests", "prompt_tokens", "completion_tokens", "reason
 _SUMS = ["usage_usd", *(column for name in COUNTED for column in (name, f"{name}_known")), "lines"]
 
 
-def write(
-    integration_id: int, days: Collection[date], found: Iterable[BilledLine], model_ids: Mapping[str, int]
-) -> None:
+def write(integration_id: int, numbers: lines.Ids, found: Iterable[lines.Row]) -> None:
     """Write the totals of an integration's days, of which these are all lines, in the caller's transaction. What the
     days had before was cleared.
 
-    ``model_ids``: of all models that the lines have.
-    """
-    by_model: dict[tuple[date, str], list[Any]] = {}
-    for line in found:
-        sums = by_model.get((line.day, line.model))
-        if sums is None:
-            sums = by_model[line.day, line.model] = [0] * len(_SUMS)
-        _add(sums, line)
-    by_day: dict[date, list[Any]] = {}
-    for (day, _), sums in by_model.items():
-        whole = by_day.get(day)
-        by_day[day] = list(sums) if whole is None else [one + other for one, other in zip(whole, sums, strict=True)]
-    stored = lines.stored_days(days)
-    rows = [(model_ids[model], stored[day], *_figures(sums)) for (day, model), sums in by_model.items()]
-    lines.insert_many("model_total", _columns("model_id"), rows)
-    lines.insert_many(
-        "day_total",
-        _columns("integration_id"),
-        [(integration_id, stored[day], *_figures(by_day[day])) for day in by_day],
-    )
-
-
-def _add(sums: list[Any], line: BilledLine) -> None:
-    """Add a line to sums that are in the order of ``_SUMS``, USD in 10^-12.
-
     A reply can have ten thousand lines, so each figure is added by a line of its own, not in a loop over their names.
     """
-    sums[0] += in_steps(line.usage_usd)
-    sums[13] += 1
-    if line.byok_usd is not None:
-        sums[1] += in_steps(line.byok_usd)
-        sums[2] += 1
-    if line.requests is not None:
-        sums[3] += line.requests
-        sums[4] += 1
-    if line.prompt_tokens is not None:
-        sums[5] += line.prompt_tokens
-        sums[6] += 1
-    if line.completion_tokens is not None:
-        sums[7] += line.completion_tokens
-        sums[8] += 1
-    if line.reasoning_tokens is not None:
-        sums[9] += line.reasoning_tokens
-        sums[10] += 1
-    if line.cached_tokens is not None:
-        sums[11] += line.cached_tokens
-        sums[12] += 1
+    model_of = {number: numbers.models[name[-1]] for name, number in numbers.series.items()}
+    by_model: dict[tuple[int, Any], list[Any]] = {}
+    for _, day, series, usd, byok_usd, requests, _, prompt, completion, reasoning, cached in found:
+        key = model_of[series], day
+        sums = by_model.get(key)
+        if sums is None:
+            sums = by_model[key] = [0] * len(_SUMS)
+        sums[0] += usd
+        sums[13] += 1
+        if byok_usd is not None:
+            sums[1] += byok_usd
+            sums[2] += 1
+        if requests is not None:
+            sums[3] += requests
+            sums[4] += 1
+        if prompt is not None:
+            sums[5] += prompt
+            sums[6] += 1
+        if completion is not None:
+            sums[7] += completion
+            sums[8] += 1
+        if reasoning is not None:
+            sums[9] += reasoning
+            sums[10] += 1
+        if cached is not None:
+            sums[11] += cached
+            sums[12] += 1
+    by_day: dict[Any, list[Any]] = {}
+    for (_, day), sums in by_model.items():
+        whole = by_day.get(day)
+        by_day[day] = sums if whole is None else [*map(add, whole, sums)]
+    rows = [(*key, *_figures(sums)) for key, sums in by_model.items()]
+    lines.insert_many("model_total", _columns("model_id"), rows)
+    rows = [(integration_id, day, *_figures(sums)) for day, sums in by_day.items()]
+    lines.insert_many("day_total", _columns("integration_id"), rows)
 
 
 def _figures(sums: list[Any]) -> list[Any]:
-    """The same for the database: a sum of which nothing is known is NULL."""
+    """Sums in the order of ``_SUMS`` for the database: a sum of which nothing is known is NULL."""
+    if all(sums[2::2]):
+        return sums
     return [None if number in _COUNTED_AT and not sums[number + 1] else one for number, one in enumerate(sums)]
 
 

@@ -56,11 +56,13 @@ def put(integration: Integration, *found: BilledLine, key: str = UNATTRIBUTED) -
     """Lines, all of which an API key spent if one is named."""
     db.session.flush()
     numbers, days = lines.ids(integration.id, found), {line.day for line in found}
-    lines.replace(integration.id, numbers, [], found)
+    lines.replace(integration.id, numbers, [], lines.rows(integration.id, numbers, found))
     totals.clear(integration.id, days)
-    totals.write(integration.id, days, lines.stored(integration.id, CostLine.day.in_(days)), numbers.models)
+    whole = lines.stored(integration.id, CostLine.day.in_(days))
+    totals.write(integration.id, numbers, lines.rows(integration.id, numbers, whole))
     if key != UNATTRIBUTED:
-        lines.replace_parts(key_id(integration, key), numbers, [], found)
+        owner = key_id(integration, key)
+        lines.replace_parts(owner, numbers, [], lines.rows(owner, numbers, found))
 
 
 def key_id(integration: Integration, key_hash: str) -> int:

@@ -30,7 +30,7 @@ class KeyInfo:
     expires: str | None = None
 
 
-class BilledLine(msgspec.Struct, frozen=True):
+class BilledLine(msgspec.Struct, frozen=True, gc=False):
     """What was billed on one UTC day for one thing that the provider bills apart: usually a model at a host.
 
     ``permaslug``, ``endpoint_id`` and ``host`` say which thing, and with the day make a line the same line in another
@@ -73,8 +73,8 @@ class DayReply:
     """What a reply says of one UTC day, in so many ``rows``.
 
     ``digest``: equal where what is said is equal, so that a day of which the provider says what it said yesterday need
-    not be read and compared again; None where nobody worked it out. ``read`` turns the rows into lines, and raises
-    UnexpectedResponse if they can't be understood.
+    not be read and compared again; None where nobody worked it out. ``read`` turns the rows into lines, each of another
+    identity, and raises UnexpectedResponse if they can't be understood.
     """
 
     rows: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -23,6 +24,7 @@ from grafient.providers.openrouter.replies import (
     parse_meta,
     parse_query,
     parse_workspaces,
+    watch_activity,
 )
 
 
@@ -202,6 +204,27 @@ class TestParsing:
             lines_of(body)
 
 
+@pytest.mark.parametrize("new", [{}, {"surprise": {"a": 1}}])
+def test_a_reply_does_not_take_several_times_its_own_memory(new: dict[str, Any]) -> None:
+    rows = [
+        row(date=f"2026-06-{number // 100 + 1:02}", endpoint_id=f"{number % 100}", **new) for number in range(2_000)
+    ]
+    body = json.dumps({"data": rows}).encode()
+    watch_activity(body)
+    tracemalloc.start()
+    try:
+        by_day, odd = watch_activity(body)
+        peak = tracemalloc.get_traced_memory()[1]
+        lines = [reply.read() for reply in by_day.values()]
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert sum(reply.rows for reply in by_day.values()) == sum(map(len, lines)) == 2_000
+    assert odd, "looked through for what has changed, too"
+    assert peak < 3 * len(body)
+    assert kept < 2 * len(body), "the rows are let go of when the lines are there"
+
+
 def digests(*rows: dict[str, Any]) -> dict[date, bytes | None]:
     return {day: reply.digest for day, reply in parse_activity(json.dumps({"data": rows}).encode()).items()}
 
@@ -219,13 +242,21 @@ class TestDigests:
         assert set(digests(row()).values()) != set(digests(row(**{name: changed})).values())
 
     def test_it_is_the_same_in_another_process(self) -> None:
-        assert digests(row()) == {date(2026, 6, 3): bytes.fromhex("0e475c2da9f80db77ebbcd2d0940dfb1")}
+        assert digests(row()) == {date(2026, 6, 3): bytes.fromhex("bc4ead0eba5d97d629c330b4f1f7571a")}
 
     def test_rows_that_can_not_be_understood_are_named_when_they_are_read(self) -> None:
         found = parse_activity(json.dumps({"data": [row(), row(date="2026-06-04", requests=-1)]}).encode())
         assert len(found[date(2026, 6, 3)].read()) == 1
         with pytest.raises(UnexpectedResponse, match=r"`requests` is not a count - at `\$\.data\[1\]`"):
             found[date(2026, 6, 4)].read()
+
+    def test_a_row_is_named_by_its_place_in_the_reply_among_other_days_too(self) -> None:
+        rows = [row(), row(date="2026-06-04"), row(date="2026-06-03"), row(date="2026-06-04", requests=-1)]
+        found = parse_activity(json.dumps({"data": rows}).encode())
+        for _ in range(2):
+            assert [line.requests for line in found[date(2026, 6, 3)].read()] == [2 * 274]
+            with pytest.raises(UnexpectedResponse, match=r"`requests` is not a count - at `\$\.data\[3\]`"):
+                found[date(2026, 6, 4)].read()
 
     @pytest.mark.parametrize(
         ("name", "each"), [("usage", 4_500_000), ("usage", -4_500_000), ("byok_usage_inference", 4_500_000)]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -77,6 +77,15 @@ def count(number: Number | None, name: str) -> int | None:
     return int(number)
 
 
+def counts(name: str, numbers: Sequence[Number | None]) -> Sequence[int | None]:
+    """The counts of many rows."""
+    if set(map(type, numbers)) == {int}:
+        whole = cast(Sequence[int], numbers)
+        if min(whole) >= 0 and max(whole) <= _MOST:
+            return whole
+    return [count(number, name) for number in numbers]
+
+
 def decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
     """The body in its shape. Raises UnexpectedResponse or Unreachable."""
     try:
@@ -126,6 +135,14 @@ def usd(value: Number) -> Decimal:
     """USD at 12 decimals. Raises Misfit."""
     try:
         return money.usd(value)
+    except ValueError as error:
+        raise Misfit(str(error)) from None
+
+
+def usds(values: Iterable[Number | None]) -> list[Decimal | None]:
+    """The amounts of many rows, None where there is none. Raises Misfit."""
+    try:
+        return [None if value is None else money.usd(value) for value in values]
     except ValueError as error:
         raise Misfit(str(error)) from None
 

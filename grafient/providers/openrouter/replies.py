@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
-from functools import cache, lru_cache
+from functools import lru_cache
 from hashlib import sha256
+from itertools import chain, groupby, repeat
+from operator import attrgetter
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
-from grafient.providers.contract import BilledLine, DayReply, ListedKey, UnexpectedResponse
+from grafient.providers.contract import COUNTS, BilledLine, DayReply, ListedKey, UnexpectedResponse
 from grafient.providers.openrouter import fields
 
 
@@ -31,7 +34,7 @@ class _KeyReply(msgspec.Struct):
     data: KeyData
 
 
-class _Row(msgspec.Struct):
+class _Row(msgspec.Struct, gc=False):
     date: str
     model_permaslug: str
     usage: fields.Number
@@ -51,7 +54,7 @@ class _ActivityReply(msgspec.Struct):
     data: list[_Row]
 
 
-class _KnownRow(_Row, forbid_unknown_fields=True):
+class _KnownRow(_Row, forbid_unknown_fields=True, gc=False):
     workspace_id: Any = None
 
 
@@ -117,7 +120,7 @@ class _QueryReply(msgspec.Struct):
 
 
 class _Rows(msgspec.Struct):
-    data: list[dict[str, msgspec.Raw]]
+    data: list[msgspec.Raw]
 
 
 _KEY_REPLY = msgspec.json.Decoder(_KeyReply)
@@ -129,6 +132,7 @@ _WORKSPACES_REPLY = msgspec.json.Decoder(_WorkspacesReply)
 _META_REPLY = msgspec.json.Decoder(_MetaReply)
 _QUERY_REPLY = msgspec.json.Decoder(_QueryReply, float_hook=Decimal)
 _ROWS = msgspec.json.Decoder(_Rows)
+_ROW = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _MSGPACK = msgspec.msgpack.Encoder()
 
 
@@ -152,50 +156,82 @@ def watch_activity(body: bytes) -> tuple[dict[date, DayReply], str | None]:
     return _by_day(rows), None if full or not rows else odd_fields(body)
 
 
-def _by_day(rows: Sequence[_Row]) -> dict[date, DayReply]:
-    by_date: dict[str, list[int]] = {}
-    for number, row in enumerate(rows):
-        by_date.setdefault(row.date, []).append(number)
-    by_day: dict[date, list[int]] = {}
-    for text, numbers in by_date.items():
+def _by_day(rows: Iterable[_Row]) -> dict[date, DayReply]:
+    by_date: dict[str, list[_Run]] = {}
+    number = 0
+    for text, some in groupby(rows, attrgetter("date")):
+        run = [*some]
+        by_date.setdefault(text, []).append((number, run))
+        number += len(run)
+    by_day: dict[date, list[_Run]] = {}
+    for text, runs in by_date.items():
         try:
-            by_day.setdefault(fields.day(text), []).extend(numbers)
+            by_day.setdefault(fields.day(text), []).extend(runs)
         except fields.Misfit as misfit:
-            raise fields.unexpected(misfit, numbers[0]) from None
-    return {day: _day_reply(day, rows, numbers) for day, numbers in by_day.items()}
+            raise fields.unexpected(misfit, runs[0][0]) from None
+    return {day: _day_reply(day, runs) for day, runs in by_day.items()}
 
+
+_Run = tuple[int, Sequence[_Row]]
+"""Rows of one day that follow each other, and the number of the first in the whole reply."""
 
 _READING = b"1"
 """Goes into every digest. With another number, days are read again that say what they said: for when an older Grafient
 read something wrong."""
 
 
-def _day_reply(day: date, rows: Sequence[_Row], numbers: Sequence[int]) -> DayReply:
-    content = _MSGPACK.encode([rows[number] for number in numbers])
-    digest = sha256(_READING + content).digest()[:16]
-    return DayReply(len(numbers), cache(lambda: _read_day(day, rows, numbers)), digest)
+def _day_reply(day: date, runs: Sequence[_Run]) -> DayReply:
+    rows = [row for _, run in runs for row in run]
+    numbers = [range(first, first + len(run)) for first, run in runs]
+    digest = sha256(_READING)
+    for some in _in_parts(rows):
+        digest.update(_MSGPACK.encode([*map(astuple, some)]))
+    lines: list[BilledLine] = []
+
+    def read() -> Sequence[BilledLine]:
+        if not lines:
+            lines.extend(_read_day(day, rows, chain.from_iterable(numbers)))
+            rows.clear()  # they take three times as much memory
+        return lines
+
+    return DayReply(len(rows), read, digest.digest()[:16])
 
 
-def _read_day(day: date, rows: Sequence[_Row], numbers: Sequence[int]) -> list[BilledLine]:
-    lines = []
-    for number in numbers:
+def _in_parts(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
+    """So few that the garbage collector does not begin to look through what is made of them for a moment."""
+    return (rows[at : at + 500] for at in range(0, len(rows), 500))
+
+
+def _read_day(day: date, rows: Sequence[_Row], numbers: Iterable[int]) -> Sequence[BilledLine]:
+    try:
+        lines = fields.merged(line for some in _in_parts(rows) for line in _lines(day, some))
+    except fields.Misfit:
+        _name_misfit(day, rows, numbers)
+        raise
+    fields.check_sums(day, lines)
+    return lines
+
+
+def _name_misfit(day: date, rows: Sequence[_Row], numbers: Iterable[int]) -> None:
+    """Raise UnexpectedResponse for the first of these rows that can't be understood."""
+    for row, number in zip(rows, numbers, strict=True):
         try:
-            lines.append(_line(day, rows[number]))
+            _lines(day, [row])
         except fields.Misfit as misfit:
             raise fields.unexpected(misfit, number) from None
-    merged = fields.merged(lines)
-    fields.check_sums(day, merged)
-    return merged
 
 
 def odd_fields(body: bytes) -> str | None:
     """A sentence on the fields of an /activity reply that were never seen before, or are all lacking; else None.
 
-    Nothing breaks by either, so that what comes next at the provider is known before it does.
+    Nothing breaks by either, so that what comes next at the provider is known before it does. Row by row, since all of
+    them as dictionaries would take several times the reply's own memory.
     """
     rows = fields.decode(_ROWS, body).data
-    seen = set().union(*rows) if rows else set()
-    new = sorted(str(name) for name in seen - _ROW_FIELDS)
+    seen: set[str] = set()
+    for row in rows:
+        seen |= fields.decode(_ROW, row).keys()
+    new = sorted(seen - _ROW_FIELDS)
     lacking = sorted(_ROW_FIELDS - {"workspace_id"} - seen) if rows else []
     parts = [f"new fields: {_listed(new)}"] if new else []
     parts += [f"fields that are gone: {_listed(lacking)}"] if lacking else []
@@ -316,23 +352,12 @@ def _analytics_line(row: Mapping[str, Any], metrics: Collection[str]) -> BilledL
 _ROUNDED_USD = Decimal("0.000002")
 
 
-def _line(day: date, row: _Row) -> BilledLine:
-    permaslug, endpoint_id, host, model = _names(row.model_permaslug, row.endpoint_id, row.provider_name, row.model)
-    return BilledLine(
-        day,
-        permaslug,
-        endpoint_id,
-        host,
-        model,
-        fields.usd(row.usage),
-        None if row.byok_usage_inference is None else fields.usd(row.byok_usage_inference),
-        fields.count(row.requests, "requests"),
-        fields.count(row.byok_requests, "byok_requests"),
-        fields.count(row.prompt_tokens, "prompt_tokens"),
-        fields.count(row.completion_tokens, "completion_tokens"),
-        fields.count(row.reasoning_tokens, "reasoning_tokens"),
-        fields.count(row.cached_tokens, "cached_tokens"),
-    )
+def _lines(day: date, rows: Sequence[_Row]) -> list[BilledLine]:
+    """A line of each row, field by field of all rows: a reply can have ten thousand."""
+    _, permaslugs, usage, byok, *labels_and_counts = zip(*map(astuple, rows), strict=True)
+    names = zip(*map(_names, permaslugs, *labels_and_counts[:3]), strict=True)
+    counts = map(fields.counts, COUNTS, labels_and_counts[3:])
+    return [*map(BilledLine, repeat(day), *names, fields.usds(usage), fields.usds(byok), *counts)]
 
 
 @lru_cache(4096)
