@@ -32,14 +32,13 @@ blueprint = Blueprint("costs", __name__)
 @blueprint.before_request
 def _by_name() -> ResponseReturnValue | None:
     """Where a filter was named and not chosen, go to the address of what has that name, or let it be chosen."""
-    found = addresses.named() if current_user.is_authenticated else None
+    found = addresses.named() if addresses.has_names() and current_user.is_authenticated else None
     if isinstance(found, addresses.Search):
         return render_template("dashboard/choose.html", search=found, endpoint=request.endpoint)
     return None if found is None else redirect(url_for(str(request.endpoint), **dict[str, Any](found)))
 
 
 @blueprint.get("/")
-@auth_required("session")
 @kept
 def dashboard() -> str:
     """What the period cost."""
@@ -58,7 +57,6 @@ def dashboard() -> str:
 
 
 @blueprint.get("/breakdown")
-@auth_required("session")
 @kept
 def breakdown() -> str:
     """The same per model, host or key, sorted and filtered."""
