@@ -73,11 +73,13 @@ MOST_CHOICES = 100
 MOST_NAMES = 1000
 
 
+IN_ORDER = Integration.removed_at.is_not(None), Integration.label, Integration.id
+
+
 def all_integrations(workspace_id: int) -> list[Integration]:
     """The integrations that a workspace's pages are about: removed ones too, last, because their history counts."""
     query = select(Integration).where(Integration.workspace_id == workspace_id)
-    order = Integration.removed_at.is_not(None), Integration.label, Integration.id
-    return list(db.session.execute(query.order_by(*order)).scalars())
+    return list(db.session.execute(query.order_by(*IN_ORDER)).scalars())
 
 
 def selected(query: Query, integrations: Sequence[Integration]) -> list[Integration]:

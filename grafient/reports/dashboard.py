@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 
-from grafient import coverage, reconciliation
+from grafient import coverage, reconciliation, restatements
 from grafient.coverage import Coverage, Known
 from grafient.days import Period, last_due
 from grafient.extensions import providers
 from grafient.models import Integration, utc_now
-from grafient.query import Group, Query, all_integrations
+from grafient.query import Group, Query
 from grafient.reconciliation import Verdict
 from grafient.reports import parts, sums
 from grafient.reports.parts import Filters, Provisional
 from grafient.reports.sums import Measures, Slot, Tally, Total, added_usd
+from grafient.restatements import Unseen
 from grafient.states import DayState
 
 CHART_NAMES = 7
@@ -113,8 +114,8 @@ class Dashboard:
     """The most expensive first, at most TOTALS; of ``found``."""
     found: int
     providers: Sequence[ProviderTotal]
-    ever_restated: bool
-    """Whether a settled day of the workspace was ever changed."""
+    unseen: Sequence[Unseen]
+    """What changed on settled days since the viewer last looked."""
 
     @property
     def has_amounts(self) -> bool:
@@ -146,15 +147,14 @@ class Dashboard:
         return next((one.colour for one in self.series if one.id == total_id and not one.is_rest), "other")
 
 
-def report(query: Query, group: Group = Group.MODEL) -> Dashboard:
-    """The period's figures, chart, totals by model, host or key, and integrations."""
+def report(query: Query, group: Group = Group.MODEL, viewer: int | None = None) -> Dashboard:
+    """The period's figures, chart, totals by model, host or key, and integrations; ``viewer``: a user's id."""
     shown = _until_today(query.period)
-    integrations = all_integrations(query.workspace_id)
+    integrations, unseen = restatements.unseen(viewer, query.workspace_id)
     around = Period(query.period.before.first, shown.last)
     known = coverage.load(query, integrations, group, around)
     query = known.query
-    totals = sums.totals_by(query, group)
-    measured = sums.by_integration(query, around)
+    totals, measured = sums.overview(query, group, around)
     total = added_usd(one.usage_usd for one in totals) if known.any_settled else None
     series, days = _chart(replace(query, period=shown), known, group, totals)
     return Dashboard(
@@ -174,7 +174,7 @@ def report(query: Query, group: Group = Group.MODEL) -> Dashboard:
         days=days,
         totals=totals[:TOTALS],
         found=len(totals),
-        ever_restated=any(one.last_restated_at for one in integrations),
+        unseen=unseen,
         providers=[_provider(known, one, measured.get((one.id, Slot.PERIOD))) for one in known.asked],
     )
 

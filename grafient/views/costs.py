@@ -10,7 +10,7 @@ from flask import Blueprint, abort, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user
 
-from grafient import restatements, status
+from grafient import status
 from grafient.days import ONE_DAY
 from grafient.models import UNATTRIBUTED, utc_now
 from grafient.query import MOST_CHOICES, Group, Query, keys_called
@@ -43,13 +43,13 @@ def _by_name() -> ResponseReturnValue | None:
 def dashboard() -> str:
     """What the period cost."""
     query = addresses.query()
-    found = dashboards.report(query, addresses.group())
+    found = dashboards.report(query, addresses.group(), current_user.id)
     return render_template(
         "dashboard/index.html",
         dashboard=found,
         backfilling=any(row.last_success_at is None for row in found.providers)
         and status.backfilling(query.workspace_id),
-        unseen=restatements.unseen(current_user.id, query.workspace_id) if found.ever_restated else [],
+        unseen=found.unseen,
         who=next((row.provider_name for row in found.providers), "The provider"),
         labels={row.integration_id: row.label for row in found.providers} if len(found.providers) > 1 else {},
         **_shared("costs.dashboard", query, found, addresses.kept()),
