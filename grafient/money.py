@@ -62,7 +62,7 @@ def in_steps(amount: Decimal) -> int:
 
 def from_steps(steps: int) -> Decimal:
     """The amount of so many 10^-12 USD."""
-    return Decimal(steps).scaleb(-PLACES, _exact)
+    return _exact.multiply(STEP_USD, steps)
 
 
 class Usd(TypeDecorator[Decimal]):
@@ -97,8 +97,9 @@ class LineUsd(TypeDecorator[Decimal]):
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:
         return None if value is None else in_steps(_decimal(value))
 
-    def process_result_value(self, value: int | None, dialect: Dialect) -> Decimal | None:
-        return None if value is None else from_steps(value)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        """See ``Day.result_processor``: there is nothing below it to be processed."""
+        return lambda steps: None if steps is None else from_steps(steps)
 
 
 def _decimal(value: object) -> Decimal:

@@ -26,6 +26,7 @@ CHART_NAMES = 7
 
 TOTALS = 20
 PROVIDERS = 20
+_NOTHING = Decimal(0)
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,8 @@ def _chart(query: Query, known: Known, group: Group, totals: Sequence[Total]) ->
     if any(by_name.get(None) for by_name in amounts.values()):
         series.append(Series("", "All others", "other", is_rest=True))
     drawn = [day for day in query.period if day in known.period or known.state(day) != DayState.MISSING]
-    return series, [_day(day, known, group, series, amounts.get(day, {})) for day in drawn]
+    names = [None if one.is_rest else one.id for one in series]
+    return series, [_day(day, known, group, names, amounts.get(day, {})) for day in drawn]
 
 
 _ByName = dict[str | None, Decimal]
@@ -206,21 +208,21 @@ def _amounts(query: Query, known: Known, group: Group, names: Sequence[str]) -> 
     others, here as in the total.
     """
     found: dict[date, _ByName] = defaultdict(dict)
-    for one in sums.by_day(query, group, names):
-        if one.settled or not known.state(one.day).is_settled:
-            found[one.day][one.name] = found[one.day].get(one.name, Decimal(0)) + one.usage_usd
+    for day, name, settled, usage_usd in sums.by_day(query, group, names):
+        if settled or not known.state(day).is_settled:
+            of_day = found[day]
+            of_day[name] = of_day[name] + usage_usd if name in of_day else usage_usd
     return found
 
 
-def _day(day: date, known: Known, group: Group, series: Sequence[Series], amounts: _ByName) -> Day:
+def _day(day: date, known: Known, group: Group, names: Sequence[str | None], amounts: _ByName) -> Day:
     state = known.state(day)
     missing, asked = known.missing_part(day)
     if state == DayState.MISSING:
-        return Day(day, state, None, [None] * len(series), missing, asked)
-    by_series: list[Decimal | None] = []
-    for name in (None if one.is_rest else one.id for one in series):
-        nothing = Decimal(0) if known.knows_part(day, group, name) else None
-        by_series.append(amounts.get(name, nothing))
+        return Day(day, state, None, [None] * len(names), missing, asked)
+    by_series = [
+        amounts[name] if name in amounts else _NOTHING if known.knows_part(day, group, name) else None for name in names
+    ]
     return Day(day, state, added_usd(amounts.values()), by_series, missing, asked)
 
 

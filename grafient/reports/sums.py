@@ -12,7 +12,7 @@ from datetime import date
 from decimal import Decimal
 from enum import StrEnum
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, bindparam, case, func, null, or_, select, tuple_, union_all
 from sqlalchemy.orm import join
@@ -66,8 +66,7 @@ class Total:
     share: Decimal | None
 
 
-@dataclass(frozen=True)
-class DaySum:
+class DaySum(NamedTuple):
     """What lines of one day and one name (None: all that were not named) add up to.
 
     ``settled``: whether totals count them.
@@ -172,13 +171,15 @@ def by_day(query: Query, group: Group, names: Sequence[str]) -> list[DaySum]:
 
     The others are what is left of the day's total, so that not each of their rows has to be looked at.
     """
-    found = _ask(_days, query, group, names=names)
-    sums = [DaySum(day, name, bool(settled), usage_usd) for day, name, settled, usage_usd in found]
-    rest = {(one.day, one.settled): one.usage_usd for one in sums if one.name is None}
-    named_sums = [one for one in sums if one.name is not None]
-    for one in named_sums:
-        rest[one.day, one.settled] -= one.usage_usd
-    return named_sums + [DaySum(day, None, settled, usage) for (day, settled), usage in rest.items() if usage]
+    parts, rest = [], {}
+    for day, name, settled, usage_usd in _ask(_days, query, group, names=names):
+        if name is None:
+            rest[day, bool(settled)] = usage_usd
+        else:
+            parts.append(DaySum(day, name, bool(settled), usage_usd))
+    for day, _, settled, usage_usd in parts:
+        rest[day, settled] -= usage_usd
+    return parts + [DaySum(day, None, settled, usage) for (day, settled), usage in rest.items() if usage]
 
 
 def _days(query: Query, group: Group, names: Any) -> Any:
