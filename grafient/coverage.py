@@ -291,8 +291,8 @@ class KeyDays:
 
     @cached_property
     def _histories(self) -> dict[int, set[_History]]:
-        """Those of each integration's keys. Of a thousand keys that are read every day most have the same one: asked
-        one by one, they took a second for a year.
+        """Those of each integration's keys. Of 1,000 keys that are read every day most have the same one: asked one by
+        one, they took 150 ms of the processor for a year.
         """
         found: dict[int, set[_History]] = defaultdict(set)
         for name, intervals in self._intervals.items():

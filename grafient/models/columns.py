@@ -75,7 +75,7 @@ def utc_now() -> datetime:
 
 
 class _Whole(TypeDecorator[int]):
-    """A whole number of any size, from PostgreSQL's numeric or from SQLite's halves."""
+    """A whole number of any size, from PostgreSQL's numeric, or from SQLite's integer or halves."""
 
     impl = String
     cache_ok = True
@@ -111,7 +111,8 @@ class count_sum(GenericFunction[int]):  # noqa: N801 - a SQL function, named as 
     several columns has none.
 
     PostgreSQL's sum of them has no end. SQLite's own ends at 64 bits with an error, and there the upper and the lower
-    32 bits are summed apart, which holds for two thousand million lines of any size.
+    32 bits are summed apart, which holds for two thousand million lines of any size. They are put together there where
+    the sum fits into 64 bits, and here where it does not.
     """
 
     type = _Whole()
@@ -140,4 +141,5 @@ def _sum_of_halves(element: count_sum | usd_sum, compiler: SQLCompiler, **kw: An
         " + ".join([f"({columns[0]}{part})", *(f"coalesce({column}{part}, 0)" for column in columns[1:])])
         for part in (" >> 32", " & 4294967295")
     )
-    return f"(sum({high}) || ':' || sum({low}))"
+    high, low = f"sum({high})", f"sum({low})"
+    return f"(CASE WHEN abs({high}) < 1 << 30 THEN ({high} << 32) + {low} ELSE {high} || ':' || {low} END)"

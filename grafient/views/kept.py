@@ -26,7 +26,7 @@ from flask.typing import ResponseReturnValue
 from flask_security import auth_required
 from sqlalchemy import bindparam, case, func, select
 
-from grafient import disk
+from grafient import database, disk
 from grafient.days import last_due, last_settled
 from grafient.extensions import db
 from grafient.models import Integration, RestatementSeen, User, utc_now
@@ -117,13 +117,13 @@ Who is signed in is who Flask-Security would find: the active user whom the sess
 def _state() -> Any:
     """All that a page of this address is made of; None for one that is not kept.
 
-    That is one for nobody whom the session names, such as who comes back with a remember cookie; one with a message for
-    this request alone; one that shows how far a first sync is; and one that says that the disk is full.
+    Not kept are pages for somebody whom the session does not name, such as who comes back with a remember cookie; with
+    a message for this request alone; of a first sync's progress; and those that say that the disk is full.
     """
     who = session.get("_user_id")
     if who is None:
         return None
-    with db.engine.connect() as connection:
+    with database.for_one_statement(db.engine).connect() as connection:
         found = g.signed_in = connection.execute(_STATE, {"who": who}).one_or_none()
     full = disk.is_full(current_app.extensions["settings"].data_dir)
     if found is None or found.unread or "_flashes" in session or full:
