@@ -27,7 +27,7 @@ LINE_LIMIT_USD = Decimal(9_000_000)
 _LINE_LIMIT = int(LINE_LIMIT_USD.scaleb(PLACES))
 _NOTHING = Decimal(0).quantize(STEP_USD)
 _exact = Context(prec=60, rounding=ROUND_HALF_EVEN)
-_quantize, _scaleb = _exact.quantize, _exact.scaleb
+_quantize, _scaleb, _multiply = _exact.quantize, _exact.scaleb, _exact.multiply
 
 
 def usd(amount: Decimal | int | str) -> Decimal:
@@ -64,7 +64,7 @@ def in_steps(amount: Decimal) -> int:
 
 def from_steps(steps: int) -> Decimal:
     """The amount of so many 10^-12 USD."""
-    return _scaleb(Decimal(steps), -PLACES)
+    return _multiply(STEP_USD, steps)
 
 
 class Usd(TypeDecorator[Decimal]):
@@ -99,8 +99,9 @@ class LineUsd(TypeDecorator[Decimal]):
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:
         return None if value is None else in_steps(_decimal(value))
 
-    def process_result_value(self, value: int | None, dialect: Dialect) -> Decimal | None:
-        return None if value is None else from_steps(value)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        """See ``Day.result_processor``: there is nothing below it to be processed."""
+        return lambda steps: None if steps is None else from_steps(steps)
 
 
 def _decimal(value: object) -> Decimal:

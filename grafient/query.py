@@ -6,9 +6,22 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, String, case, cast, func, literal, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    String,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal,
+    select,
+    union_all,
+)
 from sqlalchemy.orm import InstrumentedAttribute
 
 from grafient.days import Period, last_due
@@ -73,11 +86,13 @@ MOST_CHOICES = 100
 MOST_NAMES = 1000
 
 
+IN_ORDER = Integration.removed_at.is_not(None), Integration.label, Integration.id
+
+
 def all_integrations(workspace_id: int) -> list[Integration]:
     """The integrations that a workspace's pages are about: removed ones too, last, because their history counts."""
     query = select(Integration).where(Integration.workspace_id == workspace_id)
-    order = Integration.removed_at.is_not(None), Integration.label, Integration.id
-    return list(db.session.execute(query.order_by(*order)).scalars())
+    return list(db.session.execute(query.order_by(*IN_ORDER)).scalars())
 
 
 def selected(query: Query, integrations: Sequence[Integration]) -> list[Integration]:
@@ -113,16 +128,22 @@ def choices(query: Query) -> tuple[list[str], list[KeyChoice]]:
     workspace's API keys whose costs were read, those that are gone last. One statement asks for both, and for one more
     of each than MOST_CHOICES.
     """
-    mine = select(Integration.id).where(Integration.workspace_id == query.workspace_id)
-    if query.integration_id is not None:
-        mine = mine.where(Integration.id == query.integration_id)
+    values = {"workspace": query.workspace_id, "integration": query.integration_id}
+    rows = db.session.connection().execute(_choices(query.integration_id is None), values).all()
+    return sorted(row.id for row in rows if not row.kind), _key_choices(row for row in rows if row.kind)
+
+
+@cache
+def _choices(every: bool) -> CompoundSelect[Any]:
+    mine = select(Integration.id).where(Integration.workspace_id == bindparam("workspace"))
+    if not every:
+        mine = mine.where(Integration.id == bindparam("integration"))
     nothing = literal("").label("name"), literal(None, ApiKey.gone_at.type).label("gone_at")
     hosts = select(Series.host.label("id"), *nothing, literal(0).label("kind"))
     hosts = hosts.where(Series.integration_id.in_(mine)).distinct().order_by(Series.host).limit(MOST_CHOICES + 1)
-    keys = _keys(query.workspace_id, literal(1).label("kind"))
+    keys = _keys(bindparam("workspace"), literal(1).label("kind"))
     keys = keys.order_by(ApiKey.gone_at.is_not(None), ApiKey.name, ApiKey.key_hash).limit(MOST_CHOICES + 1)
-    rows = db.session.execute(union_all(*(select(part.subquery()) for part in (hosts, keys)))).all()
-    return sorted(row.id for row in rows if not row.kind), _key_choices(row for row in rows if row.kind)
+    return union_all(*(select(part.subquery()) for part in (hosts, keys)))
 
 
 def keys_called(workspace_id: int, hashes: Collection[str]) -> list[KeyChoice]:
@@ -176,7 +197,7 @@ def _named_keys(workspace_id: int) -> Select[Any]:
 _NAMED = {"integration": _named_integrations, "host": _named_hosts, "key": _named_keys}
 
 
-def _keys(workspace_id: int, *more: Any) -> Select[Any]:
+def _keys(workspace_id: Any, *more: Any) -> Select[Any]:
     return (
         select(ApiKey.key_hash.label("id"), ApiKey.name, ApiKey.gone_at, *more)
         .join(Integration, Integration.id == ApiKey.integration_id)

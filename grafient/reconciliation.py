@@ -226,12 +226,24 @@ def _readings(ids: Sequence[int], period: Period) -> list[CreditReading]:
     """The first and the last reading of each integration that have days of the period between them, in order."""
     begin = datetime.combine(period.first, time(), tzinfo=UTC)
     end = datetime.combine(period.last + timedelta(days=2), time(), tzinfo=UTC)
-    inside = CreditReading.integration_id.in_(ids), CreditReading.read_at >= begin, CreditReading.read_at < end
-    ends = select(func.min(CreditReading.id).label("first"), func.max(CreditReading.id).label("last")).where(*inside)
-    each = ends.group_by(CreditReading.integration_id).subquery()
-    chosen = or_(CreditReading.id == each.c.first, CreditReading.id == each.c.last)
-    query = select(CreditReading).join(each, chosen).order_by(CreditReading.read_at, CreditReading.id)
-    return list(db.session.execute(query).scalars())
+    return list(db.session.execute(_READINGS, {"ids": list(ids), "begin": begin, "end": end}).scalars())
+
+
+_ENDS = (
+    select(func.min(CreditReading.id).label("first"), func.max(CreditReading.id).label("last"))
+    .where(
+        CreditReading.integration_id.in_(bindparam("ids", expanding=True)),
+        CreditReading.read_at >= bindparam("begin"),
+        CreditReading.read_at < bindparam("end"),
+    )
+    .group_by(CreditReading.integration_id)
+    .subquery()
+)
+_READINGS = (
+    select(CreditReading)
+    .join(_ENDS, or_(CreditReading.id == _ENDS.c.first, CreditReading.id == _ENDS.c.last))
+    .order_by(CreditReading.read_at, CreditReading.id)
+)
 
 
 def _changes(ids: Sequence[int], since: datetime) -> Sequence[Any]:

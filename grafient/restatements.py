@@ -9,7 +9,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from grafient import database
@@ -17,7 +17,7 @@ from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import Integration, Restatement, RestatementSeen
 from grafient.models.columns import usd_sum
-from grafient.query import within
+from grafient.query import IN_ORDER, within
 
 NOTHING = Decimal(0)
 
@@ -125,28 +125,38 @@ def _change_of(row: Restatement) -> Change:
     )
 
 
-def unseen(user_id: int, workspace_id: int) -> list[Unseen]:
-    """The integrations with days that changed since the user last looked at their pages."""
-    seen = func.coalesce(RestatementSeen.restatement_id, 0)
-    query = (
-        select(
-            Integration.id,
-            Integration.label,
-            func.count(Restatement.day.distinct()),
-            usd_sum(Restatement.usage_before_usd),
-            usd_sum(Restatement.usage_after_usd),
-        )
-        .join(Restatement, Restatement.integration_id == Integration.id)
-        .outerjoin(
-            RestatementSeen,
-            and_(RestatementSeen.integration_id == Integration.id, RestatementSeen.user_id == user_id),
-        )
-        .where(Integration.workspace_id == workspace_id, Integration.removed_at.is_(None), Restatement.id > seen)
-        .group_by(Integration.id, Integration.label)
-        .order_by(Integration.id)
+_SEEN = and_(RestatementSeen.integration_id == Integration.id, RestatementSeen.user_id == bindparam("user"))
+_CHANGED = and_(
+    Restatement.integration_id == Integration.id,
+    Restatement.id > func.coalesce(RestatementSeen.restatement_id, 0),
+    Integration.last_restated_at.is_not(None),
+    Integration.removed_at.is_(None),
+)
+_INTEGRATIONS = (
+    select(
+        Integration,
+        func.count(Restatement.day.distinct()),
+        usd_sum(Restatement.usage_after_usd),
+        usd_sum(Restatement.usage_before_usd),
     )
-    rows = db.session.execute(query)
-    return [Unseen(row[0], row[1], row[2], (row[4] or NOTHING) - (row[3] or NOTHING)) for row in rows]
+    .outerjoin(RestatementSeen, _SEEN)
+    .outerjoin(Restatement, _CHANGED)
+    .where(Integration.workspace_id == bindparam("workspace"))
+    .group_by(Integration.id)
+    .order_by(*IN_ORDER)
+)
+
+
+def unseen(user_id: int | None, workspace_id: int) -> tuple[list[Integration], list[Unseen]]:
+    """The workspace's integrations, as ``all_integrations``; and those with days that changed since the user last
+    looked at their pages."""
+    rows = db.session.execute(_INTEGRATIONS, {"user": user_id, "workspace": workspace_id}).all()
+    changed = [
+        Unseen(one.id, one.label, days, (after or NOTHING) - (before or NOTHING))
+        for one, days, after, before in rows
+        if days
+    ]
+    return [row[0] for row in rows], sorted(changed, key=lambda one: one.integration_id)
 
 
 def mark_restatements_seen(user_id: int, integration_id: int) -> None:

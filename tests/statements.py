@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -35,3 +35,15 @@ def asked(app: Flask) -> Iterator[list[Statement]]:
         yield found
     finally:
         event.remove(engine, "before_cursor_execute", note)
+
+
+def scanned(app: Flask, statements: Iterable[Statement]) -> list[str]:
+    """The statements for which SQLite would look at all rows of a table; none on PostgreSQL, which isn't asked."""
+    found = []
+    with app.app_context(), db.engine.connect() as connection:
+        for one in statements if db.engine.dialect.name == "sqlite" else ():
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {one.text}", one.parameters).all()
+            steps = [row[-1].split() for row in plan]
+            if any(step[0] == "SCAN" and step[1] in db.metadata.tables for step in steps):
+                found.append(f"{one.text}\n{plan}")
+    return found

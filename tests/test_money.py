@@ -15,7 +15,7 @@ from sqlalchemy.exc import StatementError
 from grafient.extensions import db
 from grafient.models import Integration, Line, Workspace
 from grafient.models.columns import usd_sum
-from grafient.money import places, usd
+from grafient.money import from_steps, places, usd
 
 amounts = st.decimals("-8999999.999999999999", "8999999.999999999999", places=12)
 
@@ -54,6 +54,14 @@ def test_a_sum_of_100_million_dollars_keeps_its_last_digit(integration: Integrat
     total = db.session.execute(select(usd_sum(Line.usage_usd))).scalar_one()
     assert total == Decimal("107999999.999999999991")
     assert isinstance(total, Decimal)
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+@pytest.mark.parametrize("half", [2**60, 2**61, 2**62, -(2**61), -(2**62)])
+def test_a_sum_about_where_64_bits_end_is_exact(integration: Integration, half: int, more: int) -> None:
+    steps = [half, half, more]
+    store(integration.id, [from_steps(one) for one in steps])
+    assert db.session.execute(select(usd_sum(Line.usage_usd))).scalar_one() == from_steps(sum(steps))
 
 
 def test_several_columns_are_summed_together_and_the_unknown_left_out(integration: Integration) -> None:

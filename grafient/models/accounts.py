@@ -36,6 +36,6 @@ class User(Base, UserMixin):
     fs_uniquifier: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
-    workspace: Mapped[Workspace] = relationship(lazy="joined", innerjoin=True)
+    workspace: Mapped[Workspace] = relationship()
 
     roles: list[Any] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Date, DateTime, Dialect, Enum, Integer, String
@@ -48,8 +49,17 @@ class Day(TypeDecorator[date]):
     def process_bind_param(self, value: date | None, dialect: Dialect) -> Any:
         return value.toordinal() if value is not None and dialect.name == "sqlite" else value
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> date | None:
-        return date.fromordinal(value) if isinstance(value, int) else value
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        """Instead of ``process_result_value``, around which SQLAlchemy puts a function of its own: a chart of a year
+        has 6,000 days and amounts to read, and neither type has anything below it to be processed. PostgreSQL's dates
+        are dates already.
+        """
+        return _from_ordinal if dialect.name == "sqlite" else None
+
+
+@lru_cache(4096)
+def _from_ordinal(number: int | None) -> date | None:
+    return None if number is None else date.fromordinal(number)
 
 
 def one_of(states: type[StrEnum]) -> Enum:
@@ -65,18 +75,20 @@ def utc_now() -> datetime:
 
 
 class _Whole(TypeDecorator[int]):
-    """A whole number of any size, from PostgreSQL's numeric or from SQLite's halves."""
+    """A whole number of any size, from PostgreSQL's numeric, or from SQLite's integer or halves."""
 
     impl = String
     cache_ok = True
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
-        return None if value is None else _whole(value)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        return _whole
 
 
-def _whole(value: Any) -> int:
-    high, _, low = str(value).rpartition(":")
-    return (int(high or 0) << 32) + int(low)
+def _whole(value: Any) -> int | None:
+    if isinstance(value, str):
+        high, low = value.split(":")
+        return (int(high) << 32) + int(low)
+    return None if value is None else int(value)
 
 
 class _Amount(TypeDecorator[Decimal]):
@@ -85,8 +97,13 @@ class _Amount(TypeDecorator[Decimal]):
     impl = String
     cache_ok = True
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        return None if value is None else from_steps(_whole(value))
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        return _amount
+
+
+def _amount(value: Any) -> Decimal | None:
+    steps = _whole(value)
+    return None if steps is None else from_steps(steps)
 
 
 class count_sum(GenericFunction[int]):  # noqa: N801 - a SQL function, named as SQL names it
@@ -94,7 +111,8 @@ class count_sum(GenericFunction[int]):  # noqa: N801 - a SQL function, named as 
     several columns has none.
 
     PostgreSQL's sum of them has no end. SQLite's own ends at 64 bits with an error, and there the upper and the lower
-    32 bits are summed apart, which holds for two thousand million lines of any size.
+    32 bits are summed apart, which holds for two thousand million lines of any size. They are put together there where
+    the sum fits into 64 bits, and here where it does not.
     """
 
     type = _Whole()
@@ -123,4 +141,5 @@ def _sum_of_halves(element: count_sum | usd_sum, compiler: SQLCompiler, **kw: An
         " + ".join([f"({columns[0]}{part})", *(f"coalesce({column}{part}, 0)" for column in columns[1:])])
         for part in (" >> 32", " & 4294967295")
     )
-    return f"(sum({high}) || ':' || sum({low}))"
+    high, low = f"sum({high})", f"sum({low})"
+    return f"(CASE WHEN abs({high}) < 1 << 30 THEN ({high} << 32) + {low} ELSE {high} || ':' || {low} END)"

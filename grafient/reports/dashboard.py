@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 
-from grafient import coverage, reconciliation
+from grafient import coverage, reconciliation, restatements
 from grafient.coverage import Coverage, Known
 from grafient.days import Period, last_due
 from grafient.extensions import providers
 from grafient.models import Integration, utc_now
-from grafient.query import Group, Query, all_integrations
+from grafient.query import Group, Query
 from grafient.reconciliation import Verdict
 from grafient.reports import parts, sums
 from grafient.reports.parts import Filters, Provisional
 from grafient.reports.sums import Measures, Slot, Tally, Total, added_usd
+from grafient.restatements import Unseen
 from grafient.states import DayState
 
 CHART_NAMES = 7
@@ -25,6 +26,7 @@ CHART_NAMES = 7
 
 TOTALS = 20
 PROVIDERS = 20
+_NOTHING = Decimal(0)
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,8 @@ class Dashboard:
     """The most expensive first, at most TOTALS; of ``found``."""
     found: int
     providers: Sequence[ProviderTotal]
-    ever_restated: bool
-    """Whether a settled day of the workspace was ever changed."""
+    unseen: Sequence[Unseen]
+    """What changed on settled days since the viewer last looked."""
 
     @property
     def has_amounts(self) -> bool:
@@ -146,15 +148,14 @@ class Dashboard:
         return next((one.colour for one in self.series if one.id == total_id and not one.is_rest), "other")
 
 
-def report(query: Query, group: Group = Group.MODEL) -> Dashboard:
-    """The period's figures, chart, totals by model, host or key, and integrations."""
+def report(query: Query, group: Group = Group.MODEL, viewer: int | None = None) -> Dashboard:
+    """The period's figures, chart, totals by model, host or key, and integrations; ``viewer``: a user's id."""
     shown = _until_today(query.period)
-    integrations = all_integrations(query.workspace_id)
+    integrations, unseen = restatements.unseen(viewer, query.workspace_id)
     around = Period(query.period.before.first, shown.last)
     known = coverage.load(query, integrations, group, around)
     query = known.query
-    totals = sums.totals_by(query, group)
-    measured = sums.by_integration(query, around)
+    totals, measured = sums.overview(query, group, around)
     total = added_usd(one.usage_usd for one in totals) if known.any_settled else None
     series, days = _chart(replace(query, period=shown), known, group, totals)
     return Dashboard(
@@ -174,7 +175,7 @@ def report(query: Query, group: Group = Group.MODEL) -> Dashboard:
         days=days,
         totals=totals[:TOTALS],
         found=len(totals),
-        ever_restated=any(one.last_restated_at for one in integrations),
+        unseen=unseen,
         providers=[_provider(known, one, measured.get((one.id, Slot.PERIOD))) for one in known.asked],
     )
 
@@ -193,7 +194,8 @@ def _chart(query: Query, known: Known, group: Group, totals: Sequence[Total]) ->
     if any(by_name.get(None) for by_name in amounts.values()):
         series.append(Series("", "All others", "other", is_rest=True))
     drawn = [day for day in query.period if day in known.period or known.state(day) != DayState.MISSING]
-    return series, [_day(day, known, group, series, amounts.get(day, {})) for day in drawn]
+    names = [None if one.is_rest else one.id for one in series]
+    return series, [_day(day, known, group, names, amounts.get(day, {})) for day in drawn]
 
 
 _ByName = dict[str | None, Decimal]
@@ -206,21 +208,21 @@ def _amounts(query: Query, known: Known, group: Group, names: Sequence[str]) -> 
     others, here as in the total.
     """
     found: dict[date, _ByName] = defaultdict(dict)
-    for one in sums.by_day(query, group, names):
-        if one.settled or not known.state(one.day).is_settled:
-            found[one.day][one.name] = found[one.day].get(one.name, Decimal(0)) + one.usage_usd
+    for day, name, settled, usage_usd in sums.by_day(query, group, names):
+        if settled or not known.state(day).is_settled:
+            of_day = found[day]
+            of_day[name] = of_day[name] + usage_usd if name in of_day else usage_usd
     return found
 
 
-def _day(day: date, known: Known, group: Group, series: Sequence[Series], amounts: _ByName) -> Day:
+def _day(day: date, known: Known, group: Group, names: Sequence[str | None], amounts: _ByName) -> Day:
     state = known.state(day)
     missing, asked = known.missing_part(day)
     if state == DayState.MISSING:
-        return Day(day, state, None, [None] * len(series), missing, asked)
-    by_series: list[Decimal | None] = []
-    for name in (None if one.is_rest else one.id for one in series):
-        nothing = Decimal(0) if known.knows_part(day, group, name) else None
-        by_series.append(amounts.get(name, nothing))
+        return Day(day, state, None, [None] * len(names), missing, asked)
+    by_series = [
+        amounts[name] if name in amounts else _NOTHING if known.knows_part(day, group, name) else None for name in names
+    ]
     return Day(day, state, added_usd(amounts.values()), by_series, missing, asked)
 
 

@@ -6,14 +6,15 @@ Pages, alerts and exports ask here. Nothing here knows a page.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, case, func, literal, or_, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, bindparam, case, func, null, or_, select, tuple_, union_all
 from sqlalchemy.orm import join
 
 from grafient import attribution
@@ -65,8 +66,7 @@ class Total:
     share: Decimal | None
 
 
-@dataclass(frozen=True)
-class DaySum:
+class DaySum(NamedTuple):
     """What lines of one day and one name (None: all that were not named) add up to.
 
     ``settled``: whether totals count them.
@@ -80,12 +80,21 @@ class DaySum:
 
 def totals_by(query: Query, group: Group) -> list[Total]:
     """What each model, host or key cost on settled days, the most expensive first."""
+    return _totals(query, group, db.session.execute(_by_group(query, group)))
+
+
+def _by_group(query: Query, group: Group, names: Iterable[str] = ("name", "usage_usd")) -> Select[Any]:
+    """``names``: of the columns, in order; those that it has not are NULL."""
     rows = _rows(query, group)
-    column = rows.by(group)
-    statement = _lines(query, rows, column.label("id"), _amount(rows, query).label("usage_usd"))
+    known = {"name": rows.by(group), "usage_usd": _amount(rows, query)}
+    columns = [known.get(name, null()).label(name) for name in names]
+    return _lines(query, rows, *columns).group_by(rows.number(group))
+
+
+def _totals(query: Query, group: Group, found: Iterable[Any]) -> list[Total]:
     amounts: dict[str, Decimal] = defaultdict(Decimal)
-    for row in db.session.execute(statement.group_by(rows.number(group))):
-        amounts[row.id] += row.usage_usd
+    for row in found:
+        amounts[row.name] += row.usage_usd
     whole = added_usd(amounts.values())
     names = key_names(query) if group == Group.KEY else {}
     totals = [Total(one, names.get(one, one), usage, share(usage, whole)) for one, usage in amounts.items()]
@@ -117,8 +126,28 @@ class Slot(StrEnum):
     """In the period or after it, and no total counts it yet."""
 
 
-def by_integration(query: Query, around: Period) -> dict[tuple[int, Slot], Measures]:
+_ByIntegration = dict[tuple[int, Slot], Measures]
+
+
+def by_integration(query: Query, around: Period) -> _ByIntegration:
     """All that is measured of each integration (by its id), in and around the query's period."""
+    return _by_slot(db.session.execute(_by_owner(query, around)))
+
+
+def overview(query: Query, group: Group, around: Period) -> tuple[list[Total], _ByIntegration]:
+    """``totals_by`` and ``by_integration`` in one statement."""
+    found = _ask(_overview, query, group, around=around)
+    return _totals(query, group, (row for row in found if row.id is None)), _by_slot(
+        row for row in found if row.id is not None
+    )
+
+
+def _overview(query: Query, group: Group, around: Period) -> Any:
+    measured = _by_owner(query, around, null().label("name"))
+    return union_all(measured, _by_group(query, group, (column.name for column in measured.selected_columns)))
+
+
+def _by_owner(query: Query, around: Period, *more: Any) -> Select[Any]:
     wide = replace(query, period=around)
     rows = _rows(wide)
     table, unsettled = rows.columns, _unsettled(wide, rows)
@@ -128,10 +157,12 @@ def by_integration(query: Query, around: Period) -> dict[tuple[int, Slot], Measu
         (table.day > query.period.last, Slot.AFTER),
         else_=Slot.PERIOD,
     ).label("slot")
-    columns = rows.owner.label("id"), slot, *_measured(rows, query)
+    columns = *more, rows.owner.label("id"), slot, *_measured(rows, query)
     statement = _lines(wide, rows, *columns, settled=False)
-    statement = statement.where(or_(~unsettled, table.day >= query.period.first))
-    found = db.session.execute(statement.group_by(rows.owner, slot))
+    return statement.where(or_(~unsettled, table.day >= query.period.first)).group_by(rows.owner, slot)
+
+
+def _by_slot(found: Iterable[Any]) -> _ByIntegration:
     return {(row.id, Slot(row.slot)): _measures(row) for row in found}
 
 
@@ -140,18 +171,22 @@ def by_day(query: Query, group: Group, names: Sequence[str]) -> list[DaySum]:
 
     The others are what is left of the day's total, so that not each of their rows has to be looked at.
     """
+    parts, rest = [], {}
+    for day, name, settled, usage_usd in _ask(_days, query, group, names=names):
+        if name is None:
+            rest[day, bool(settled)] = usage_usd
+        else:
+            parts.append(DaySum(day, name, bool(settled), usage_usd))
+    for day, _, settled, usage_usd in parts:
+        rest[day, settled] -= usage_usd
+    return parts + [DaySum(day, None, settled, usage) for (day, settled), usage in rest.items() if usage]
+
+
+def _days(query: Query, group: Group, names: Any) -> Any:
     rows, whole = _rows(query, group), _rows(query)
     named = rows.by(group)
-    parts = [_by_day(query, whole, literal(None, named.type))]
-    if names:
-        parts.append(_by_day(query, rows, named).where(named.in_(names)).group_by(named))
-    found = db.session.execute(union_all(*parts)).all()
-    sums = [DaySum(row.day, row.name, bool(row.settled), row.usage_usd) for row in found]
-    rest = {(one.day, one.settled): one.usage_usd for one in sums if one.name is None}
-    named_sums = [one for one in sums if one.name is not None]
-    for one in named_sums:
-        rest[one.day, one.settled] -= one.usage_usd
-    return named_sums + [DaySum(day, None, settled, usage) for (day, settled), usage in rest.items() if usage]
+    of_names = _by_day(query, rows, named).where(named.in_(names)).group_by(named)
+    return union_all(_by_day(query, whole, null()), of_names)
 
 
 def _by_day(query: Query, rows: _Rows, name: Any) -> Select[Any]:
@@ -159,6 +194,34 @@ def _by_day(query: Query, rows: _Rows, name: Any) -> Select[Any]:
     settled = case((_unsettled(query, rows), 0), else_=1).label("settled")
     columns = day.label("day"), name.label("name"), settled, _amount(rows, query).label("usage_usd")
     return _lines(query, rows, *columns, settled=False).group_by(day, settled)
+
+
+def _ask(make: Callable[..., Any], query: Query, group: Group, **more: Any) -> Sequence[Any]:
+    """The rows of a statement that ``make`` makes of a query. It is made once for all queries that differ in their
+    workspace, integration and days alone, since SQLAlchemy takes longer to make it than the database to answer.
+    """
+    if query.is_filtered or query.unknown or group == Group.KEY:
+        return db.session.execute(make(query, group, **more)).all()
+    values = {"workspace": query.workspace_id, "integration": query.integration_id, "names": more.get("names")}
+    for name, period in (("period", query.period), ("around", more.get("around"))):
+        if period is not None:
+            values |= {f"{name}_first": period.first, f"{name}_last": period.last}
+    statement = _made_once(make, group, query.integration_id is None, query.byok, tuple(more))
+    return db.session.connection().execute(statement, values).all()
+
+
+@cache
+def _made_once(make: Callable[..., Any], group: Group, every: bool, byok: bool, more: tuple[str, ...]) -> Any:
+    """The same with names for what differs."""
+
+    def period(name: str) -> Any:
+        return Period(bindparam(f"{name}_first"), bindparam(f"{name}_last"))  # type: ignore[arg-type]
+
+    workspace: Any = bindparam("workspace")
+    integration: Any = None if every else bindparam("integration")
+    named = {"around": period("around"), "names": bindparam("names", expanding=True)}
+    query = Query(workspace, period("period"), integration, byok=byok)
+    return make(query, group, **{name: named[name] for name in more})
 
 
 def cost_lines(query: Query, fields: Sequence[str]) -> Select[Any]:

@@ -87,13 +87,16 @@ NAMED = ("integration", "host", "key")
 """What can be filtered by its name. The form asks for the name where there is too much to choose from."""
 
 
-def named() -> dict[str, str] | Search | None:
-    """None for an address without names to filter by. Else the address that says the same by ids, without names; or,
-    for the first name that can't be told, what was found."""
+def has_names() -> bool:
+    """Whether the address has names to filter by."""
+    return any(f"{what}_name" in request.args for what in NAMED)
+
+
+def named() -> dict[str, str] | Search:
+    """The address that says by ids what this one says by names; or, for the first name that can't be told, what was
+    found."""
     args = {name: value for name, value in request.args.items() if value}
     names = {what: _text(f"{what}_name").strip() for what in NAMED if f"{what}_name" in request.args}
-    if not names:
-        return None
     for what, text in names.items():
         chosen = args.pop(what, "")
         args.pop(f"{what}_name", "")

@@ -10,7 +10,7 @@ from flask import Blueprint, abort, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user
 
-from grafient import restatements, status
+from grafient import status
 from grafient.days import ONE_DAY
 from grafient.models import UNATTRIBUTED, utc_now
 from grafient.query import MOST_CHOICES, Group, Query, keys_called
@@ -32,25 +32,24 @@ blueprint = Blueprint("costs", __name__)
 @blueprint.before_request
 def _by_name() -> ResponseReturnValue | None:
     """Where a filter was named and not chosen, go to the address of what has that name, or let it be chosen."""
-    found = addresses.named() if current_user.is_authenticated else None
+    found = addresses.named() if addresses.has_names() and current_user.is_authenticated else None
     if isinstance(found, addresses.Search):
         return render_template("dashboard/choose.html", search=found, endpoint=request.endpoint)
     return None if found is None else redirect(url_for(str(request.endpoint), **dict[str, Any](found)))
 
 
 @blueprint.get("/")
-@auth_required("session")
 @kept
 def dashboard() -> str:
     """What the period cost."""
     query = addresses.query()
-    found = dashboards.report(query, addresses.group())
+    found = dashboards.report(query, addresses.group(), current_user.id)
     return render_template(
         "dashboard/index.html",
         dashboard=found,
         backfilling=any(row.last_success_at is None for row in found.providers)
         and status.backfilling(query.workspace_id),
-        unseen=restatements.unseen(current_user.id, query.workspace_id) if found.ever_restated else [],
+        unseen=found.unseen,
         who=next((row.provider_name for row in found.providers), "The provider"),
         labels={row.integration_id: row.label for row in found.providers} if len(found.providers) > 1 else {},
         **_shared("costs.dashboard", query, found, addresses.kept()),
@@ -58,7 +57,6 @@ def dashboard() -> str:
 
 
 @blueprint.get("/breakdown")
-@auth_required("session")
 @kept
 def breakdown() -> str:
     """The same per model, host or key, sorted and filtered."""

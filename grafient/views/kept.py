@@ -1,10 +1,11 @@
 """Pages that are kept until something on them changes.
 
 At nine in the morning a team opens the same dashboard again and again, and nothing on it changes before the next sync.
-A page that is kept costs two statements: who is signed in, and whether anything has changed since it was made. Each
+A page that is kept costs one statement: who is signed in, and whether anything has changed since it was made. Each
 commit that changes an integration, or anything stored of its account, gives the integration another number
-(``Integration.revision``); their sum says whether it is still the same. It is asked in the database each time, so the
-first request after a sync's commit gets the new figures, whichever process answers it.
+(``Integration.revision``); their sum says whether it is still the same. Both are asked in the database each time, so
+the first request after a sync's commit gets the new figures, whichever process answers it, and a user who was disabled,
+or whose password was changed elsewhere, gets none.
 
 A page is kept for one user, one address and one UTC day. The browser keeps it too, and asks each time whether it is
 still the same: then it is answered in a few bytes (304).
@@ -20,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from cachetools import LRUCache
-from flask import Flask, Response, current_app, make_response, request, session
+from flask import Flask, Response, current_app, g, make_response, request, session
 from flask.typing import ResponseReturnValue
-from flask_security import current_user
+from flask_security import auth_required
 from sqlalchemy import bindparam, case, func, select
 
-from grafient import disk
+from grafient import database, disk
 from grafient.days import last_due, last_settled
 from grafient.extensions import db
-from grafient.models import Integration, RestatementSeen, utc_now
+from grafient.models import Integration, RestatementSeen, User, utc_now
 
 MOST_BYTES = 16 * 1024 * 1024
 """Of all pages that a process keeps; the one that was not asked for longest is given up first."""
@@ -61,26 +62,24 @@ def register(app: Flask) -> None:
 
 def kept(view: Callable[[], str]) -> Callable[[], ResponseReturnValue]:
     """A page of costs, for who is signed in: kept, if it can be."""
+    made_anew: Callable[[], ResponseReturnValue] = auth_required("session")(view)
 
     @wraps(view)
     def wrapped() -> ResponseReturnValue:
         state = _state()
         if state is None:
-            return view()
+            return made_anew()
         etag = hashlib.sha256(repr(state).encode()).hexdigest()[:32]
-        pages: KeptPages = current_app.extensions["kept_pages"]
         if etag in request.if_none_match:
-            response = make_response("", 304)
-        else:
-            body = pages.get(etag)
-            if body is None:
-                response = make_response(view())
-                body = response.get_data()
-                if response.status_code == 200:
-                    pages.keep(etag, body)
-            else:
-                response = make_response(body)
-                response.content_type = "text/html; charset=utf-8"
+            return _revalidated(Response(status=304), etag)
+        pages: KeptPages = current_app.extensions["kept_pages"]
+        body = pages.get(etag)
+        if body is not None:
+            return _revalidated(Response(body, mimetype="text/html"), etag)
+        response = make_response(made_anew())
+        if response.status_code != 200:
+            return response
+        pages.keep(etag, response.get_data())
         return _revalidated(response, etag)
 
     return wrapped
@@ -93,29 +92,47 @@ def _revalidated(response: Response, etag: str) -> Response:
     return response
 
 
-_SEEN = select(func.sum(RestatementSeen.restatement_id)).where(RestatementSeen.user_id == bindparam("user"))
+_SEEN = select(func.sum(RestatementSeen.restatement_id)).where(RestatementSeen.user_id == User.id).scalar_subquery()
 _UNREAD = case((Integration.last_success_at.is_(None) & Integration.removed_at.is_(None), 1))
-_REVISIONS = select(func.count(), func.sum(Integration.revision), func.count(_UNREAD), _SEEN.scalar_subquery()).where(
-    Integration.workspace_id == bindparam("workspace")
+_USER = User.__table__.c
+_STATE = (
+    select(
+        *_USER,
+        func.count(Integration.id).label("integrations"),
+        func.sum(Integration.revision).label("revisions"),
+        func.count(_UNREAD).label("unread"),
+        _SEEN.label("seen"),
+    )
+    .select_from(User)
+    .outerjoin(Integration, Integration.workspace_id == User.workspace_id)
+    .where(User.fs_uniquifier == bindparam("who"), User.active)
+    .group_by(_USER.id)
 )
-"""Made once: it is asked with each page, and SQLAlchemy takes longer to make it than the database to answer."""
+"""Made once: it is asked with each page, and SQLAlchemy takes longer to make it than the database to answer.
+
+Who is signed in is who Flask-Security would find: the active user whom the session names.
+"""
 
 
 def _state() -> Any:
     """All that a page of this address is made of; None for one that is not kept.
 
-    That is one with a message for this request alone, and one that shows how far a first sync is.
+    Not kept are pages for somebody whom the session does not name, such as who comes back with a remember cookie; with
+    a message for this request alone; of a first sync's progress; and those that say that the disk is full.
     """
-    who = {"user": current_user.id, "workspace": current_user.workspace_id}
-    integrations, revisions, unread_count, seen_sum = db.session.execute(_REVISIONS, who).one()
-    settings = current_app.extensions["settings"]
-    if unread_count or "_flashes" in session or disk.is_full(settings.data_dir):
+    who = session.get("_user_id")
+    if who is None:
+        return None
+    with database.for_one_statement(db.engine).connect() as connection:
+        found = g.signed_in = connection.execute(_STATE, {"who": who}).one_or_none()
+    full = disk.is_full(current_app.extensions["settings"].data_dir)
+    if found is None or found.unread or "_flashes" in session or full:
         return None
     now = utc_now()
     return (
         current_app.extensions["made_with"],
         request.full_path,
-        (current_user.id, current_user.email, current_user.workspace_id),
+        (found.id, found.email, found.workspace_id),
         (now.date(), last_due(now), last_settled(now)),
-        (integrations, str(revisions), str(seen_sum)),
+        (found.integrations, str(found.revisions), str(found.seen)),
     )
