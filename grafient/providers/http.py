@@ -1,7 +1,9 @@
 """The one way out: a shared HTTP client that only reads, never follows a redirect, and ends on time.
 
-httpx bounds each single read, so that a server which sends a byte now and then could hold a caller for ever. Here a
-deadline bounds the whole exchange, from looking up the name to the last byte, wherever the other side dawdles.
+HTTP libraries bound each single read, so that a server which sends a byte now and then could hold a caller for ever.
+Here a deadline bounds the whole exchange, from looking up the name to the last byte, wherever the other side dawdles.
+It is kept by the network below httpcore's pool of connections; httpx, the usual way to that pool, has no public way to
+say so, took half of a request's processor, and would have sent the cookies of one account's replies with another's key.
 """
 
 from __future__ import annotations
@@ -10,10 +12,13 @@ import queue
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
+from urllib.parse import urlencode
 
 import httpcore
 import httpx
@@ -39,14 +44,22 @@ def remaining() -> float:
     return _deadline.get() - time.monotonic()
 
 
+class TimedOut(Exception):
+    """The deadline has passed."""
+
+
+class NoReply(Exception):
+    """There is no connection, or what came over it is no whole reply in HTTP."""
+
+
 class BodyTooLarge(Exception):
     """The body went on past MAX_BODY_BYTES."""
 
 
 class Reply:
-    """A whole reply: ``status``, ``headers``, ``body`` (decoded from its content encoding)."""
+    """A whole reply: ``status``, ``headers`` by their names in lower case, ``body`` (decoded from its encoding)."""
 
-    def __init__(self, status: int, headers: httpx.Headers, body: bytes) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.status, self.headers, self.body = status, headers, body
 
 
@@ -57,42 +70,6 @@ class ReadingClient:
     """
 
     def __init__(self) -> None:
-        self._client = httpx.Client(
-            transport=_Transport(),
-            follow_redirects=False,
-            trust_env=False,
-            headers={"User-Agent": "Grafient"},
-        )
-
-    def get(self, url: str, *, bearer: str, params: dict[str, str] | None = None) -> Reply:
-        """Fetch inside a ``within`` block. Raises httpx.TransportError or BodyTooLarge."""
-        return self._send("GET", url, bearer, params=params)
-
-    def ask(self, url: str, *, bearer: str, question: bytes) -> Reply:
-        """The same for an address that takes its question, in JSON, in a POST."""
-        return self._send("POST", url, bearer, content=question, headers={"Content-Type": "application/json"})
-
-    def _send(self, method: str, url: str, bearer: str, headers: dict[str, str] | None = None, **rest: Any) -> Reply:
-        headers = {"Authorization": f"Bearer {bearer}", "Accept": "application/json", **(headers or {})}
-        timeout = httpx.Timeout(max(remaining(), 0.001))
-        with self._client.stream(method, url, headers=headers, timeout=timeout, **rest) as response:
-            body = bytearray()
-            for chunk in response.iter_bytes():
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise BodyTooLarge
-            return Reply(response.status_code, response.headers, bytes(body))
-
-    def close(self) -> None:
-        """Close the pooled connections."""
-        self._client.close()
-
-
-class _Transport(httpx.HTTPTransport):
-    """httpx's own, over a pool whose network keeps the deadline (httpx has no public way to say so)."""
-
-    def __init__(self) -> None:
-        super().__init__()
         self._pool = httpcore.ConnectionPool(
             ssl_context=httpx.create_ssl_context(),
             max_connections=64,
@@ -100,6 +77,63 @@ class _Transport(httpx.HTTPTransport):
             keepalive_expiry=15.0,
             network_backend=_DeadlineBackend(),
         )
+
+    def get(self, url: str, *, bearer: str, params: dict[str, str] | None = None) -> Reply:
+        """Fetch inside a ``within`` block. Raises TimedOut, NoReply or BodyTooLarge."""
+        return self._send("GET", _with_query(_url(url), params) if params else _url(url), _headers(bearer), None)
+
+    def ask(self, url: str, *, bearer: str, question: bytes) -> Reply:
+        """The same for an address that takes its question, in JSON, in a POST."""
+        headers = [*_headers(bearer), (b"Content-Type", b"application/json")]
+        return self._send("POST", _url(url), headers, question)
+
+    def _send(self, method: str, url: httpcore.URL, headers: list[tuple[bytes, bytes]], content: bytes | None) -> Reply:
+        timeout = dict.fromkeys(("connect", "read", "write", "pool"), max(remaining(), 0.001))
+        try:
+            with self._pool.stream(
+                method, url, headers=headers, content=content, extensions={"timeout": timeout}
+            ) as response:
+                found = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+                return Reply(response.status, found, _body(response, found.get("content-encoding", "")))
+        except httpcore.TimeoutException as error:
+            raise TimedOut(str(error)) from None
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, zlib.error) as error:
+            raise NoReply(str(error)) from None
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._pool.close()
+
+
+def _headers(bearer: str) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"User-Agent", b"Grafient"),
+        (b"Accept", b"application/json"),
+        (b"Accept-Encoding", b"gzip"),
+        (b"Authorization", b"Bearer " + bearer.encode()),
+    ]
+
+
+@lru_cache(64)
+def _url(url: str) -> httpcore.URL:
+    parts = httpx.URL(url)
+    return httpcore.URL(scheme=parts.raw_scheme, host=parts.raw_host, port=parts.port, target=parts.raw_path)
+
+
+def _with_query(url: httpcore.URL, params: dict[str, str]) -> httpcore.URL:
+    target = url.target + b"?" + urlencode(params).encode()
+    return httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=target)
+
+
+def _body(response: httpcore.Response, encoding: str) -> bytes:
+    """The decoded body, of which no more than may be is ever in memory. Raises BodyTooLarge and zlib.error."""
+    decoder = zlib.decompressobj(wbits=31) if encoding.lower() in ("gzip", "x-gzip") else None
+    body = bytearray()
+    for chunk in response.iter_stream():
+        body += decoder.decompress(chunk, MAX_BODY_BYTES + 1) if decoder else chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise BodyTooLarge
+    return bytes(body)
 
 
 class _DeadlineBackend(httpcore.NetworkBackend):

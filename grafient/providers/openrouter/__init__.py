@@ -302,5 +302,5 @@ def _midnight(day: date) -> str:
 
 
 def _server_clock(reply: Reply) -> list[datetime]:
-    moment = http_date(reply.headers.get("Date", ""))
+    moment = http_date(reply.headers.get("date", ""))
     return [] if moment is None else [moment]
