@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, and_, bindparam, case, exists, func, literal, or_, select, text, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, case, exists, func, literal, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import joinedload
 
@@ -190,7 +190,11 @@ _HELD = (
     SyncRun.status == RunStatus.RUNNING,
     SyncRun.token == bindparam("token"),
 )
-_INTEGRATION = select(Integration).join(SyncRun, SyncRun.integration_id == Integration.id).where(*_HELD)
+_SEALED = (
+    select(Integration.id, Integration.provider, Integration.key_ciphertext, Integration.key_encryption_id)
+    .join(SyncRun, SyncRun.integration_id == Integration.id)
+    .where(*_HELD)
+)
 _RUN = (
     select(SyncRun)
     .where(*_HELD)
@@ -201,9 +205,9 @@ _RUN = (
 """Made once: SQLAlchemy takes longer to make a statement anew than the database to answer it."""
 
 
-def integration_of(claim: Claim) -> Integration:
-    """The integration of a claimed run, to be read only. Raises LeaseLost if the run is no longer this claim's."""
-    return _found(claim, db.session.execute(_INTEGRATION, _named(claim)).scalar_one_or_none())
+def sealed_key(claim: Claim) -> Row[int, str, bytes | None, str | None]:
+    """A claimed run's provider and its key. Raises LeaseLost if the run is no longer this claim's."""
+    return _found(claim, db.session.connection().execute(_SEALED, _named(claim)).one_or_none())
 
 
 def hold(claim: Claim) -> SyncRun:

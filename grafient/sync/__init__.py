@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from sqlalchemy import Row
+
 from grafient import database, runs
 from grafient.extensions import db, vault
-from grafient.models import Integration, SyncRun
+from grafient.models import SyncRun
 from grafient.providers import NotOffered, ProviderError, UnexpectedResponse, Unreachable
 from grafient.runs import Claim
 from grafient.states import Problem, RunStatus
@@ -25,8 +27,8 @@ def perform(claim: Claim) -> None:
     """
     try:
         with database.only_reading():
-            integration = runs.integration_of(claim)
-            provider, key = integration.provider, _open(integration)
+            sealed = runs.sealed_key(claim)
+            provider, key = sealed.provider, _open(sealed)
             db.session.rollback()
         _read(Hold(claim, provider, key))
     except (ProviderError, VaultError) as error:
@@ -89,8 +91,8 @@ def _record_failure(claim: Claim, error: ProviderError | VaultError) -> None:
     db.session.commit()
 
 
-def _open(integration: Integration) -> str:
-    if integration.key_ciphertext is None or integration.key_encryption_id is None:
+def _open(row: Row[int, str, bytes | None, str | None]) -> str:
+    integration_id, provider, ciphertext, key_id = row
+    if ciphertext is None or key_id is None:
         raise VaultError("The integration has no key.")
-    sealed = Sealed(integration.key_encryption_id, integration.key_ciphertext)
-    return vault.open(sealed, integration_id=integration.id, provider=integration.provider)
+    return vault.open(Sealed(key_id, ciphertext), integration_id=integration_id, provider=provider)

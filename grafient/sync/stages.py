@@ -17,7 +17,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from grafient import attribution, ledger, reconciliation, runs
 from grafient.days import ONE_DAY, Period, span
@@ -104,13 +104,14 @@ def add_to(run: SyncRun, recorded: Recorded) -> None:
 
 def _first_day(integration: Integration, today: date, history_days: int) -> date:
     """The first day to be read: the plan's history before connecting, and every day since."""
-    query = select(Workspace.plan).where(Workspace.id == integration.workspace_id)
-    plan = PLANS[db.session.execute(query).scalar_one()]
+    plan = PLANS[db.session.connection().execute(_PLAN, {"of": integration.workspace_id}).scalar_one()]
     furthest = today - timedelta(days=history_days)
     if plan.history_days is None:
         return furthest
     return max(furthest, min(today, integration.created_at.date()) - timedelta(days=plan.history_days))
 
+
+_PLAN = select(Workspace.plan).where(Workspace.id == bindparam("of"))
 
 NOT_OFFERED = ("no_credits", "no_history", "no_keys")
 """The columns of an integration that say why the provider does not offer something."""
