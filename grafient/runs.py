@@ -17,9 +17,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, case, exists, func, literal, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, bindparam, case, exists, func, literal, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import joinedload
 
@@ -190,8 +190,16 @@ _HELD = (
     SyncRun.status == RunStatus.RUNNING,
     SyncRun.token == bindparam("token"),
 )
-_SEALED = (
-    select(Integration.id, Integration.provider, Integration.key_ciphertext, Integration.key_encryption_id)
+_CLAIMED = (
+    select(
+        Integration.id,
+        Integration.provider,
+        Integration.key_ciphertext,
+        Integration.key_encryption_id,
+        SyncRun.trigger,
+        Integration.key_scopes,
+        Integration.key_scopes_at,
+    )
     .join(SyncRun, SyncRun.integration_id == Integration.id)
     .where(*_HELD)
 )
@@ -205,9 +213,21 @@ _RUN = (
 """Made once: SQLAlchemy takes longer to make a statement anew than the database to answer it."""
 
 
-def sealed_key(claim: Claim) -> Row[int, str, bytes | None, str | None]:
-    """A claimed run's provider and its key. Raises LeaseLost if the run is no longer this claim's."""
-    return _found(claim, db.session.connection().execute(_SEALED, _named(claim)).one_or_none())
+class Claimed(NamedTuple):
+    """What a sync begins with."""
+
+    integration_id: int
+    provider: str
+    key_ciphertext: bytes | None
+    key_encryption_id: str | None
+    trigger: Trigger
+    key_scopes: str | None
+    key_scopes_at: datetime | None
+
+
+def claimed(claim: Claim) -> Claimed:
+    """What a claimed run begins with. Raises LeaseLost if it is no longer this claim's."""
+    return Claimed(*_found(claim, db.session.connection().execute(_CLAIMED, _named(claim)).one_or_none()))
 
 
 def hold(claim: Claim) -> SyncRun:

@@ -27,8 +27,9 @@ from grafient.states import Stage
 ONE_REQUEST = timedelta(seconds=70)
 """Longer than any one request to a provider takes."""
 
-LOOK_SECONDS = 5.0
-"""How often the lease is looked at while other threads read."""
+LOOK_SECONDS = 2.0
+"""How long what was read waits for what other threads read to be written with it, and how often the lease is looked at
+meanwhile."""
 
 
 class Hold:
@@ -80,16 +81,18 @@ class Hold:
                 pass
             raise
 
-    def side_by_side(self, *readings: Callable[[], Any]) -> Sequence[Any]:
+    def side_by_side(self, *readings: Callable[[], Any], late: Callable[[], None]) -> Sequence[Any]:
         """What readings give that don't need each other, each on a thread of its own; for one that failed, its
         ProviderError. Raises LeaseLost.
 
-        The lease is renewed meanwhile: a list of keys can have many pages, each of which may take a minute.
+        As long as they take, ``late`` is called every few seconds, and the lease is renewed: a list of keys can have
+        many pages, each of which may take a minute.
         """
         with ThreadPoolExecutor(len(readings), thread_name_prefix="reading") as pool:
             answers = [pool.submit(_answer, reading) for reading in readings]
             try:
                 while wait(answers, LOOK_SECONDS).not_done:
+                    late()
                     self._renew()
             except LeaseLost:
                 self._lost = True
