@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.message import Message
@@ -161,10 +162,12 @@ class _Packed(BaseHTTPRequestHandler):
 
     said = b""
     heard: list[Message] = []
+    ports: list[int] = []
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         self.heard.append(self.headers)
+        self.ports.append(self.client_address[1])
         self.send_response(200)
         packed = gzip.compress(self.said)
         for header in (("Content-Encoding", "gzip"), ("Set-Cookie", "who=me"), ("Content-Length", str(len(packed)))):
@@ -179,6 +182,7 @@ class _Packed(BaseHTTPRequestHandler):
 @pytest.fixture
 def packed(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenRouter]:
     monkeypatch.setattr(_Packed, "heard", [])
+    monkeypatch.setattr(_Packed, "ports", [])
     monkeypatch.setattr(_Packed, "said", b'{"data": {"total_usage": 0.25, "note": "%s"}}' % (b"x" * 50_000))
     with ThreadingHTTPServer(("127.0.0.1", 0), _Packed) as server:
         server.daemon_threads = True
@@ -194,6 +198,35 @@ def test_a_compressed_reply_is_read_and_its_cookie_is_sent_to_nobody(packed: Ope
         assert packed.reader(key).lifetime_usd() == Decimal("0.25")
     assert [headers["Authorization"] for headers in _Packed.heard] == ["Bearer sk-or-v1-one", "Bearer sk-or-v1-other"]
     assert [headers["Cookie"] for headers in _Packed.heard] == [None, None]
+
+
+def test_a_connection_is_used_again_unless_the_server_has_closed_it(
+    packed: OpenRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Packed, "timeout", 0.3)
+    reader = packed.reader("sk-or-v1-one")
+    for _ in range(3):
+        reader.lifetime_usd()
+    assert len(set(_Packed.ports)) == 1
+    time.sleep(0.6)
+    reader.lifetime_usd()
+    assert len(set(_Packed.ports)) == 2
+    with ThreadPoolExecutor(8) as threads:
+        for _ in threads.map(lambda _: reader.lifetime_usd(), range(80)):
+            pass
+    assert len(_Packed.ports) == 84
+    assert len(set(_Packed.ports)) <= 2 + 7
+
+
+def test_a_connection_that_broke_off_is_not_used_again(packed: OpenRouter, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = packed.reader("sk-or-v1-one")
+    reader.lifetime_usd()
+    with monkeypatch.context() as patch:
+        patch.setattr("grafient.providers.http.MAX_BODY_BYTES", 10)
+        with pytest.raises(UnexpectedResponse):
+            reader.lifetime_usd()
+    assert reader.lifetime_usd() == Decimal("0.25")
+    assert len(set(_Packed.ports)) == 2
 
 
 def test_a_small_reply_that_unpacks_to_too_much_is_cut(packed: OpenRouter, monkeypatch: pytest.MonkeyPatch) -> None:
