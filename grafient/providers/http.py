@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import lru_cache
@@ -58,9 +58,9 @@ class BodyTooLarge(Exception):
 
 
 class Reply:
-    """A whole reply: ``status``, ``headers`` by their names in lower case, ``body`` (decoded from its encoding)."""
+    """A whole reply: ``status``, ``headers``, ``body`` (decoded from its content encoding)."""
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    def __init__(self, status: int, headers: httpx.Headers, body: bytes) -> None:
         self.status, self.headers, self.body = status, headers, body
 
 
@@ -95,8 +95,8 @@ class ReadingClient:
                     method, url, headers=headers, content=content, extensions={"timeout": timeout}
                 ) as response,
             ):
-                found = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
-                return Reply(response.status, found, _body(response, found.get("content-encoding", "")))
+                found = httpx.Headers(response.headers)
+                return Reply(response.status, found, _body(response, found.get("Content-Encoding", "")))
         except httpcore.TimeoutException as error:
             raise TimedOut(str(error)) from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, zlib.error) as error:

@@ -302,5 +302,5 @@ def _midnight(day: date) -> str:
 
 
 def _server_clock(reply: Reply) -> list[datetime]:
-    moment = http_date(reply.headers.get("date", ""))
+    moment = http_date(reply.headers.get("Date", ""))
     return [] if moment is None else [moment]

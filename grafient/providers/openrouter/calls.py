@@ -132,7 +132,7 @@ def _is_error(body: bytes) -> bool:
 
 def _retry_after(reply: Reply) -> float | None:
     """Seconds, from a number or a date (RFC 9110, 10.2.3); None where it says neither."""
-    value = reply.headers.get("retry-after", "").strip()
+    value = reply.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit() and len(value) < 10:
         return float(value)
     moment = http_date(value)
