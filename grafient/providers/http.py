@@ -69,7 +69,7 @@ class ReadingClient:
 
     Making the TLS context costs 30 to 43 ms of processor, so there is one client for a process. httpcore's own pool
     looks at each of its connections for each request that waits, at the beginning and the end of every request: with a
-    hundred threads that took as long as the rest of a sync.
+    hundred threads that was 3 of the 10 ms of a sync.
     """
 
     def __init__(self) -> None:
