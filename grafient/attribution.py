@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     Subquery,
+    bindparam,
     case,
     cast,
     delete,
@@ -49,7 +50,7 @@ def record_keys(
     Tuesday, so it was not used on Tuesday: it is not asked for, and Tuesday counts as read. ``all_of_them``: those too,
     because the account's settled days have changed.
     """
-    known = {key.key_hash: key for key in db.session.execute(_keys(integration_id)).scalars()}
+    known = {key.key_hash: key for key in db.session.execute(_KEYS, {"of": integration_id}).scalars()}
     gone = set(known) - {key.key_hash for key in listed}
     for key in listed:
         row = known.get(key.key_hash)
@@ -62,7 +63,8 @@ def record_keys(
     for name in gone:
         if known[name].gone_at is None:
             known[name].gone_at, known[name].spent_on = now, now.date()
-    db.session.flush()
+    if db.session.new:
+        db.session.flush()
     _record_unused_days(integration_id, known.values(), now)
     unread = [
         key
@@ -94,8 +96,7 @@ def _record_unused_days(integration_id: int, keys: Iterable[ApiKey], now: dateti
     _record_readings(integration_id, unused, now)
 
 
-def _keys(integration_id: int) -> Any:
-    return select(ApiKey).where(ApiKey.integration_id == integration_id)
+_KEYS = select(ApiKey).where(ApiKey.integration_id == bindparam("of"))
 
 
 def record(integration_id: int, parts: Mapping[str, Activity], now: datetime, *, account_is_whole: bool) -> None:
@@ -105,7 +106,7 @@ def record(integration_id: int, parts: Mapping[str, Activity], now: datetime, *,
     Then a key's empty reply is believed: its only line was corrected away, say, and the account's lines have been
     replaced already. Kept, the key's line would stay for ever, with less than nothing unattributed beside it.
     """
-    for key in db.session.execute(_keys(integration_id).where(ApiKey.key_hash.in_(parts))).scalars():
+    for key in db.session.execute(_KEYS.where(ApiKey.key_hash.in_(parts)), {"of": integration_id}).scalars():
         _record_key(key, parts[key.key_hash], account_is_whole)
         key.read_at = now
     _record_readings(integration_id, parts, now)

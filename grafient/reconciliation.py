@@ -23,7 +23,7 @@ from grafient.extensions import db
 from grafient.models import CreditReading, DayCheck, Integration, Restatement
 from grafient.models.columns import usd_sum
 from grafient.providers import Activity
-from grafient.query import is_expected, within
+from grafient.query import is_expected
 from grafient.states import Source
 
 ROUNDED_USD = Decimal("0.000001")
@@ -38,11 +38,8 @@ def record_checks(integration_id: int, window: Activity, totals: Mapping[date, D
 
     Only what it has not said before: of thirty days, one.
     """
-    mine = DayCheck.integration_id == integration_id, within(DayCheck.day, Period(window.first_day, window.last_day))
-    known = {
-        row.day: row.analytics_usd
-        for row in db.session.execute(select(DayCheck.day, DayCheck.analytics_usd).where(*mine))
-    }
+    asked = {"of": integration_id, "first": window.first_day, "last": window.last_day}
+    known = {row.day: row.analytics_usd for row in db.session.connection().execute(_CHECKS, asked)}
     said = {day: totals.get(day, Decimal(0)) for day in span(window.first_day, window.last_day)}
     fresh = [day for day, amount in said.items() if known.get(day) != amount]
     if not fresh:
@@ -53,9 +50,10 @@ def record_checks(integration_id: int, window: Activity, totals: Mapping[date, D
         .execution_options(synchronize_session=False)
     )
     own = {"integration_id": integration_id, "checked_at": now}
-    lines.execute_many(insert(DayCheck), [own | {"day": day, "analytics_usd": said[day]} for day in fresh])
+    lines.execute_many(_WRITE_CHECK, [own | {"day": day, "analytics_usd": said[day]} for day in fresh])
 
 
+_WRITE_CHECK, _WRITE_READING = insert(DayCheck), insert(CreditReading)
 _CHECKS = select(DayCheck.day, DayCheck.analytics_usd).where(
     DayCheck.integration_id == bindparam("of"), DayCheck.day.between(bindparam("first"), bindparam("last"))
 )
@@ -64,7 +62,7 @@ _CHECKS = select(DayCheck.day, DayCheck.analytics_usd).where(
 def record_reading(integration_id: int, lifetime_usd: Decimal, read_at: datetime, today_usd: Decimal | None) -> None:
     """Write a reading of the credits, in the caller's transaction. ``today_usd``: see ``own_day``."""
     reading = {"integration_id": integration_id, "read_at": read_at}
-    lines.execute_many(insert(CreditReading), [reading | {"lifetime_usd": lifetime_usd, "today_usd": today_usd}])
+    lines.execute_many(_WRITE_READING, [reading | {"lifetime_usd": lifetime_usd, "today_usd": today_usd}])
 
 
 def own_day(read_at: datetime, totals: Mapping[date, Decimal], days: Period, answered_at: datetime) -> Decimal | None:

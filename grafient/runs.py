@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, and_, bindparam, case, exists, func, literal, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -194,7 +194,19 @@ _HELD = (
     SyncRun.status == RunStatus.RUNNING,
     SyncRun.token == bindparam("token"),
 )
-_INTEGRATION = select(Integration).join(SyncRun, SyncRun.integration_id == Integration.id).where(*_HELD)
+_CLAIMED = (
+    select(
+        Integration.id,
+        Integration.provider,
+        Integration.key_ciphertext,
+        Integration.key_encryption_id,
+        SyncRun.trigger,
+        Integration.key_scopes,
+        Integration.key_scopes_at,
+    )
+    .join(SyncRun, SyncRun.integration_id == Integration.id)
+    .where(*_HELD)
+)
 _RUN = (
     select(SyncRun)
     .where(*_HELD)
@@ -205,9 +217,21 @@ _RUN = (
 """Made once: SQLAlchemy takes longer to make a statement anew than the database to answer it."""
 
 
-def integration_of(claim: Claim) -> Integration:
-    """The integration of a claimed run, to be read only. Raises LeaseLost if the run is no longer this claim's."""
-    return _found(claim, db.session.execute(_INTEGRATION, _named(claim)).scalar_one_or_none())
+class Claimed(NamedTuple):
+    """What a sync begins with."""
+
+    integration_id: int
+    provider: str
+    key_ciphertext: bytes | None
+    key_encryption_id: str | None
+    trigger: Trigger
+    key_scopes: str | None
+    key_scopes_at: datetime | None
+
+
+def claimed(claim: Claim) -> Claimed:
+    """What a claimed run begins with. Raises LeaseLost if it is no longer this claim's."""
+    return Claimed(*_found(claim, db.session.connection().execute(_CLAIMED, _named(claim)).one_or_none()))
 
 
 def hold(claim: Claim) -> SyncRun:

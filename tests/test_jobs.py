@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -321,6 +322,22 @@ def test_a_job_whose_time_is_up_makes_way_for_another(
     assert (status(integration_id), jobs.queue.queue().count) == ("due", 1)
     jobs.sync_due()
     assert (status(integration_id), jobs.queue.queue().count) == ("done", 1), "nothing is due any more"
+
+
+def test_garbage_is_looked_for_less_often_during_a_job_and_as_before_after_it(
+    context: Flask, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looked(self: OpenRouterReader) -> Decimal:
+        seen.append((gc.get_freeze_count() > 0, gc.get_threshold() > before))
+        return Decimal(1)
+
+    seen: list[tuple[bool, bool]] = []
+    before = gc.get_threshold()
+    integrations.connect(workspace.id, "openrouter", "", sandbox.key("empty"))
+    monkeypatch.setattr(OpenRouterReader, "lifetime_usd", looked)
+    jobs.sync_due()
+    assert seen == [(True, True)]
+    assert (gc.get_freeze_count(), gc.get_threshold()) == (0, before)
 
 
 def test_a_fault_of_our_own_is_said_and_tried_again(

@@ -58,6 +58,23 @@ def test_the_count_is_gone_when_its_second_is_over(redis: redis_py.Redis) -> Non
     assert 0 < redis.pttl(key) <= 2000
 
 
+def test_four_are_asked_for_at_once_and_no_more_are_sent_than_may(
+    redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other, now = Pace(redis, 8), Pace(redis, 8), 0.0
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now))
+    assert one._may("openrouter")
+    (key,) = redis.keys("grafient*")
+    assert redis.get(key) == b"4"
+    assert sum(worker._may("openrouter") for worker in (one, other) * 6) == 7
+    redis.flushdb()  # the second is over
+    assert one._may("openrouter")
+    now = 1.0
+    assert one._may("openrouter")
+    (key,) = redis.keys("grafient*")
+    assert redis.get(key) == b"8", "what was not sent within a second is lost"
+
+
 def test_nobody_waits_for_ever(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch, slept: list[float]) -> None:
     clock = iter(range(0, 10_000, 7))
     monkeypatch.setattr(pace, "time", SimpleNamespace(sleep=slept.append, monotonic=lambda: float(next(clock))))
@@ -73,7 +90,7 @@ def test_a_redis_that_is_away_limits_nothing_and_is_not_asked_each_time(monkeypa
     assert shared._limiter is not None
     asked = []
     hit = shared._limiter.hit
-    monkeypatch.setattr(shared._limiter, "hit", lambda *names: asked.append(names) or hit(*names))
+    monkeypatch.setattr(shared._limiter, "hit", lambda *names, **cost: asked.append(names) or hit(*names, **cost))
     assert [shared._may("openrouter") for _ in range(20)] == [True] * 20
     assert len(asked) == 1
 

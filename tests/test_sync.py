@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import time_machine
 from flask import Flask, current_app
-from sqlalchemy import func, select, update
+from sqlalchemy import event, func, select, update
 
-from grafient import evidence, integrations, runs, status, sync, vault
+from grafient import database, evidence, integrations, runs, status, sync, vault
 from grafient.extensions import db
 from grafient.models import CostLine, CreditReading, Integration, Restatement, SyncRun, Workspace, utc_now
 from grafient.models.columns import usd_sum
@@ -570,6 +570,82 @@ class TestBeyondTheCosts:
         assert (run.error or "").count("the next one goes on") == 1
         assert again(integration).error is None
         assert len(states()) == 366
+
+
+class TestWrittenTogether:
+    """A daily sync writes the costs with the answers to everything else, unless something keeps these back."""
+
+    @pytest.fixture
+    def claim(self, workspace: Workspace, sandbox: Sandbox) -> Iterator[runs.Claim]:
+        """That of a daily sync, the second since the account was connected."""
+        synced(workspace, sandbox)
+        for day in (1, 2):
+            with later(day):
+                runs.insert_daily(utc_now())
+                if day == 1:
+                    assert run_due() == 1
+                    continue
+                claim = claim_one(utc_now())
+                assert claim is not None
+                db.session.commit()
+                yield claim
+                db.session.rollback()
+                read = sandbox.truth("lively", window(sandbox)[0] - timedelta(days=2), window(sandbox)[1])
+                assert total(db.session.get_one(Integration, 1)) == read.usage, "the costs stand"
+
+    def test_one_transaction_has_both(self, claim: runs.Claim) -> None:
+        seen: list[str | None] = []
+
+        def committing(_: object) -> None:
+            with db.engine.connect() as other, database.only_reading():
+                seen.append(other.execute(select(SyncRun.stage).where(SyncRun.id == claim.run_id)).scalar_one())
+
+        event.listen(db.engine, "commit", committing)
+        try:
+            sync.perform(claim)
+        finally:
+            event.remove(db.engine, "commit", committing)
+        assert seen[:2] == ["costs", "keys"], "before the first commit, and after it"
+
+    @pytest.mark.parametrize("path", ["/credits", "/keys"])
+    def test_a_key_that_is_revoked_meanwhile(self, claim: runs.Claim, sandbox: Sandbox, path: str) -> None:
+        sandbox.fault("lively", "revoked", path=path)
+        sync.perform(claim)
+        run = db.session.get_one(SyncRun, claim.run_id)
+        assert (run.status, run.integration.problem) == ("failed", "needs_key")
+
+    def test_a_fault_of_our_own_in_what_is_not_the_costs(
+        self, claim: runs.Claim, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("grafient.reconciliation.record_reading", _failing)
+        with pytest.raises(ZeroDivisionError):
+            sync.perform(claim)
+
+    def test_costs_wait_for_slow_answers_no_longer_than_some_seconds(
+        self, claim: runs.Claim, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(hold, "LOOK_SECONDS", 0.05)
+        stored, app = threading.Event(), current_app._get_current_object()  # type: ignore[attr-defined]
+
+        def slow(self: OpenRouterReader) -> Decimal:
+            with app.app_context():
+                for _ in range(200):
+                    if db.session.get_one(SyncRun, claim.run_id).lines_read is not None:
+                        stored.set()
+                        break
+                    db.session.rollback()
+                    stored.wait(0.02)
+                db.session.rollback()
+            return Decimal(1)
+
+        monkeypatch.setattr(OpenRouterReader, "lifetime_usd", slow)
+        sync.perform(claim)
+        assert stored.is_set()
+        assert db.session.get_one(SyncRun, claim.run_id).status == "done"
+
+
+def _failing(*_: object) -> None:
+    raise ZeroDivisionError
 
 
 class TestOnTheWay:

@@ -15,7 +15,7 @@ from grafient import database, disk, evidence, runs, sync
 from grafient.config import Settings
 from grafient.extensions import db
 from grafient.jobs import queue
-from grafient.jobs.processes import Forked
+from grafient.jobs.processes import Forked, few_collections
 from grafient.jobs.readiness import note_full_disk, note_tick
 from grafient.models import utc_now
 from grafient.runs import Claim, LeaseLost
@@ -109,7 +109,7 @@ def _sync_all(app: Flask, threads: int) -> None:
     """
     started, under_way = time.monotonic(), set[Future[None]]()
     look_at = started
-    with ThreadPoolExecutor(threads + AWAITED_THREADS, thread_name_prefix="sync") as pool:
+    with few_collections(), ThreadPoolExecutor(threads + AWAITED_THREADS, thread_name_prefix="sync") as pool:
         while (now := time.monotonic()) < started + (MOST_CLAIM_SECONDS if under_way else CLAIM_SECONDS):
             free = threads - len(under_way)
             if free >= max(threads // 4, 1) or now >= look_at:

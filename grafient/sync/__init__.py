@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+
+from sqlalchemy.exc import OperationalError
 
 from grafient import database, runs
 from grafient.extensions import db, vault
-from grafient.models import Integration, SyncRun
+from grafient.models import SyncRun
 from grafient.providers import NotOffered, ProviderError, UnexpectedResponse, Unreachable
-from grafient.runs import Claim
-from grafient.states import Problem, RunStatus
+from grafient.runs import Claim, Claimed, LeaseLost
+from grafient.states import Problem, RunStatus, Stage
 from grafient.sync import stages
 from grafient.sync.hold import Hold
 from grafient.vault import Sealed, VaultError
@@ -25,10 +28,10 @@ def perform(claim: Claim) -> None:
     """
     try:
         with database.only_reading():
-            integration = runs.integration_of(claim)
-            provider, key = integration.provider, _open(integration)
+            claimed = runs.claimed(claim)
+            key = _open(claimed)
             db.session.rollback()
-        _read(Hold(claim, provider, key))
+        _read(Hold(claim, claimed.provider, key), stages.known_scopes(claimed))
     except (ProviderError, VaultError) as error:
         db.session.rollback()
         _record_failure(claim, error)
@@ -39,16 +42,29 @@ def fail(claim: Claim, reason: str) -> None:
     _record_failure(claim, Unreachable(reason))
 
 
-def _read(hold: Hold) -> None:
+def _read(hold: Hold, scopes: Sequence[str]) -> None:
     """All stages. A passing fault in an optional one does not keep the others from being read."""
     with hold.keeping_replies():
-        window = stages.read_costs(hold)
-        answers = stages.ask_further(hold, window)
-        with hold.committed() as run:
-            further = stages.record_further(hold, run, window, answers)
-            if further.is_nothing:
-                _finish(hold, run, None)
-                return
+        window = stages.read_costs(hold, scopes)
+        store_costs = partial(_store_costs, hold, window)
+        if hold.claim.is_awaited:
+            store_costs()
+        answers = stages.ask_further(hold, window, late=store_costs)
+        try:
+            with hold.committed() as run:
+                if not window.is_stored:
+                    stages.record_costs(hold, run, window)
+                further = stages.record_further(hold, run, window, answers)
+                if further.is_nothing:
+                    _finish(hold, run, None)
+                    return
+            window.is_stored = True
+        except (LeaseLost, OperationalError):
+            raise
+        except Exception:  # such as a key that was revoked in between: the costs stand
+            db.session.rollback()
+            store_costs()
+            raise
         faults: list[Unreachable | None] = [*further.faults]
         if further.days:
             read_history = partial(stages.read_history, hold, window, further.days)
@@ -58,6 +74,14 @@ def _read(hold: Hold) -> None:
             faults.append(stages.optional_stage(hold, "no_keys", read_keys))
     with hold.committed() as run:
         _finish(hold, run, next((fault for fault in faults if fault is not None), None))
+
+
+def _store_costs(hold: Hold, window: stages.Window) -> None:
+    """Commit the costs by themselves, unless they are."""
+    if not window.is_stored:
+        with hold.committed(Stage.CHECKS) as run:
+            stages.record_costs(hold, run, window)
+        window.is_stored = True
 
 
 def _finish(hold: Hold, run: SyncRun, fault: Unreachable | None) -> None:
@@ -89,8 +113,8 @@ def _record_failure(claim: Claim, error: ProviderError | VaultError) -> None:
     db.session.commit()
 
 
-def _open(integration: Integration) -> str:
-    if integration.key_ciphertext is None or integration.key_encryption_id is None:
+def _open(claimed: Claimed) -> str:
+    if claimed.key_ciphertext is None or claimed.key_encryption_id is None:
         raise VaultError("The integration has no key.")
-    sealed = Sealed(integration.key_encryption_id, integration.key_ciphertext)
-    return vault.open(sealed, integration_id=integration.id, provider=integration.provider)
+    sealed = Sealed(claimed.key_encryption_id, claimed.key_ciphertext)
+    return vault.open(sealed, integration_id=claimed.integration_id, provider=claimed.provider)

@@ -10,11 +10,13 @@ reply. A request takes 60 seconds at most, so where less than 70 are left before
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from grafient import evidence, runs
@@ -27,8 +29,12 @@ from grafient.states import Stage
 ONE_REQUEST = timedelta(seconds=70)
 """Longer than any one request to a provider takes."""
 
-LOOK_SECONDS = 5.0
-"""How often the lease is looked at while other threads read."""
+MOST_READERS = 204
+"""Three for each of the 68 syncs that a process does at a time at most."""
+
+LOOK_SECONDS = 2.0
+"""How long what was read waits for what other threads read to be written with it, and how often the lease is looked at
+meanwhile."""
 
 
 class Hold:
@@ -80,20 +86,23 @@ class Hold:
                 pass
             raise
 
-    def side_by_side(self, *readings: Callable[[], Any]) -> Sequence[Any]:
+    def side_by_side(self, *readings: Callable[[], Any], late: Callable[[], None]) -> Sequence[Any]:
         """What readings give that don't need each other, each on a thread of its own; for one that failed, its
         ProviderError. Raises LeaseLost.
 
-        The lease is renewed meanwhile: a list of keys can have many pages, each of which may take a minute.
+        As long as they take, ``late`` is called every few seconds, and the lease is renewed: a list of keys can have
+        many pages, each of which may take a minute.
         """
-        with ThreadPoolExecutor(len(readings), thread_name_prefix="reading") as pool:
-            answers = [pool.submit(_answer, reading) for reading in readings]
-            try:
-                while wait(answers, LOOK_SECONDS).not_done:
-                    self._renew()
-            except LeaseLost:
-                self._lost = True
-                raise
+        answers = [_readers(os.getpid()).submit(_answer, reading) for reading in readings]
+        try:
+            while wait(answers, LOOK_SECONDS).not_done:
+                late()
+                self._renew()
+        except LeaseLost:
+            self._lost = True
+            raise
+        finally:
+            wait(answers)
         return [answer.result() for answer in answers]
 
     def _before_each(self) -> None:
@@ -109,6 +118,13 @@ class Hold:
         if threading.get_ident() == self._thread and self._until - utc_now() < ONE_REQUEST:
             with self.committed():
                 pass
+
+
+@cache
+def _readers(_process: int) -> ThreadPoolExecutor:
+    """The threads of a process that read side by side, for all of its syncs: to start three for each sync was a tenth
+    of its processor. They are started when they are needed first; a fork has none of its parent's."""
+    return ThreadPoolExecutor(MOST_READERS, thread_name_prefix="reading")
 
 
 def _answer(reading: Callable[[], Any]) -> Any:

@@ -1,10 +1,11 @@
-"""What a sync reads, in stages that each commit what they read.
+"""What a sync reads, in stages that commit what they read.
 
 First the costs of the recent days, which decide whether the sync succeeded. All else is optional. The account's
 credits, analytics (a second count of each day, and today so far) and the list of API keys don't need each other: they
-are asked for side by side and written together. For a quiet account that is all. Then come the days before the window
-that are not known yet, and what each key spent. What the provider does not offer there is noted on the integration;
-what fails is tried again with the next attempt. No transaction is open while a provider is asked.
+are asked for side by side and written together, in a daily sync with the costs. For a quiet account that is all. Then
+come the days before the window that are not known yet, and what each key spent. What the provider does not offer there
+is noted on the integration; what fails is tried again with the next attempt. No transaction is open while a provider is
+asked.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from grafient import attribution, ledger, reconciliation, runs
 from grafient.days import ONE_DAY, Period, span
@@ -27,6 +28,7 @@ from grafient.models import CoveredDay, Integration, SyncRun, Workspace, utc_now
 from grafient.money import LIMIT_USD
 from grafient.plans import PLANS
 from grafient.providers import Activity, KeyList, NotOffered, ProviderError, UnexpectedResponse, Unreachable
+from grafient.runs import Claimed
 from grafient.states import DayState, Source, Stage, Trigger
 from grafient.sync.hold import Hold
 
@@ -45,41 +47,44 @@ _SILENT = "The reply was empty although usage is stored for its days. Nothing th
 _NO_TIME = "There was more to read than one sync may take; the next one goes on."
 
 
-@dataclass(frozen=True)
+@dataclass
 class Window:
-    """What the first stage learned. ``today``: the UTC day it is at the provider.
+    """The reply about the recent days. ``today``: the UTC day it is at the provider.
 
-    ``is_whole``: the reply was not an empty one for days whose usage is stored. ``stop_at``: when, by the monotonic
-    clock, the sync should leave the rest to the next one. ``scopes``: where to look for API keys, if that need not be
-    asked.
+    ``stop_at``: when, by the monotonic clock, the sync should leave the rest to the next one. ``scopes``: where to look
+    for API keys, if that need not be asked. ``is_whole``: the reply was not an empty one for days whose usage is
+    stored; known once it is recorded. ``is_stored``: whether it is committed.
     """
 
     activity: Activity
     today: date
     asked_at: datetime
-    started_at: datetime
-    is_whole: bool
     stop_at: float
     scopes: Sequence[str]
+    is_whole: bool = True
+    is_stored: bool = False
 
 
-def read_costs(hold: Hold) -> Window:
+def read_costs(hold: Hold, scopes: Sequence[str]) -> Window:
     """All recent days, in one reply. This is what makes a sync a success. Raises ProviderError."""
     stop_at = time.monotonic() + MOST_SECONDS
     asked_at = utc_now()
     activity = hold.reader.activity()
-    today = activity.today or asked_at.date()
-    with hold.committed(Stage.CHECKS) as run:
-        recorded = ledger.record(run.integration_id, run.id, activity, asked_at)
-        run.first_day, run.last_day = activity.first_day, activity.last_day
-        run.lines_read = activity.rows
-        add_to(run, recorded)
-        run.integration.clear_problem()
-        run.integration.last_success_at = asked_at
-        started_at, scopes = run.started_at or asked_at, _scopes(run)
+    return Window(activity, activity.today or asked_at.date(), asked_at, stop_at, scopes)
+
+
+def record_costs(hold: Hold, run: SyncRun, window: Window) -> None:
+    """Write the recent days, in the caller's transaction."""
+    activity = window.activity
+    recorded = ledger.record(run.integration_id, run.id, activity, window.asked_at)
+    run.first_day, run.last_day = activity.first_day, activity.last_day
+    run.lines_read = activity.rows
+    add_to(run, recorded)
+    run.integration.clear_problem()
+    run.integration.last_success_at = window.asked_at
+    window.is_whole = not recorded.silent
     if recorded.silent:
         hold.notes.append(_SILENT)
-    return Window(activity, today, asked_at, started_at, not recorded.silent, stop_at, scopes)
 
 
 _LINES = ("lines_added", "lines_changed", "lines_removed", "days_restated")
@@ -104,13 +109,14 @@ def add_to(run: SyncRun, recorded: Recorded) -> None:
 
 def _first_day(integration: Integration, today: date, history_days: int) -> date:
     """The first day to be read: the plan's history before connecting, and every day since."""
-    query = select(Workspace.plan).where(Workspace.id == integration.workspace_id)
-    plan = PLANS[db.session.execute(query).scalar_one()]
+    plan = PLANS[db.session.connection().execute(_PLAN, {"of": integration.workspace_id}).scalar_one()]
     furthest = today - timedelta(days=history_days)
     if plan.history_days is None:
         return furthest
     return max(furthest, min(today, integration.created_at.date()) - timedelta(days=plan.history_days))
 
+
+_PLAN = select(Workspace.plan).where(Workspace.id == bindparam("of"))
 
 NOT_OFFERED = ("no_credits", "no_history", "no_keys")
 """The columns of an integration that say why the provider does not offer something."""
@@ -155,12 +161,13 @@ Answers = Mapping[str, Any]
 why the provider does not offer it."""
 
 
-def ask_further(hold: Hold, window: Window) -> Answers:
-    """Credits, analytics, and which API keys there are, side by side."""
+def ask_further(hold: Hold, window: Window, late: Callable[[], None]) -> Answers:
+    """Credits, analytics, and which API keys there are, side by side. ``late`` is called if that takes long."""
     answers = hold.side_by_side(
         lambda: _read_credits(hold),
         lambda: _read_analytics(hold, window),
         lambda: hold.reader.api_keys(window.scopes),
+        late=late,
     )
     return dict(zip(NOT_OFFERED, answers, strict=True))
 
@@ -221,7 +228,11 @@ def _record_keys(run: SyncRun, window: Window, listed: KeyList) -> Sequence[str]
     now = utc_now()
     _remember_scopes(run.integration, listed.scopes, window.scopes, now)
     return attribution.record_keys(
-        run.integration_id, listed.keys, window.started_at, now, all_of_them=bool(run.days_restated)
+        run.integration_id,
+        listed.keys,
+        run.started_at or window.asked_at,
+        now,
+        all_of_them=bool(run.days_restated),
     )
 
 
@@ -301,13 +312,12 @@ def read_keys(hold: Hold, window: Window, hashes: Sequence[str]) -> None:
             raise fault
 
 
-def _scopes(run: SyncRun) -> Sequence[str]:
+def known_scopes(claimed: Claimed) -> Sequence[str]:
     """Where a daily sync looks for API keys without asking again; everyone else asks, and it does once a week."""
-    integration = run.integration
-    if run.trigger != Trigger.DAILY or integration.key_scopes is None or integration.key_scopes_at is None:
+    if claimed.trigger != Trigger.DAILY or claimed.key_scopes is None or claimed.key_scopes_at is None:
         return ()
-    is_old = integration.key_scopes_at < utc_now() - SCOPES_LAST
-    found: Sequence[str] = () if is_old else json.loads(integration.key_scopes)
+    is_old = claimed.key_scopes_at < utc_now() - SCOPES_LAST
+    found: Sequence[str] = () if is_old else json.loads(claimed.key_scopes)
     return found
 
 

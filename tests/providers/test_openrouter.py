@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import socketserver
 import ssl
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -150,6 +155,91 @@ def test_a_body_that_does_not_end_is_cut(
     monkeypatch.setattr("grafient.providers.http.MAX_BODY_BYTES", 100_000)
     with pytest.raises(UnexpectedResponse, match="larger than Grafient can read"):
         provider.reader(sandbox.key("endless")).activity()
+
+
+class _Packed(BaseHTTPRequestHandler):
+    """Answers every request with a gzip of ``said``, and a cookie."""
+
+    said = b""
+    heard: list[Message] = []
+    ports: list[int] = []
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.heard.append(self.headers)
+        self.ports.append(self.client_address[1])
+        self.send_response(200)
+        packed = gzip.compress(self.said)
+        for header in (("Content-Encoding", "gzip"), ("Set-Cookie", "who=me"), ("Content-Length", str(len(packed)))):
+            self.send_header(*header)
+        self.end_headers()
+        self.wfile.write(packed)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def packed(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenRouter]:
+    monkeypatch.setattr(_Packed, "heard", [])
+    monkeypatch.setattr(_Packed, "ports", [])
+    monkeypatch.setattr(_Packed, "said", b'{"data": {"total_usage": 0.25, "note": "%s"}}' % (b"x" * 50_000))
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Packed) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        made = OpenRouter(f"http://127.0.0.1:{server.server_address[1]}")
+        yield made
+        made.client.close()
+        server.shutdown()
+
+
+def test_a_compressed_reply_is_read_and_its_cookie_is_sent_to_nobody(packed: OpenRouter) -> None:
+    for key in ("sk-or-v1-one", "sk-or-v1-other"):
+        assert packed.reader(key).lifetime_usd() == Decimal("0.25")
+    assert [headers["Authorization"] for headers in _Packed.heard] == ["Bearer sk-or-v1-one", "Bearer sk-or-v1-other"]
+    assert [headers["Cookie"] for headers in _Packed.heard] == [None, None]
+
+
+def test_a_connection_is_used_again_unless_the_server_has_closed_it(
+    packed: OpenRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Packed, "timeout", 0.3)
+    reader = packed.reader("sk-or-v1-one")
+    for _ in range(3):
+        reader.lifetime_usd()
+    assert len(set(_Packed.ports)) == 1
+    time.sleep(0.6)
+    reader.lifetime_usd()
+    assert len(set(_Packed.ports)) == 2
+    with ThreadPoolExecutor(8) as threads:
+        for _ in threads.map(lambda _: reader.lifetime_usd(), range(80)):
+            pass
+    assert len(_Packed.ports) == 84
+    assert len(set(_Packed.ports)) <= 2 + 7
+
+
+def test_a_connection_that_broke_off_is_not_used_again(packed: OpenRouter, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = packed.reader("sk-or-v1-one")
+    reader.lifetime_usd()
+    with monkeypatch.context() as patch:
+        patch.setattr("grafient.providers.http.MAX_BODY_BYTES", 10)
+        with pytest.raises(UnexpectedResponse):
+            reader.lifetime_usd()
+    assert reader.lifetime_usd() == Decimal("0.25")
+    assert len(set(_Packed.ports)) == 2
+
+
+def test_a_small_reply_that_unpacks_to_too_much_is_cut(packed: OpenRouter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grafient.providers.http.MAX_BODY_BYTES", 10_000)
+    with pytest.raises(UnexpectedResponse, match="larger than Grafient can read"):
+        packed.reader("sk-or-v1-one").lifetime_usd()
+
+
+def test_a_reply_that_does_not_unpack_was_garbled(packed: OpenRouter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gzip, "compress", lambda _: b"not gzip")
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with pytest.raises(Unreachable, match="could not be reached"):
+        packed.reader("sk-or-v1-one").lifetime_usd()
 
 
 def test_a_certificate_that_can_not_be_verified_gets_no_key(tmp_path: Path) -> None:
