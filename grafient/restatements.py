@@ -147,7 +147,7 @@ _INTEGRATIONS = (
 )
 
 
-def unseen(user_id: int | None, workspace_id: int) -> tuple[list[Integration], list[Unseen]]:
+def with_unseen(user_id: int | None, workspace_id: int) -> tuple[list[Integration], list[Unseen]]:
     """The workspace's integrations, as ``all_integrations``; and those with days that changed since the user last
     looked at their pages."""
     rows = db.session.execute(_INTEGRATIONS, {"user": user_id, "workspace": workspace_id}).all()

@@ -304,16 +304,16 @@ class TestRestatements:
         changes, number = restatements.changes_of_day(one.id, ago(3), 1)
         assert (number, [(c.model, c.change_usd, c.before) for c in changes]) == (2, [("dear", D(2), None)])
         workspace_id, user_id, other_id = one.workspace_id, user.id, other.id
-        (unseen,) = restatements.unseen(user_id, workspace_id)[1]
+        (unseen,) = restatements.with_unseen(user_id, workspace_id)[1]
         assert (unseen.integration_id, unseen.label, unseen.days) == (one.id, "one", 2)
         assert unseen.change_usd == D(1)
         restatements.mark_restatements_seen(user_id, one.id)
         restatements.mark_restatements_seen(user_id, one.id)
-        assert restatements.unseen(user_id, workspace_id)[1] == []
-        assert len(restatements.unseen(other_id, workspace_id)[1]) == 1, "each user looks for themselves"
+        assert restatements.with_unseen(user_id, workspace_id)[1] == []
+        assert len(restatements.with_unseen(other_id, workspace_id)[1]) == 1, "each user looks for themselves"
         self.restate(one, runs[1], 1, 1, 3)
         db.session.commit()
-        (unseen,) = restatements.unseen(user_id, workspace_id)[1]
+        (unseen,) = restatements.with_unseen(user_id, workspace_id)[1]
         assert (unseen.days, unseen.change_usd) == (1, D(2))
         assert len(day_report.report(one, ago(3)).changes) == 2
         monkeypatch.setattr(day_report, "MOST_ROWS", 1)

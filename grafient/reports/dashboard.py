@@ -151,7 +151,7 @@ class Dashboard:
 def report(query: Query, group: Group = Group.MODEL, viewer: int | None = None) -> Dashboard:
     """The period's figures, chart, totals by model, host or key, and integrations; ``viewer``: a user's id."""
     shown = _until_today(query.period)
-    integrations, unseen = restatements.unseen(viewer, query.workspace_id)
+    integrations, unseen = restatements.with_unseen(viewer, query.workspace_id)
     around = Period(query.period.before.first, shown.last)
     known = coverage.load(query, integrations, group, around)
     query = known.query

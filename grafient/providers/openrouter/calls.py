@@ -10,8 +10,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlencode
 
+import httpx
 import msgspec
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_random_exponential
@@ -25,7 +25,7 @@ from grafient.providers.contract import (
     UnexpectedResponse,
     Unreachable,
 )
-from grafient.providers.http import BodyTooLarge, NoReply, ReadingClient, Reply, TimedOut, remaining
+from grafient.providers.http import BodyTooLarge, ReadingClient, Reply, remaining
 
 INFERENCE_KEY = "This is a regular inference key. Grafient needs a Management key."
 
@@ -45,7 +45,7 @@ class Calls:
 
     def get(self, path: str, *, attempts: int, params: dict[str, str] | None = None) -> Reply:
         """GET inside a ``within`` block. Raises ProviderError."""
-        request = f"GET {path}" + (f"?{urlencode(params)}" if params else "")
+        request = f"GET {path}" + (f"?{httpx.QueryParams(params)}" if params else "")
         send = lambda: self._client.get(self._base_url + path, bearer=self._key, params=params)  # noqa: E731
         return self._retried(request, send, attempts)
 
@@ -73,9 +73,9 @@ class Calls:
         self._before_each()
         try:
             reply = send()
-        except TimedOut:
+        except httpx.TimeoutException:
             raise Unreachable("OpenRouter did not answer in time.") from None
-        except NoReply:
+        except (httpx.TransportError, httpx.DecodingError):
             raise Unreachable("OpenRouter could not be reached.") from None
         except BodyTooLarge:
             raise UnexpectedResponse("OpenRouter's reply is larger than Grafient can read.") from None
