@@ -49,7 +49,7 @@ def measure(
         for kind in kinds:
             yield from _one_worker(kind, rounds, accounts, few, redis, provider)
         with places.postgresql() as url:
-            yield from _two_workers(rounds, accounts, url, redis, provider)
+            yield from _two_workers(rounds, 3 * accounts, url, redis, provider)
 
 
 def _one_worker(kind: str, rounds: int, accounts: int, few: int, redis: str, provider: str) -> Iterator[Result]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 import time_machine
@@ -16,6 +20,7 @@ from grafient import integrations, runs
 from grafient.extensions import db, providers
 from grafient.models import ApiKey, Integration, KeyReading, Workspace, utc_now
 from grafient.providers.openrouter import _Pace
+from grafient.providers.openrouter.calls import Calls
 from grafient.sandbox import NewRow, Sandbox
 from tests.syncing import NOON, a_day, again, at, by_key, connect, on_sqlite, parts_add_up, run_due, spent_by, window
 
@@ -136,6 +141,32 @@ def test_what_a_server_offers_is_asked_once_for_all_accounts(workspace: Workspac
         providers["openrouter"]._metrics._until = 0.0  # type: ignore[attr-defined]
         synced(workspace, sandbox, "hostile")
         assert len([r for r in sandbox.requests() if r.path.endswith("/analytics/meta")]) == 1
+
+
+@pytest.mark.parametrize(("wait", "asked"), [(60.0, 1), (0.0, 12)])
+def test_many_that_want_it_at_once_wait_for_one_that_asks(
+    workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, wait: float, asked: int
+) -> None:
+    """But not for long: where it is slow, each asks for itself."""
+    monkeypatch.setattr("grafient.providers.openrouter.METRICS_WAIT_SECONDS", wait)
+    provider, days, together = providers["openrouter"], window(sandbox), threading.Barrier(12)
+    sandbox.clear_requests()
+
+    def ask(_number: int) -> object:
+        together.wait()
+        return provider.reader(sandbox.key("lively")).day_totals(*days)
+
+    def slowly(real: Any, *args: Any, **options: Any) -> Any:
+        time.sleep(0.3)
+        return real(*args, **options)
+
+    real = Calls.get
+    monkeypatch.setattr(Calls, "get", lambda *args, **options: slowly(real, *args, **options))
+    with ThreadPoolExecutor(12) as threads:
+        found = list(threads.map(ask, range(12)))
+    assert found[0]
+    assert found.count(found[0]) == 12
+    assert len([r for r in sandbox.requests() if r.path.endswith("/analytics/meta")]) == asked
 
 
 def test_new_workspaces_are_looked_for_once_a_week_and_on_force_sync(workspace: Workspace, sandbox: Sandbox) -> None:

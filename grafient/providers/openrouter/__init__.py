@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from threading import Lock
 from typing import TypeVar
 
 from grafient.providers.contract import (
@@ -57,6 +58,7 @@ DEFAULT = ""
 """Stands for the default workspace where a server does not list workspaces."""
 
 METRICS_SECONDS = 6 * 3600.0
+METRICS_WAIT_SECONDS = 5.0
 _ACCOUNT_REF = 255
 _A_PAGE = 100
 _MOST_PAGES = 200
@@ -105,18 +107,28 @@ class OpenRouter:
 
 class _Metrics:
     """What a server's analytics has of what Grafient reads. It is the same for all accounts, so it is asked once for
-    all of them, and again after some hours."""
+    all of them, and again after some hours.
+
+    At 06:00 UTC dozens of accounts want it in the same moment, and one of them asks. The others wait for the answer; if
+    that takes more than some seconds, each asks for itself.
+    """
 
     def __init__(self) -> None:
         self._names: list[str] = []
         self._until = 0.0
+        self._asking = Lock()
 
-    def known(self) -> list[str]:
-        """None, if it has to be asked."""
-        return self._names if time.monotonic() < self._until else []
-
-    def learn(self, names: list[str]) -> None:
-        self._names, self._until = names, time.monotonic() + METRICS_SECONDS
+    def known_or(self, ask: Callable[[], list[str]]) -> list[str]:
+        """The names, from ``ask`` if they are not known."""
+        is_mine = self._asking.acquire(timeout=METRICS_WAIT_SECONDS)
+        try:
+            if time.monotonic() >= self._until:
+                self._names = ask()
+                self._until = time.monotonic() + METRICS_SECONDS
+            return self._names
+        finally:
+            if is_mine:
+                self._asking.release()
 
 
 def _probe_activity(calls: Calls) -> None:
@@ -218,7 +230,7 @@ class OpenRouterReader:
 
     def _query(self, first: date, last: date, dimensions: list[str]) -> tuple[list[BilledLine], bool]:
         """One question to analytics. Its time range ends before the day after the last."""
-        metrics = self._offered_metrics()
+        metrics = self._metrics.known_or(self._ask_for_metrics)
         question = {
             "metrics": metrics,
             "dimensions": dimensions,
@@ -236,18 +248,14 @@ class OpenRouterReader:
             raise UnexpectedResponse("OpenRouter's analytics answered with days it was not asked for.")
         return lines, truncated
 
-    def _offered_metrics(self) -> list[str]:
+    def _ask_for_metrics(self) -> list[str]:
         """What this server's analytics has of what Grafient reads. Raises NotOffered without costs."""
-        found = self._metrics.known()
-        if not found:
-            with within(FETCH_SECONDS), _not_offered(_NO_ANALYTICS):
-                metrics, dimensions = parse_meta(self._calls.get("/analytics/meta", attempts=3).body)
-            if "credits_usage" not in metrics or "model" not in dimensions:
-                raise NotOffered("OpenRouter's analytics no longer has credits per model and day.")
-            wanted = ("total_usage", "credits_usage", "byok_usage", *METRIC_COUNTS)
-            found = [name for name in wanted if name in metrics]
-            self._metrics.learn(found)
-        return found
+        with within(FETCH_SECONDS), _not_offered(_NO_ANALYTICS):
+            metrics, dimensions = parse_meta(self._calls.get("/analytics/meta", attempts=3).body)
+        if "credits_usage" not in metrics or "model" not in dimensions:
+            raise NotOffered("OpenRouter's analytics no longer has credits per model and day.")
+        wanted = ("total_usage", "credits_usage", "byok_usage", *METRIC_COUNTS)
+        return [name for name in wanted if name in metrics]
 
     def _workspaces(self) -> list[str]:
         try:
