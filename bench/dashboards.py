@@ -1,4 +1,5 @@
-"""The dashboard's data: Grafient's report against the same figures by hand-written SQL on the driver.
+"""The dashboard's data: Grafient's report against the same figures by hand-written SQL on the driver, and against an
+earlier commit's report.
 
 The reference reads the same narrow tables (totals of days and models) and returns the figures and nothing else. The
 report also knows which days are complete, compares with analytics and credits, and says what is missing.
@@ -6,19 +7,24 @@ report also knows which days are complete, compares with analytics and credits, 
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from datetime import timedelta
+from contextlib import AbstractContextManager, closing, contextmanager
+from datetime import UTC, datetime, time, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import psycopg
 
-from bench import places, team
+from bench import places, team, upgrade
 from bench.measure import Result, compare, seconds
-from grafient import database
-from grafient.days import Period
+from bench.places import Helper
+from grafient import create_app, database
+from grafient.days import ONE_DAY, Period
 from grafient.extensions import db
 from grafient.models import Workspace
 from grafient.query import Query
@@ -37,6 +43,44 @@ def measure(rounds: int, team_size: tuple[int, int] = (20, 200), days: int = 365
     ):
         with places.database_of(kind) as url:
             yield from _measure(name, url, size, days, rounds)
+    yield from _against_wide_lines(grown, min(rounds, 3), team_size, days)
+
+
+def _against_wide_lines(name: str, rounds: int, team_size: tuple[int, int], days: int) -> Iterator[Result]:
+    """The grown team in a database that an earlier commit made, and in the same one brought up to date."""
+    with places.folder() as path, places.commit() as base:
+        if base == places.ROOT:
+            return  # this version can't read wide lines
+        theirs, ours = path / "wide.db", path / "narrow.db"
+        with _app(theirs):
+            upgrade.fill(*team_size, days)
+        shutil.copy(theirs, ours)
+        with _app(ours):
+            database.upgrade(db.engine)
+        now = datetime.combine(upgrade.LAST + ONE_DAY, time(12), UTC)
+        with _reports(theirs, base, now) as reference, _reports(ours, places.ROOT, now) as mine:
+            for length in (30, days):
+                ask, ask_reference = partial(_seconds, mine, length), partial(_seconds, reference, length)
+                what = f"{name}, {length} days"
+                yield compare(what, f"commit {places.BASE}", ask, ask_reference, rounds=rounds, least=30.0)
+
+
+@contextmanager
+def _app(file: Path) -> Iterator[None]:
+    settings = places.settings(f"sqlite:///{file}", "redis://127.0.0.1:1", "http://127.0.0.1:1", file.parent)
+    with create_app(settings).app_context():
+        yield
+        db.session.remove()
+        db.engine.dispose()
+
+
+def _reports(file: Path, tree: Path, now: datetime) -> AbstractContextManager[Helper]:
+    command = [sys.executable, places.ROOT / "bench/report.py", f"sqlite:///{file}", file.parent, now.isoformat()]
+    return places.helper(command, cwd=tree)
+
+
+def _seconds(reports: Helper, days: int) -> float:
+    return float(reports.ask(days))
 
 
 def measure_among(

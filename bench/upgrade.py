@@ -1,7 +1,7 @@
 """An upgrade from the schema whose lines were wide (0003), tried on many lines: ``python -m bench.upgrade LINES``.
 
-Each integration has 200 lines on each of 365 days; half of them are one API key's, wholly. Prints, as JSON, what it
-took and left on disk. Fails unless every figure is the same before and after, and the totals are those of the lines.
+Each integration has 200 lines on each of 365 days. Prints, as JSON, what it took and left on disk. Fails
+unless every figure is the same before and after, and the totals are those of the lines.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -23,6 +24,7 @@ DAYS, ROWS = 365, 200
 COUNTS = ("requests", "byok_requests", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens")
 FIGURES = ("usage_usd", "byok_usd", *COUNTS)
 KEY = "a" * 64
+LAST = date(2026, 11, 19)
 
 
 def tried(lines: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -42,9 +44,7 @@ def tried(lines: int) -> Iterator[tuple[str, dict[str, Any]]]:
 def _upgraded(integrations: int) -> dict[str, Any]:
     if db.engine.dialect.name == "sqlite":
         event.listen(db.engine, "connect", _add_exact_sum)
-    database.upgrade(db.engine, "0003")
-    for number in range(1, integrations + 1):
-        _fill(number)
+    fill(integrations, ROWS, DAYS)
     before, size = _figures(_wide), _bytes()
     seconds = measure.seconds(lambda: database.upgrade(db.engine))
     _same(before, _figures(_narrow))
@@ -56,10 +56,20 @@ def _upgraded(integrations: int) -> dict[str, Any]:
     return found | {"bytes after": _bytes()}
 
 
-def _fill(number: int) -> None:
-    """One integration's lines. USD have 12 decimals, and some counts are unknown."""
+def fill(integrations: int, rows: int, days: int) -> None:
+    """Make the schema with wide lines, and in it a workspace with so many lines on each of the days before LAST.
+
+    USD have 12 decimals, some counts are unknown, and half of the lines are one API key's.
+    """
+    database.upgrade(db.engine, "0003")
+    db.session.execute(text("INSERT INTO workspace (plan, created_at) VALUES ('ultimate', CURRENT_TIMESTAMP)"))
+    for number in range(1, integrations + 1):
+        _fill(number, rows, days)
+
+
+def _fill(number: int, rows: int, days: int) -> None:
     sqlite = db.engine.dialect.name == "sqlite"
-    day = "date('2025-11-30', d || ' days')" if sqlite else "DATE '2025-11-30' + d::int"
+    day = f"date('{LAST}', (d - {days}) || ' days')" if sqlite else f"DATE '{LAST}' + (d - {days})"
     micro = f"(({number} * 7919 + d * 104729 + r * 15486) % 999983)"
     usd = f"printf('%d.%06d%06d', r % 7, {micro}, {micro})" if sqlite else f"r % 7 + {micro} / 1e6 + {micro} / 1e12"
     byok = "'0.000000000000'" if sqlite else "0"
@@ -67,20 +77,21 @@ def _fill(number: int) -> None:
     counts = "d + r, 0, d * 1001 + r, d * 101 + r, CASE WHEN r % 5 > 0 THEN r END, r"
     columns = f"integration_id, day, permaslug, endpoint_id, host, model, {', '.join(FIGURES)}"
     series = (
-        f"WITH RECURSIVE days(d) AS (SELECT 1 UNION ALL SELECT d + 1 FROM days WHERE d < {DAYS}), "
-        f"rows_(r) AS (SELECT 1 UNION ALL SELECT r + 1 FROM rows_ WHERE r < {ROWS}) "
+        f"WITH RECURSIVE days(d) AS (SELECT 1 UNION ALL SELECT d + 1 FROM days WHERE d < {days}), "
+        f"rows_(r) AS (SELECT 1 UNION ALL SELECT r + 1 FROM rows_ WHERE r < {rows}) "
     )
     spent = f"CASE WHEN r % 2 = 1 THEN '{KEY}' ELSE '' END"
     for statement in (
-        "INSERT INTO workspace (plan, created_at) VALUES ('ultimate', CURRENT_TIMESTAMP)",
-        "INSERT INTO integration (workspace_id, provider, label, key_hint, created_at) "
-        f"VALUES ({number}, 'openrouter', 'one', 'abcd', CURRENT_TIMESTAMP)",
+        "INSERT INTO integration (workspace_id, provider, label, key_hint, created_at, last_success_at) "
+        f"VALUES (1, 'openrouter', 'Account {number}', 'abcd', '2025-11-01 06\\:00\\:00', '{LAST} 06\\:00\\:00')",
         f"INSERT INTO api_key (integration_id, key_hash, name, disabled) VALUES ({number}, '{KEY}', 'one', false)",
         f"INSERT INTO cost_line ({columns}) {series} SELECT {number}, {day}, {names}, {counts} FROM days, rows_",
         f"INSERT INTO key_line ({columns}, key_hash) "
         f"{series} SELECT {number}, {day}, {names}, {counts}, {spent} FROM days, rows_",
+        "INSERT INTO covered_day (integration_id, day, state, source, first_run_id, changed_at) "
+        f"{series} SELECT {number}, {day}, 'final', 'activity', 1, CURRENT_TIMESTAMP FROM days",
     ):
-        db.session.execute(text(statement.replace(":", "\\:") if sqlite else statement))
+        db.session.execute(text(statement))
     db.session.commit()
 
 
