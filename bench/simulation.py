@@ -28,8 +28,8 @@ from grafient.runs import DUE_A_SECOND, FIRST_PAUSE, LONGEST_PAUSE, MOST_SPREAD_
 class Inputs:
     """What is run, and the seconds that each sync takes of what; docs/scale.md says which of them were measured.
 
-    ``cores``: of all machines that workers run on. ``compute``: processor, ``writing`` of it in the two transactions
-    that write. ``server``: processor of the database's server, and ``commit`` what a transaction waits for the disk.
+    ``cores``: of all machines that workers run on. ``compute``: processor, ``writing`` of it in the transaction
+    that writes. ``server``: processor of the database's server, and ``commit`` what a transaction waits for the disk.
     ``server_cores``: processors that the server has to itself; without any it takes the workers'. ``one_writer``: as on
     SQLite, where a transaction keeps all other writers out. ``failing``: the share of syncs whose first request fails.
     ``spread``: whether accounts become due over the first minute, or all at once.
@@ -40,10 +40,10 @@ class Inputs:
     processes_a_worker: int = 2
     threads: int = 32
     cores: int = 1
-    compute: float = 0.057
-    writing: float = 0.020
-    server: float = 0.012
-    commit: float = 0.005
+    compute: float = 0.0103
+    writing: float = 0.004
+    server: float = 0.0046
+    commit: float = 0.001
     server_cores: int = 2
     one_writer: bool = False
     latency: float = 0.2
@@ -198,11 +198,10 @@ class Simulation:
         yield from self._compute(process, reading)
         yield Ask(1)
         has_failed = self.random.random() < self.inputs.failing
-        yield from self._write(process)
         if not has_failed:
             yield from self._compute(process, reading)
             yield Ask(3)
-            yield from self._write(process)
+        yield from self._write(process)
         self._end(account, has_failed)
         process.under_way -= 1
         self._claim(process, least=max(self.inputs.threads // 4, 1))
@@ -231,8 +230,8 @@ class Simulation:
     def _write(self, process: Process) -> Steps:
         if self.inputs.one_writer:
             yield self.writer
-        yield from self._compute(process, self.inputs.writing / 2)
-        yield from self._use(self.server, self.inputs.server / 2)
+        yield from self._compute(process, self.inputs.writing)
+        yield from self._use(self.server, self.inputs.server)
         yield self.inputs.commit
         if self.inputs.one_writer:
             self._release(self.writer)

@@ -31,7 +31,7 @@ def test_processor_time_is_neither_lost_nor_made() -> None:
 
 def test_one_thread_does_one_sync_after_another() -> None:
     inputs = replace(AT_ONCE, accounts=50, threads=1)
-    each = inputs.compute + inputs.server + 2 * inputs.commit + 2 * inputs.latency
+    each = inputs.compute + inputs.server + inputs.commit + 2 * inputs.latency
     assert Simulation(inputs).run().seconds == pytest.approx(50 * each)
 
 
@@ -42,7 +42,7 @@ def test_one_thread_does_one_sync_after_another() -> None:
         (replace(AT_ONCE, processes=2, cores=2, compute=0.05), 1_000 * 0.05 / 2),
         (replace(AT_ONCE, processes=8, processes_a_worker=8, cores=2, compute=0.05), 1_000 * 0.05 / 2),
         (replace(AT_ONCE, processes=2, cores=2, per_second=50), 1_000 * 4 / 50),
-        (replace(AT_ONCE, one_writer=True, compute=0.02, writing=0.01, server=0, commit=0.05), 1_000 * 0.11),
+        (replace(AT_ONCE, one_writer=True, compute=0.02, writing=0.01, server=0, commit=0.05), 1_000 * 0.06),
         (replace(AT_ONCE, processes=2, cores=2, compute=0.02, server=0.08, server_cores=1), 1_000 * 0.08),
         (
             replace(AT_ONCE, processes=2, cores=2, compute=0.08, server=0.02, server_cores=0),
@@ -57,10 +57,8 @@ def test_what_is_short_decides_how_long_it_takes(inputs: Inputs, seconds: float)
 
 
 def test_more_workers_are_never_slower() -> None:
-    found = [
-        Simulation(Inputs(accounts=3_000, processes=number, cores=number, per_second=UNLIMITED)).run().seconds
-        for number in (1, 2, 4, 8, 16)
-    ]
+    many = Inputs(accounts=3_000, per_second=UNLIMITED, compute=0.05)
+    found = [Simulation(replace(many, processes=number, cores=number)).run().seconds for number in (1, 2, 4, 8, 16)]
     assert found == sorted(found, reverse=True)
     assert found[0] > 2 * found[2]
 
@@ -87,4 +85,4 @@ def test_workers_are_woken_by_ticks() -> None:
 
 
 def test_a_row_of_the_table() -> None:
-    assert row(Inputs(accounts=100, per_second=UNLIMITED)).startswith("| 100 | 1 | 0.1 | ")
+    assert row(Inputs(accounts=100, per_second=UNLIMITED)).startswith("| 100 | 1 | 0.0 | ")
