@@ -43,7 +43,7 @@ def measure(rounds: int, team_size: tuple[int, int] = (20, 200), days: int = 365
     ):
         with places.database_of(kind) as url:
             yield from _measure(name, url, size, days, rounds)
-    yield from _against_wide_lines(grown, min(rounds, 3), team_size, days)
+    yield from _against_wide_lines(grown, min(rounds, 2), team_size, days)
 
 
 def _against_wide_lines(name: str, rounds: int, team_size: tuple[int, int], days: int) -> Iterator[Result]:
@@ -59,10 +59,26 @@ def _against_wide_lines(name: str, rounds: int, team_size: tuple[int, int], days
             database.upgrade(db.engine)
         now = datetime.combine(upgrade.LAST + ONE_DAY, time(12), UTC)
         with _reports(theirs, base, now) as reference, _reports(ours, places.ROOT, now) as mine:
-            for length in (30, days):
-                ask, ask_reference = partial(_seconds, mine, length), partial(_seconds, reference, length)
-                what = f"{name}, {length} days"
-                yield compare(what, f"commit {places.BASE}", ask, ask_reference, rounds=rounds, least=30.0)
+            for what, report, length, least in (
+                ("dashboard, 30 days", "dashboard", 30, 30.0),
+                (f"dashboard, {days} days", "dashboard", days, 30.0),
+                (f"breakdown, {days} days", "breakdown", days, None),
+                ("statement, 30 days", "statement", 30, None),
+                (f"sums by model, {days} days", "models", days, None),
+            ):
+                period = Period.latest(length, now)
+                asked = f"{report} {period.first} {period.last}"
+                if mine.ask(asked)[1] != reference.ask(asked)[1]:
+                    raise RuntimeError(f"{name}, {what}: the totals differ")
+                yield compare(
+                    f"{name}: {what}",
+                    f"commit {places.BASE}",
+                    partial(_seconds, mine, asked),
+                    partial(_seconds, reference, asked),
+                    rounds=rounds,
+                    least=least,
+                    warm_up=False,
+                )
 
 
 @contextmanager
@@ -79,8 +95,8 @@ def _reports(file: Path, tree: Path, now: datetime) -> AbstractContextManager[He
     return places.helper(command, cwd=tree)
 
 
-def _seconds(reports: Helper, days: int) -> float:
-    return float(reports.ask(days))
+def _seconds(reports: Helper, asked: str) -> float:
+    return float(reports.ask(asked)[0])
 
 
 def measure_among(

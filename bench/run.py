@@ -1,7 +1,7 @@
 """The six o'clock run of many quiet accounts. The provider answers each request after 200 ms.
 
-Against an earlier commit of Grafient, against a plain RQ app (``rq_app.py``), and two workers against one. All of them
-run in processes of their own: Grafient's, of either version, in ``six_oclock.py``.
+Against an earlier commit of Grafient, against a plain RQ app (``rq_app.py``), and several workers against one. All of
+them run in processes of their own: Grafient's, of either version, in ``six_oclock.py``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import os
 import statistics
 import sys
 import urllib.request
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ def measure(
         for kind in kinds:
             yield from _one_worker(kind, rounds, accounts, few, redis, provider)
         with places.postgresql() as url:
-            yield from _two_workers(rounds, 3 * accounts, url, redis, provider)
+            yield from _many_workers(rounds, 3 * accounts, url, redis, provider)
 
 
 def _one_worker(kind: str, rounds: int, accounts: int, few: int, redis: str, provider: str) -> Iterator[Result]:
@@ -89,36 +91,36 @@ def _rq(accounts: int, redis: str, provider: str) -> Run:
             return Run(accounts, seconds, (_asked(provider) - asked) / accounts, 0, 0)
 
 
-def _two_workers(rounds: int, accounts: int, url: str, redis: str, provider: str) -> Iterator[Result]:
-    """Workers of one process each: one with two uses two cores by itself."""
-    one_process = {"GRAFIENT_SYNC_PROCESSES": "1"}
-    with (
-        places.folder() as data,
-        _worker(url, redis, provider, data, **one_process) as worker,
-        _worker(url, redis, provider, data, **one_process) as other,
-    ):
-        worker.ask("connect", accounts)
-        run([worker, other], accounts, "backfill", provider)
-        cores: dict[int, list[float]] = {1: [], 2: []}
+def _many_workers(rounds: int, accounts: int, url: str, redis: str, provider: str) -> Iterator[Result]:
+    """Two and four against one. Workers of one process each: one with two uses two cores by itself."""
+    with places.folder() as data, ExitStack() as stack:
+        workers = [
+            stack.enter_context(_worker(url, redis, provider, data, GRAFIENT_SYNC_PROCESSES="1")) for _ in range(4)
+        ]
+        workers[0].ask("connect", accounts)
+        run(workers, accounts, "backfill", provider)
+        cores: dict[int, list[float]] = defaultdict(list)
 
-        def daily(workers: Sequence[Helper]) -> float:
+        def daily(number: int) -> float:
             busy = _busy_seconds()
-            done = run(workers, accounts, "daily", provider)
-            cores[len(workers)].append((_busy_seconds() - busy) / done.seconds)
+            done = run(workers[:number], accounts, "daily", provider)
+            cores[number].append((_busy_seconds() - busy) / done.seconds)
             return done.each
 
-        result = compare(
-            f"{accounts} accounts, daily sync, two workers of one process, PostgreSQL",
-            "one worker",
-            lambda: daily([worker, other]),
-            lambda: daily([worker]),
-            rounds=rounds,
-            least=1.7,
-            said=rate,
-            warm_up=False,
-        )
-        two, one = (f"{statistics.median(cores[workers]):.1f} of {os.cpu_count()} cores busy" for workers in (2, 1))
-        yield replace(result, ours=f"{result.ours}, {two}", reference=f"{result.reference}, {one}")
+        for number, word, least in ((2, "two", 1.7), (4, "four", None)):
+            cores.clear()
+            result = compare(
+                f"{accounts} accounts, daily sync, {word} workers of one process, PostgreSQL",
+                "one worker",
+                partial(daily, number),
+                partial(daily, 1),
+                rounds=rounds,
+                least=least,
+                said=rate,
+                warm_up=False,
+            )
+            many, one = (f"{statistics.median(cores[some]):.1f} of {os.cpu_count()} cores busy" for some in (number, 1))
+            yield replace(result, ours=f"{result.ours}, {many}", reference=f"{result.reference}, {one}")
 
 
 def measure_many(

@@ -62,7 +62,7 @@ def test_dashboards() -> None:
     with places.commit() as base:
         whole_history = base != places.ROOT
     found = list(dashboards.measure(1, team_size=(2, 6), days=40))
-    earlier = ["commit 57c1415"] * 2 if whole_history else []
+    earlier = ["commit 57c1415"] * 5 if whole_history else []
     assert [result.against for result in found] == ["hand-written SQL"] * 6 + earlier
 
 
@@ -82,12 +82,13 @@ def test_pages(others: bool) -> None:
 @pytest.mark.processes
 def test_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_BASE", "HEAD")
-    first, daily, plain, two = run.measure(1, accounts=3, few=2, kinds=("SQLite",))
+    first, daily, plain, two, four = run.measure(1, accounts=3, few=2, kinds=("SQLite",))
     assert "requests" in first.ours
     assert " 4.0 requests," not in first.ours
     assert " 4.0 requests," in daily.ours
     assert " 4.0 requests " in plain.reference
     assert "cores busy" in two.ours
+    assert "four workers" in four.what
 
 
 @pytest.mark.processes
