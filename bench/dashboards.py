@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ import psycopg
 from bench import places, team, upgrade
 from bench.measure import Result, compare, seconds
 from bench.places import Helper
-from grafient import create_app, database
+from grafient import database
 from grafient.days import ONE_DAY, Period
 from grafient.extensions import db
 from grafient.models import Workspace
@@ -52,10 +52,10 @@ def _against_wide_lines(name: str, rounds: int, team_size: tuple[int, int], days
         if base == places.ROOT:
             return  # this version can't read wide lines
         theirs, ours = path / "wide.db", path / "narrow.db"
-        with _app(theirs):
+        with places.context(f"sqlite:///{theirs}"):
             upgrade.fill(*team_size, days)
         shutil.copy(theirs, ours)
-        with _app(ours):
+        with places.context(f"sqlite:///{ours}"):
             database.upgrade(db.engine)
         now = datetime.combine(upgrade.LAST + ONE_DAY, time(12), UTC)
         with _reports(theirs, base, now) as reference, _reports(ours, places.ROOT, now) as mine:
@@ -81,18 +81,9 @@ def _against_wide_lines(name: str, rounds: int, team_size: tuple[int, int], days
                 )
 
 
-@contextmanager
-def _app(file: Path) -> Iterator[None]:
-    settings = places.settings(f"sqlite:///{file}", "redis://127.0.0.1:1", "http://127.0.0.1:1", file.parent)
-    with create_app(settings).app_context():
-        yield
-        db.session.remove()
-        db.engine.dispose()
-
-
 def _reports(file: Path, tree: Path, now: datetime) -> AbstractContextManager[Helper]:
-    command = [sys.executable, places.ROOT / "bench/report.py", f"sqlite:///{file}", file.parent, now.isoformat()]
-    return places.helper(command, cwd=tree)
+    command = [sys.executable, places.ROOT / "bench/report.py", now.isoformat()]
+    return places.helper(command, cwd=tree, **places.settings(f"sqlite:///{file}", *places.NOBODY, file.parent))
 
 
 def _seconds(reports: Helper, asked: str) -> float:

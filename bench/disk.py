@@ -51,8 +51,8 @@ def _replies(folder: Path, rows: int, days: int) -> Iterator[Path]:
 
 def _bytes_a_line(kind: str, tree: Path, replies: list[Path], lines: int) -> float:
     with places.database_of(kind) as url, places.folder() as data:
-        command = [sys.executable, places.ROOT / "bench/fill.py", url, data]
-        with places.helper(command, cwd=tree) as ledger:
+        command = [sys.executable, places.ROOT / "bench/fill.py"]
+        with places.helper(command, cwd=tree, **places.settings(url, *places.NOBODY, data)) as ledger:
             ledger.answer()  # the schema is there
             empty = _size(url)
             for file in replies:

@@ -1,4 +1,4 @@
-"""A ledger: ``python bench/fill.py DATABASE_URL FOLDER``, and then on each line the path of a reply to be recorded.
+"""A ledger: ``python bench/fill.py``, with an app's environment; then on each line the path of a reply to be recorded.
 
 Run with another version of Grafient's folder as its working directory, it is that version's ledger.
 """
@@ -20,17 +20,8 @@ from grafient.providers import Activity
 from grafient.providers.openrouter import replies
 
 
-def main(database_url: str, folder: str) -> None:
-    app = create_app(
-        {
-            "DATABASE_URL": database_url,
-            "REDIS_URL": "redis://127.0.0.1:1",
-            "GRAFIENT_DATA_DIR": folder,
-            "SECRET_KEY": "a secret for the length of a bench",
-            "GRAFIENT_ENCRYPTION_KEYS": "bench:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
-        }
-    )
-    with app.app_context():
+def main() -> None:
+    with create_app().app_context():
         database.upgrade(db.engine)
         workspace = Workspace(plan="ultimate")
         db.session.add(workspace)
@@ -57,4 +48,4 @@ def _record(integration_id: int, run_id: int, body: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main()

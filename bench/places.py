@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from grafient import create_app, database, supervisor
 from grafient.extensions import db
 
 ROOT = Path(__file__).resolve().parent.parent
+NOBODY = "redis://127.0.0.1:1", "http://127.0.0.1:1"
+"""Addresses of a Redis and a provider, for apps that ask neither."""
 ENCRYPTION_KEYS = "bench:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 BASE = "57c1415"
 """The last commit whose lines were wide, and which asked each account for everything every day."""
@@ -199,21 +201,25 @@ def settings(database_url: str, redis_url: str, provider_url: str, data: Path) -
 
 
 @contextmanager
-def app(
-    database_url: str, redis_url: str = "redis://127.0.0.1:1", provider_url: str = "http://127.0.0.1:1"
-) -> Iterator[Flask]:
-    """An app with an empty database of the present schema, in its context."""
-    with ExitStack() as stack:
-        path = stack.enter_context(folder())
+def context(database_url: str, redis_url: str = NOBODY[0], provider_url: str = NOBODY[1]) -> Iterator[Flask]:
+    """An app in its context, on a database as it is."""
+    with folder() as path:
         made = create_app(settings(database_url, redis_url, provider_url, path))
-        stack.enter_context(made.app_context())
+        with made.app_context():
+            try:
+                yield made
+            finally:
+                db.session.remove()
+                db.engine.dispose()
+
+
+@contextmanager
+def app(database_url: str, *addresses: str) -> Iterator[Flask]:
+    """An app with an empty database of the present schema, in its context."""
+    with context(database_url, *addresses) as made:
         database.upgrade(db.engine)
         if db.engine.dialect.name == "postgresql":
             tables = ", ".join(f'"{table.name}"' for table in db.metadata.sorted_tables)
             db.session.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
             db.session.commit()
-        try:
-            yield made
-        finally:
-            db.session.remove()
-            db.engine.dispose()
+        yield made

@@ -1,4 +1,4 @@
-"""What a page is made of: ``python bench/report.py DATABASE_URL FOLDER NOW``, and then on each line such as
+"""What a page is made of: ``python bench/report.py NOW``, with an app's environment, and then on each line such as
 ``dashboard 2026-11-01 2026-11-30``: a name of REPORTS, and a period.
 
 It answers with the seconds it took, and what all of it cost. Run with another version of Grafient's folder as its
@@ -32,18 +32,9 @@ REPORTS: dict[str, Callable[[Query], Any]] = {
 }
 
 
-def main(database_url: str, folder: str, moment: str) -> None:
+def main(moment: str) -> None:
     now = datetime.fromisoformat(moment)
-    app = create_app(
-        {
-            "DATABASE_URL": database_url,
-            "REDIS_URL": "redis://127.0.0.1:1",
-            "GRAFIENT_DATA_DIR": folder,
-            "SECRET_KEY": "a secret for the length of a bench",
-            "GRAFIENT_ENCRYPTION_KEYS": "bench:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
-        }
-    )
-    with app.app_context(), mock.patch("grafient.reports.dashboard.utc_now", return_value=now):
+    with create_app().app_context(), mock.patch("grafient.reports.dashboard.utc_now", return_value=now):
         database.reading.set(True)
         for line in sys.stdin:
             name, *ends = line.split()
@@ -57,4 +48,4 @@ def main(database_url: str, folder: str, moment: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(sys.argv[1])

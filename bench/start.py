@@ -70,9 +70,7 @@ def _pss(pid: int) -> float:
 def _import(tree: Path) -> tuple[float, list[str]]:
     """Seconds that importing ``wsgi`` takes while Python notes each module, and the modules that take the longest."""
     with places.folder() as data:
-        environment = places.settings(
-            f"sqlite:///{data}/grafient.db", "redis://127.0.0.1:1", "http://127.0.0.1:1", data
-        )
+        environment = places.settings(f"sqlite:///{data}/grafient.db", *places.NOBODY, data)
         command = [sys.executable, "-X", "importtime", "-c", "import wsgi"]
         found = subprocess.run(
             command, cwd=tree, env=os.environ | environment, capture_output=True, text=True, check=True

@@ -1,7 +1,7 @@
 """An upgrade from the schema whose lines were wide (0003), tried on many lines: ``python -m bench.upgrade LINES``.
 
-Each integration has 200 lines on each of 365 days. Prints, as JSON, what it took and left on disk. Fails
-unless every figure is the same before and after, and the totals are those of the lines.
+Each integration has 200 lines on each of 365 days. Prints, as JSON, what it took and left on disk. Fails unless
+every figure is the same before and after, and the totals are those of the lines.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import event, text
 
 from bench import measure, places
-from grafient import create_app, database, totals
+from grafient import database, totals
 from grafient.extensions import db
 
 DAYS, ROWS = 365, 200
@@ -31,23 +31,17 @@ def tried(lines: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """On both databases."""
     integrations = max(lines // (DAYS * ROWS), 1)
     for kind in places.DATABASES:
-        with places.database_of(kind) as url, places.folder() as path:
-            app = create_app(places.settings(url, "redis://127.0.0.1:1", "http://127.0.0.1:1", path))
-            with app.app_context():
-                try:
-                    yield kind, {"lines": integrations * DAYS * ROWS} | _upgraded(integrations)
-                finally:
-                    db.session.remove()
-                    db.engine.dispose()
+        with places.database_of(kind) as url, places.context(url):
+            yield kind, {"lines": integrations * DAYS * ROWS} | _upgraded(integrations)
 
 
 def _upgraded(integrations: int) -> dict[str, Any]:
     if db.engine.dialect.name == "sqlite":
         event.listen(db.engine, "connect", _add_exact_sum)
     fill(integrations, ROWS, DAYS)
-    before, size = _figures(_wide), _bytes()
+    before, size = _figures(_wide()), _bytes()
     seconds = measure.seconds(lambda: database.upgrade(db.engine))
-    _same(before, _figures(_narrow))
+    _same(before, _figures(_narrow()))
     if wrong := totals.wrong():
         raise SystemExit(f"totals are not what their lines add up to: {wrong[:3]}")
     db.session.rollback()
@@ -95,24 +89,24 @@ def _fill(number: int, rows: int, days: int) -> None:
     db.session.commit()
 
 
-def _sums(line: str, name: str, exact: bool) -> str:
-    usd = "exact_sum" if exact else "sum"
-    figures = ", ".join(f"{usd if one.endswith('usd') else 'sum'}({line}.{one})" for one in FIGURES)
+def _sums(name: str, usd: str) -> str:
+    figures = ", ".join(f"{usd if one.endswith('usd') else 'sum'}(l.{one})" for one in FIGURES)
     return f"{name}, count(*), {figures}"
 
 
-def _wide(exact: bool) -> str:
-    whole = _sums("l", "l.integration_id, l.model, ''", exact)
-    part = _sums("l", "l.integration_id, l.model, l.key_hash", exact)
+def _wide() -> str:
+    usd = "exact_sum" if db.engine.dialect.name == "sqlite" else "sum"
+    whole = _sums("l.integration_id, l.model, ''", usd)
+    part = _sums("l.integration_id, l.model, l.key_hash", usd)
     return (
         f"SELECT {whole} FROM cost_line l GROUP BY l.integration_id, l.model UNION ALL "
         f"SELECT {part} FROM key_line l WHERE l.key_hash <> '' GROUP BY l.integration_id, l.model, l.key_hash"
     )
 
 
-def _narrow(_exact: bool) -> str:
-    whole = _sums("l", "l.integration_id, m.name, ''", False)
-    part = _sums("l", "k.integration_id, m.name, k.key_hash", False)
+def _narrow() -> str:
+    whole = _sums("l.integration_id, m.name, ''", "sum")
+    part = _sums("k.integration_id, m.name, k.key_hash", "sum")
     names = "JOIN series s ON s.id = l.series_id JOIN model m ON m.id = s.model_id"
     return (
         f"SELECT {whole} FROM line l {names} GROUP BY l.integration_id, m.name UNION ALL "
@@ -121,10 +115,9 @@ def _narrow(_exact: bool) -> str:
     )
 
 
-def _figures(query: Callable[[bool], str]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+def _figures(query: str) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     """By integration, model and key: how many lines, and what each figure adds up to."""
-    sqlite = db.engine.dialect.name == "sqlite"
-    found = {row[:3]: tuple(row[3:]) for row in db.session.execute(text(query(sqlite))).all()}
+    found = {row[:3]: tuple(row[3:]) for row in db.session.execute(text(query)).all()}
     db.session.rollback()
     return found
 
