@@ -86,7 +86,7 @@ def _against_raw(name: str, rows: int, mine: Ours, raw: Any, rounds: int) -> Ite
             "raw driver's upsert, decoding included",
             _after(mine.empty if kind == "first" else None, mine.ingest),
             _after(raw.empty if kind == "first" else None, partial(raw.ingest, mine.body)),
-            rounds=rounds if rows < 5_000 else max(rounds // 2, 2),
+            rounds=8 * rounds if rows < 5_000 else rounds,
             least=LEAST[name, kind],
         )
 

@@ -16,16 +16,22 @@ from grafient.extensions import db
 def test_what_is_measured_stands_beside_its_reference() -> None:
     times = iter([9.0, 9.0, 1.0, 4.0, 6.0, 2.0, 1.0, 2.0])
     found = compare("a", "b", lambda: next(times), lambda: next(times), rounds=3, least=3.0)
-    assert (found.ratio, found.spread, found.reaches) == (3.0, (2.0, 4.0), True)
+    assert (found.ratio, found.spread, found.verdict) == (3.0, (2.0, 4.0), "close")
     assert "| a | b | 1.00 s | 4.00 s |" in _row(found)
-    assert "| 3.00× (2.00, 4.00) | 3.00× | yes |" in _row(found)
+    assert "| 3.00× (2.00, 4.00) | 3.00× | close |" in _row(found)
     assert "**no**" in _row(Result("a", "b", "1 ms", "1 ms", 1.0, (1.0, 1.0), 3.0))
     assert "median of all rounds" in _page("make bench", [_row(found)], 3, 1.0)
 
 
 def test_a_limit_is_a_reference_that_never_varies() -> None:
-    assert within("a", 3.0, [1.0, 2.0, 4.0]).reaches
-    assert not within("a", 1.5, [1.0, 2.0, 4.0]).reaches
+    assert within("a", 3.0, [1.0, 2.0, 4.0]).verdict == "yes"
+    assert within("a", 1.5, [1.0, 2.0, 4.0]).verdict == "**no**"
+    assert [within("a", limit, [1.0]).verdict for limit in (1.12, 1.09, 0.91, 0.89)] == [
+        "yes",
+        "close",
+        "close",
+        "**no**",
+    ]
     assert "| a | a limit | 2.00 s | 3.00 s | 1.50× (0.75, 3.00) | 1.00× | yes |" in _row(within("a", 3, [1, 2, 4]))
 
 
