@@ -6,7 +6,7 @@ rows of its own it was a second copy of every line that no key explains, such as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -171,19 +171,20 @@ def _record_readings(integration_id: int, parts: Mapping[str, Activity], now: da
     lines.execute_many(insert(KeyReading), rows)
 
 
-def by_key(integration_ids: Any, period: Period | None = None, key_hash: str | None = None) -> Subquery:
+def by_key(integration_ids: Any, period: Period | None = None, key_hashes: Collection[str] = ()) -> Subquery:
     """The lines of integrations by API key, for reading: the parts that keys spent, under their hashes, and the rest of
-    each line, under ``UNATTRIBUTED``; or of one of these alone.
+    each line, under ``UNATTRIBUTED``; or of some of these alone.
 
     The rest is the line less its parts, unknown where one of them is, and less than nothing where they are more. A
     line that keys explain to nothing has none. For each line the rows add up to the whole, exactly.
     """
     part = _parts(integration_ids, period)
     wanted = []
-    if key_hash != UNATTRIBUTED:
+    named = set(key_hashes) - {UNATTRIBUTED}
+    if named or not key_hashes:
         parts = select(*part.c)
-        wanted.append(parts if key_hash is None else parts.where(part.c.key_hash == key_hash))
-    if not key_hash:
+        wanted.append(parts.where(part.c.key_hash.in_(named)) if named else parts)
+    if not key_hashes or UNATTRIBUTED in key_hashes:
         wanted.append(_rest(_whole(integration_ids, period), part))
     rows = union_all(*wanted).subquery("part_or_rest")
     return _with_names(select(*rows.c, *_NAMES), rows.c).subquery("by_key")

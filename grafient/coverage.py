@@ -148,7 +148,10 @@ class Known:
         ``name`` None: all that have no column of their own. Days from analytics have no hosts and no keys, and the
         keys of a day can be unread while the day itself is known.
         """
-        if group == Group.MODEL or name == UNATTRIBUTED:
+        if group == Group.INTEGRATION and name is not None:
+            one = next((i for i in self.integrations if str(i.id) == name), None)
+            return one is None or day in self._days[one.id] or not is_expected(one, day)
+        if group in (Group.MODEL, Group.INTEGRATION) or name == UNATTRIBUTED:
             return True
         return all(
             self._knows_part(integration, day, self._days[integration.id][day].source, group, name)
@@ -209,19 +212,22 @@ def load(
     """
     period = around or query.period
     scope = selected(query, integrations)
-    by_key = query.key is not None or group == Group.KEY
+    by_key = bool(query.keys) or group == Group.KEY
     keys = KeyDays.load([i.id for i in scope]) if by_key else None
-    if keys is not None and query.key:
-        scope = [i for i in scope if keys.has(i.id, query.key)]
+    if keys is not None and query.keys and UNATTRIBUTED not in query.keys:
+        scope = [i for i in scope if any(keys.has(i.id, key) for key in query.keys)]
     days: dict[int, dict[date, KnownDay]] = {integration.id: {} for integration in scope}
     unknown, counted = [], {}
     for integration_id, day, state, source, read_at, usage_usd, analytics_usd in _covered_days(days, period):
         counted[integration_id, day] = Counted(state, source, usage_usd or Decimal(0), analytics_usd)
-        if not period.first <= day <= period.last or (query.host is not None and source != Source.ACTIVITY):
+        if not period.first <= day <= period.last or (query.hosts and source != Source.ACTIVITY):
             continue
-        if keys is None or query.key is None or keys.is_read(integration_id, query.key, day, source):
+        asked = [key for key in query.keys if key == UNATTRIBUTED or (keys and keys.has(integration_id, key))]
+        if keys is None or all(keys.is_read(integration_id, key, day, source) for key in asked):
             days[integration_id][day] = KnownDay(state, source, read_at)
-        elif query.key == UNATTRIBUTED:  # what unread keys spent is among it, and would look like nobody's
+        elif UNATTRIBUTED in asked or len(asked) > 1:
+            # What unread keys spent is among what no key explains, and would look like nobody's; and a sum of two keys
+            # of which one was read would look like both.
             unknown.append((integration_id, day))
     return Known(replace(query, unknown=tuple(unknown)), scope, days, keys, counted)
 

@@ -56,6 +56,22 @@ class Period:
         """As many days, just before."""
         return Period(self.first - timedelta(days=self.days), self.first - ONE_DAY)
 
+    @property
+    def previous(self) -> Period:
+        """What it is compared with by default: of a whole month the month before, of any other as many days."""
+        whole = self == Period.month(self.first)
+        return Period.month(self.first - ONE_DAY) if whole else self.before
+
+    def months_before(self, months: int) -> Period:
+        """The same days so many months earlier; of a whole month, that whole month.
+
+        A day that the earlier month does not have is its last: 31 March becomes 28 February.
+        """
+        first = _months_before(self.first, months)
+        if self == Period.month(self.first):
+            return Period.month(first)
+        return Period(first, _months_before(self.last, months))
+
     def __contains__(self, day: date) -> bool:
         return self.first <= day <= self.last
 
@@ -73,6 +89,12 @@ class Period:
         """All days of the month of that day."""
         first = day.replace(day=1)
         return cls(first, (first + timedelta(days=31)).replace(day=1) - ONE_DAY)
+
+
+def _months_before(day: date, months: int) -> date:
+    year, month = divmod(day.year * 12 + day.month - 1 - months, 12)
+    last = Period.month(date(year, month + 1, 1)).last
+    return last.replace(day=min(day.day, last.day))
 
 
 def intervals(days: Iterable[date]) -> list[Period]:

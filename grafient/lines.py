@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from itertools import groupby, repeat
 from operator import attrgetter
 from typing import Any, cast
@@ -143,9 +144,10 @@ def ids(integration_id: int, found: Iterable[BilledLine]) -> Ids:
     for series_id, *names, model, model_id in db.session.execute(query):
         series[(*names, model)] = series_id  # type: ignore[index]
         models[model] = model_id
+    found = list(found)
     new = sorted(set(map(name, found)) - series.keys())
     if new:
-        models |= _new_models(integration_id, {model for *_, model in new} - models.keys())
+        models |= _new_models(integration_id, _dearest_first(found, {model for *_, model in new} - models.keys()))
         called = {model_id: model for model, model_id in models.items()}
         own = {"integration_id": integration_id}
         rows = [own | dict(zip(NAME[:3], one[:3], strict=True)) | {"model_id": models[one[3]]} for one in new]
@@ -155,8 +157,19 @@ def ids(integration_id: int, found: Iterable[BilledLine]) -> Ids:
     return Ids(series, models)
 
 
-def _new_models(integration_id: int, names: Collection[str]) -> dict[str, int]:
-    rows = [{"integration_id": integration_id, "name": one} for one in sorted(names)]
+def _dearest_first(found: Iterable[BilledLine], names: Collection[str]) -> list[str]:
+    """Models in the order of what they cost. Charts give models their colours in the order in which they were first
+    written, and there are fewer colours than models: those that cost the most should not share one.
+    """
+    cost = dict.fromkeys(sorted(names), Decimal(0))
+    for line in found:
+        if line.model in cost:
+            cost[line.model] += line.usage_usd
+    return sorted(cost, key=lambda one: -cost[one])
+
+
+def _new_models(integration_id: int, names: Sequence[str]) -> dict[str, int]:
+    rows = [{"integration_id": integration_id, "name": one} for one in names]
     if not rows:
         return {}
     statement = insert(cast(Table, Model.__table__)).returning(Model.name, Model.id)

@@ -26,7 +26,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from grafient.days import Period, last_due
 from grafient.extensions import db
-from grafient.models import ApiKey, Integration, Series
+from grafient.models import ApiKey, CoveredDay, Integration, Model, Series
 
 
 class Group(StrEnum):
@@ -35,30 +35,41 @@ class Group(StrEnum):
     MODEL = "model"
     HOST = "host"
     KEY = "key"
+    INTEGRATION = "integration"
+
+
+class Measure(StrEnum):
+    """What a chart adds up: USD, requests, or tokens (prompt and completion)."""
+
+    USD = "usd"
+    REQUESTS = "requests"
+    TOKENS = "tokens"
 
 
 @dataclass(frozen=True)
 class Query:
-    """A workspace's period, perhaps of one integration, host, key, or of models with a part of their name.
+    """A workspace's period, perhaps of some of its integrations (by id), models, hosts (by name) or API keys alone.
 
-    ``key``: an API key's hash, or ``UNATTRIBUTED`` for what no key explains. ``byok``: amounts include the estimate
-    of what the user's own provider keys were charged. ``unknown``: days of integrations (by id) that are stored and
-    of which what is asked for is not known, so that no sum may count them; ``Known.query`` fills it in.
+    Of several values of one kind any will do; an empty tuple asks for all. ``keys``: hashes, or ``UNATTRIBUTED`` for
+    what no key explains. ``text``: a part of the models' names. ``byok``: amounts include the estimate of what the
+    user's own provider keys were charged. ``unknown``: days of integrations (by id) that are stored and of which what
+    is asked for is not known, so that no sum may count them; ``Known.query`` fills it in.
     """
 
     workspace_id: int
     period: Period
-    integration_id: int | None = None
-    host: str | None = None
-    model: str | None = None
-    key: str | None = None
+    integrations: tuple[int, ...] = ()
+    models: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    text: str | None = None
     byok: bool = False
     unknown: tuple[tuple[int, date], ...] = ()
 
     @property
     def is_filtered(self) -> bool:
         """Whether it is about a part of what was billed on its days."""
-        return self.host is not None or self.key is not None or self.model is not None
+        return bool(self.models or self.hosts or self.keys or self.text)
 
 
 @dataclass(frozen=True)
@@ -72,8 +83,8 @@ class KeyChoice:
 
 @dataclass(frozen=True)
 class Match:
-    """An integration, host or API key that was searched by its name. ``value``: its id, name or hash, to filter by;
-    ``note``: what tells it apart from others of its name."""
+    """An integration, model, host or API key that was searched by its name. ``value``: its id, name or hash, to filter
+    by; ``note``: what tells it apart from others of its name."""
 
     value: str
     name: str
@@ -97,7 +108,7 @@ def all_integrations(workspace_id: int) -> list[Integration]:
 
 def selected(query: Query, integrations: Sequence[Integration]) -> list[Integration]:
     """Those of the workspace's integrations that the query is about, in the order in which they were added."""
-    chosen = [i for i in integrations if query.integration_id in (None, i.id)]
+    chosen = [i for i in integrations if not query.integrations or i.id in query.integrations]
     return sorted(chosen, key=lambda integration: integration.id)
 
 
@@ -123,27 +134,49 @@ def owned(workspace_id: int, integration_id: int) -> Integration | None:
     return db.session.execute(query).scalar_one_or_none()
 
 
-def choices(query: Query) -> tuple[list[str], list[KeyChoice]]:
-    """What else a page of this query can be filtered by: the hosts that ever served models to its integrations, and the
-    workspace's API keys whose costs were read, those that are gone last. One statement asks for both, and for one more
-    of each than MOST_CHOICES.
+def all_owned(workspace_id: int, integration_ids: Collection[int]) -> list[Integration]:
+    """Those of these integrations that are this workspace's, removed or not."""
+    if not integration_ids:
+        return []
+    mine = Integration.workspace_id == workspace_id, Integration.id.in_(integration_ids)
+    return list(db.session.execute(select(Integration).where(*mine)).scalars())
+
+
+def first_stored(workspace_id: int, integration_ids: Collection[int]) -> date | None:
+    """The first day of which anything is known, of these integrations or of all (none); None if nothing is."""
+    mine = select(Integration.id).where(Integration.workspace_id == workspace_id)
+    if integration_ids:
+        mine = mine.where(Integration.id.in_(integration_ids))
+    return db.session.execute(select(func.min(CoveredDay.day)).where(CoveredDay.integration_id.in_(mine))).scalar()
+
+
+def choices(query: Query) -> tuple[list[str], list[str], list[KeyChoice]]:
+    """What else a page of this query can be filtered by: the models that its integrations ever used, the hosts that
+    served them, and the workspace's API keys whose costs were read, those that are gone last. One statement asks for
+    all, and for one more of each than MOST_CHOICES.
     """
-    values = {"workspace": query.workspace_id, "integration": query.integration_id}
-    rows = db.session.connection().execute(_choices(query.integration_id is None), values).all()
-    return sorted(row.id for row in rows if not row.kind), _key_choices(row for row in rows if row.kind)
+    values = {"workspace": query.workspace_id, "integrations": query.integrations}
+    rows = db.session.connection().execute(_choices(not query.integrations), values).all()
+    models, hosts = (sorted(row.id for row in rows if row.kind == kind) for kind in (_MODELS, _HOSTS))
+    return models, hosts, _key_choices(row for row in rows if row.kind == _KEYS)
+
+
+_MODELS, _HOSTS, _KEYS = range(3)
 
 
 @cache
 def _choices(every: bool) -> CompoundSelect[Any]:
     mine = select(Integration.id).where(Integration.workspace_id == bindparam("workspace"))
     if not every:
-        mine = mine.where(Integration.id == bindparam("integration"))
+        mine = mine.where(Integration.id.in_(bindparam("integrations", expanding=True)))
     nothing = literal("").label("name"), literal(None, ApiKey.gone_at.type).label("gone_at")
-    hosts = select(Series.host.label("id"), *nothing, literal(0).label("kind"))
+    models = select(Model.name.label("id"), *nothing, literal(_MODELS).label("kind"))
+    models = models.where(Model.integration_id.in_(mine)).distinct().order_by(Model.name).limit(MOST_CHOICES + 1)
+    hosts = select(Series.host.label("id"), *nothing, literal(_HOSTS).label("kind"))
     hosts = hosts.where(Series.integration_id.in_(mine)).distinct().order_by(Series.host).limit(MOST_CHOICES + 1)
-    keys = _keys(bindparam("workspace"), literal(1).label("kind"))
+    keys = _keys(bindparam("workspace"), literal(_KEYS).label("kind"))
     keys = keys.order_by(ApiKey.gone_at.is_not(None), ApiKey.name, ApiKey.key_hash).limit(MOST_CHOICES + 1)
-    return union_all(*(select(part.subquery()) for part in (hosts, keys)))
+    return union_all(*(select(part.subquery()) for part in (models, hosts, keys)))
 
 
 def keys_called(workspace_id: int, hashes: Collection[str]) -> list[KeyChoice]:
@@ -157,8 +190,8 @@ def keys_called(workspace_id: int, hashes: Collection[str]) -> list[KeyChoice]:
 
 
 def matching(workspace_id: int, what: str, text: str) -> tuple[list[Match], int]:
-    """The workspace's integrations, hosts or API keys (``what``: one of these) with a text in their names or notes: the
-    first MOST_CHOICES, and how many there are. If it is all of the name of just one, that one alone.
+    """The workspace's integrations, models, hosts or API keys (``what``: one of these) with a text in their names or
+    notes: the first MOST_CHOICES, and how many there are. If it is all of the name of just one, that one alone.
     """
     all_ = _NAMED[what](workspace_id).subquery()
     whole = all_.c.name + " " + all_.c.note
@@ -182,6 +215,12 @@ def _named_hosts(workspace_id: int) -> Select[Any]:
     return select(*columns).join(Integration, Integration.id == Series.integration_id).where(*mine).distinct()
 
 
+def _named_models(workspace_id: int) -> Select[Any]:
+    columns: list[Any] = [Model.name.label("value"), Model.name.label("name"), literal("").label("note")]
+    mine = Integration.workspace_id == workspace_id, Model.name != ""
+    return select(*columns).join(Integration, Integration.id == Model.integration_id).where(*mine).distinct()
+
+
 def _named_keys(workspace_id: int) -> Select[Any]:
     """Two integrations of one account have the same keys."""
     name, is_gone = func.min(ApiKey.name), func.count(ApiKey.gone_at) == func.count()
@@ -194,7 +233,7 @@ def _named_keys(workspace_id: int) -> Select[Any]:
     return _keys(workspace_id).with_only_columns(*columns).group_by(ApiKey.key_hash)
 
 
-_NAMED = {"integration": _named_integrations, "host": _named_hosts, "key": _named_keys}
+_NAMED = {"integration": _named_integrations, "model": _named_models, "host": _named_hosts, "key": _named_keys}
 
 
 def _keys(workspace_id: Any, *more: Any) -> Select[Any]:

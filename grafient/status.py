@@ -410,7 +410,7 @@ def integration_page(integration: Integration) -> IntegrationPage:
     states = {row.day: row.state for row in db.session.execute(covered)}
     history = select(SyncRun).where(SyncRun.integration_id == integration.id).order_by(SyncRun.id.desc())
     runs = list(db.session.execute(history.limit(HISTORY_ROWS)).scalars())
-    lately = Query(integration.workspace_id, Period.latest(WINDOW_DAYS, utc_now()), integration.id)
+    lately = Query(integration.workspace_id, Period.latest(WINDOW_DAYS, utc_now()), (integration.id,))
     return IntegrationPage(
         card=card(integration),
         calendar=[(day, states.get(day, DayState.MISSING)) for day in period],

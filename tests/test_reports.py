@@ -14,7 +14,7 @@ from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import UNATTRIBUTED, ApiKey, Integration, Restatement, SyncRun, User, Workspace
 from grafient.query import Group, Query, all_integrations
-from grafient.reports import breakdown, dashboard, ledger, statement, sums
+from grafient.reports import breakdown, chart, dashboard, ledger, statement, sums
 from grafient.reports import day as day_report
 from grafient.reports.sums import Slot, Tally
 from grafient.states import DayState, Source, Trigger
@@ -61,7 +61,7 @@ class TestSums:
 
     def test_by_day_what_is_named_and_what_is_not(self, one: Integration) -> None:
         found = sums.by_day(query(one, Period(ago(1), TODAY)), Group.MODEL, ["cheap"])
-        assert {(f.day, f.name, f.settled, f.usage_usd) for f in found} == {
+        assert {(f.day, f.name, f.settled, f.amount) for f in found} == {
             (ago(1), "cheap", True, D(2)),
             (ago(1), None, True, D(10)),
             (TODAY, None, False, D(4)),
@@ -69,8 +69,8 @@ class TestSums:
 
     def test_filters_narrow_every_sum(self, one: Integration) -> None:
         for more, usd in (
-            ({"model": "EAP"}, 4), ({"model": "dear"}, 70), ({"host": "h"}, 74), ({"host": "x"}, 0),
-            ({"key": "bb"}, 4), ({"integration_id": one.id}, 74), ({"integration_id": one.id + 1}, 0),
+            ({"text": "EAP"}, 4), ({"text": "dear"}, 70), ({"hosts": ("h",)}, 74), ({"hosts": ("x",)}, 0),
+            ({"keys": ("bb",)}, 4), ({"integrations": (one.id,)}, 74), ({"integrations": (one.id + 1,)}, 0),
             ({"byok": True}, 81), ({"unknown": ((one.id, ago(1)),)}, 62),
         ):  # fmt: skip
             totals = sums.totals_by(query(one, **more), Group.MODEL)
@@ -188,28 +188,28 @@ class TestDashboard:
     def test_series_are_named_by_what_they_cost_and_the_rest_is_one(
         self, one: Integration, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(dashboard, "CHART_NAMES", 1)
+        monkeypatch.setattr(chart, "MOST_SERIES", 1)
         found = dashboard.report(query(one))
-        assert [(s.name, s.colour, s.is_rest) for s in found.series] == [
+        assert [(s.name, s.colour, s.is_rest) for s in found.chart.series] == [
             ("dear", "1", False),
             ("All others", "other", True),
         ]
-        assert [(d.day, d.by_series_usd) for d in found.days[-3:]] == [
+        assert [(d.day, d.by_series) for d in found.days[-3:]] == [
             (ago(2), [D(10), D(2)]),
             (ago(1), [D(10), D(2)]),
             (TODAY, [D(4), D(0)]),
         ]
-        assert (found.colour_of("dear"), found.colour_of("cheap")) == ("1", "other")
+        assert (found.chart.colour_of("dear"), found.chart.colour_of("cheap")) == ("1", "other")
         assert found.top is not None
         assert (found.top.name, found.top.share) == ("dear", D(70) / 74)
         assert found.only is not None
-        assert found.has_amounts
-        assert found.shows(DayState.PROVISIONAL)
-        assert not found.shows(DayState.MISSING)
+        assert found.chart.has_amounts
+        assert found.chart.shows(DayState.PROVISIONAL)
+        assert not found.chart.shows(DayState.MISSING)
 
     def test_without_a_rest_there_is_no_column_for_it(self, one: Integration) -> None:
-        assert [s.name for s in dashboard.report(query(one)).series] == ["dear", "cheap"]
-        assert not dashboard.report(query(one, Period(ago(30), ago(20)))).has_amounts
+        assert [s.name for s in dashboard.report(query(one)).chart.series] == ["dear", "cheap"]
+        assert not dashboard.report(query(one, Period(ago(30), ago(20)))).chart.has_amounts
 
     def test_after_a_period_of_the_past_there_are_no_days(self, one: Integration) -> None:
         found = dashboard.report(query(one, Period(ago(5), ago(3))))
@@ -248,7 +248,7 @@ class TestAroundThePeriod:
     def test_without_a_line_of_a_host_nothing_is_known_of_a_day_from_analytics(self, one: Integration) -> None:
         cover(one, [ago(9)], source=Source.ANALYTICS)
         period = Period(ago(9), ago(1))
-        known = coverage.load(query(one, period, key=UNATTRIBUTED), all_integrations(one.workspace_id), Group.HOST)
+        known = coverage.load(query(one, period, keys=(UNATTRIBUTED,)), all_integrations(one.workspace_id), Group.HOST)
         assert not known.knows_part(ago(9), Group.HOST, "x")
         assert known.knows_part(ago(9), Group.MODEL, "x")
 
@@ -270,7 +270,7 @@ def test_the_ledger_has_every_line_with_its_state(one: Integration) -> None:
 class TestRestatements:
     def restate(self, one: Integration, run: SyncRun, days_ago: int, before: int | None, after: int | None) -> int:
         def line(usd: int | None) -> str | None:
-            return None if usd is None else json.dumps({"model": "dear"})
+            return None if usd is None else json.dumps({"text": "dear"})
 
         row = Restatement(
             integration_id=one.id, run_id=run.id, changed_at=NOON, day=ago(days_ago), permaslug="p", endpoint_id="",

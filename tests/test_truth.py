@@ -701,7 +701,7 @@ class Grafient(RuleBasedStateMachine):
             table = breakdown.report(query, group, "usage_usd", True)
             assert page.total_usd == table.total_usd == total, query.period
             assert page.coverage.covered == table.coverage.covered == len(settled)
-            shown = [day.total_usd for day in page.days if day.state in SETTLED and day.day in query.period]
+            shown = [day.total for day in page.days if day.state in SETTLED and day.day in query.period]
             assert sum(shown, Decimal(0)) == (total or 0)
             assert sum((row.usage_usd for row in table.rows), Decimal(0)) == (total or 0)
             assert {day.day: day.state for day in page.days if day.day in query.period} == {
@@ -744,7 +744,7 @@ class Grafient(RuleBasedStateMachine):
 
     def _verdict(self, days: int) -> reconciliation.Verdict:
         integration = db.session.get_one(Integration, self.integration_id)
-        query = Query(self.workspace_id, Period.latest(days, utc_now()), self.integration_id)
+        query = Query(self.workspace_id, Period.latest(days, utc_now()), (self.integration_id,))
         return reconciliation.verdict(coverage.load(query, [integration]))
 
     def _is_the_truth(self) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 
 from grafient import coverage, reconciliation, restatements
@@ -13,46 +12,16 @@ from grafient.coverage import Coverage, Known
 from grafient.days import Period, last_due
 from grafient.extensions import providers
 from grafient.models import Integration, utc_now
-from grafient.query import Group, Query
+from grafient.query import Group, Measure, Query
 from grafient.reconciliation import Verdict
-from grafient.reports import parts, sums
+from grafient.reports import chart, parts, sums
+from grafient.reports.chart import Bar, Chart, Step
 from grafient.reports.parts import Filters, Provisional
 from grafient.reports.sums import Measures, Slot, Tally, Total, added_usd
 from grafient.restatements import Unseen
-from grafient.states import DayState
-
-CHART_NAMES = 7
-"""Models, hosts or keys with a colour of their own in the chart; the others are one."""
 
 TOTALS = 20
 PROVIDERS = 20
-_NOTHING = Decimal(0)
-
-
-@dataclass(frozen=True)
-class Series:
-    """A column of the chart: one model, host or key, or all others (``is_rest``). ``colour``: a number, or "other"."""
-
-    id: str
-    name: str
-    colour: str
-    is_rest: bool = False
-
-
-@dataclass(frozen=True)
-class Day:
-    """One UTC day of the chart. ``total_usd`` is None where the day is missing.
-
-    ``by_series_usd`` runs parallel to ``Dashboard.series``, None where it is not known what a series had on the day.
-    ``missing`` of ``asked`` integrations that should cover the day do not.
-    """
-
-    day: date
-    state: DayState
-    total_usd: Decimal | None
-    by_series_usd: Sequence[Decimal | None]
-    missing: int
-    asked: int
 
 
 @dataclass(frozen=True)
@@ -90,8 +59,8 @@ class ProviderTotal:
 class Dashboard:
     """Everything on the dashboard. ``total_usd`` and what derives from it is None when no day is settled.
 
-    ``days`` are the period's, and those after it until today of which something is known, where the period ends with
-    the last day that is due. What is not settled is in ``provisional``, and in no other figure but the days'.
+    The chart's days are the period's, and those after it until today of which something is known, where the period ends
+    with the last day that is due. What is not settled is in ``provisional``, and otherwise in the chart alone.
     """
 
     period: Period
@@ -100,7 +69,7 @@ class Dashboard:
     verdict: Verdict
     total_usd: Decimal | None
     provisional: Sequence[Provisional]
-    settled_since: Sequence[Day]
+    settled_since: Sequence[Bar]
     """Days after the period that are settled already: early, by a sync before 06:00 UTC."""
     byok_usd: Tally
     daily_average_usd: Decimal | None
@@ -108,20 +77,18 @@ class Dashboard:
     top: Total | None
     change: Change | None
     """None unless something is complete in both periods."""
+    before: Period | None
+    """What the period is compared with."""
     group: Group
-    series: Sequence[Series]
-    days: Sequence[Day]
+    chart: Chart
+    days: Sequence[Bar]
+    """The chart's days in USD, whatever it shows."""
     totals: Sequence[Total]
     """The most expensive first, at most TOTALS; of ``found``."""
     found: int
     providers: Sequence[ProviderTotal]
     unseen: Sequence[Unseen]
     """What changed on settled days since the viewer last looked."""
-
-    @property
-    def has_amounts(self) -> bool:
-        """Whether any day cost something."""
-        return any(day.total_usd for day in self.days)
 
     @property
     def only(self) -> ProviderTotal | None:
@@ -139,25 +106,32 @@ class Dashboard:
         shown = {one.integration_id for one in self.largest}
         return added_usd(one.usage_usd or Decimal(0) for one in self.providers if one.integration_id not in shown)
 
-    def shows(self, state: DayState) -> bool:
-        """Whether a day is in that state."""
-        return any(day.state == state for day in self.days)
 
-    def colour_of(self, total_id: str) -> str:
-        """The colour that a model, host or key has in the chart."""
-        return next((one.colour for one in self.series if one.id == total_id and not one.is_rest), "other")
+def report(
+    query: Query,
+    group: Group = Group.MODEL,
+    viewer: int | None = None,
+    *,
+    against: Callable[[Period], Period | None] = lambda period: period.previous,
+    measure: Measure = Measure.USD,
+    step: Step | None = None,
+) -> Dashboard:
+    """The period's figures, chart, totals by model, host, key or integration, and integrations.
 
-
-def report(query: Query, group: Group = Group.MODEL, viewer: int | None = None) -> Dashboard:
-    """The period's figures, chart, totals by model, host or key, and integrations; ``viewer``: a user's id."""
-    shown = _until_today(query.period)
+    ``viewer``: a user's id. ``against``: what a period is compared with. ``step``: what a bar is of, if not what suits
+    the period.
+    """
+    before, shown = against(query.period), _until_today(query.period)
     integrations, unseen = restatements.with_unseen(viewer, query.workspace_id)
-    around = Period(query.period.before.first, shown.last)
-    known = coverage.load(query, integrations, group, around)
+    known = coverage.load(query, integrations, group, _around(shown, before))
     query = known.query
-    totals, measured = sums.overview(query, group, around)
+    totals, measured = sums.overview(query, group, shown, before)
+    totals = _labelled(totals, group, integrations)
     total = added_usd(one.usage_usd for one in totals) if known.any_settled else None
-    series, days = _chart(replace(query, period=shown), known, group, totals)
+    wide = replace(query, period=shown)
+    series, days = chart.of(wide, known, group, totals)
+    bars = days if measure == Measure.USD else chart.of(wide, known, group, totals, measure)[1]
+    step = step or Step.of(shown.days)
     return Dashboard(
         period=query.period,
         filters=parts.filters(query, integrations),
@@ -165,19 +139,31 @@ def report(query: Query, group: Group = Group.MODEL, viewer: int | None = None) 
         verdict=reconciliation.verdict(known),
         total_usd=total,
         provisional=parts.provisional(known, measured),
-        settled_since=[day for day in days if day.day > query.period.last and day.state.is_settled],
+        settled_since=[bar for bar in days if bar.day > query.period.last and bar.state.is_settled],
         byok_usd=sums.added(one.byok_usd for (_, slot), one in measured.items() if slot == Slot.PERIOD),
-        daily_average_usd=_average([day for day in days if day.day in query.period]),
+        daily_average_usd=_average([bar for bar in days if bar.day in query.period]),
         top=totals[0] if totals and totals[0].usage_usd > 0 else None,
-        change=_change(known, measured),
+        change=None if before is None else _change(known, before, measured),
+        before=before,
         group=group,
-        series=series,
         days=days,
+        chart=Chart(group, measure, step, series, chart.stepped(bars, step)),
         totals=totals[:TOTALS],
         found=len(totals),
         unseen=unseen,
         providers=[_provider(known, one, measured.get((one.id, Slot.PERIOD))) for one in known.asked],
     )
+
+
+def _around(shown: Period, before: Period | None) -> Period:
+    return shown if before is None else Period(min(shown.first, before.first), max(shown.last, before.last))
+
+
+def _labelled(totals: list[Total], group: Group, integrations: Sequence[Integration]) -> list[Total]:
+    if group != Group.INTEGRATION:
+        return totals
+    labels = {str(one.id): one.label for one in integrations}
+    return [replace(one, name=labels[one.id]) for one in totals]
 
 
 def _until_today(period: Period) -> Period:
@@ -186,57 +172,16 @@ def _until_today(period: Period) -> Period:
     return Period(period.first, max(period.last, now.date())) if period.last >= last_due(now) else period
 
 
-def _chart(query: Query, known: Known, group: Group, totals: Sequence[Total]) -> tuple[list[Series], list[Day]]:
-    """The chart's columns, and a row for each day; of the days after the period, those of which something is known."""
-    named = [one for one in totals if one.usage_usd][:CHART_NAMES]
-    amounts = _amounts(query, known, group, [one.id for one in named])
-    series = [Series(one.id, one.name, str(number)) for number, one in enumerate(named, 1)]
-    if any(by_name.get(None) for by_name in amounts.values()):
-        series.append(Series("", "All others", "other", is_rest=True))
-    drawn = [day for day in query.period if day in known.period or known.state(day) != DayState.MISSING]
-    names = [None if one.is_rest else one.id for one in series]
-    return series, [_day(day, known, group, names, amounts.get(day, {})) for day in drawn]
-
-
-_ByName = dict[str | None, Decimal]
-
-
-def _amounts(query: Query, known: Known, group: Group, names: Sequence[str]) -> dict[date, _ByName]:
-    """What each day cost, by the chart's names; None is all others.
-
-    What a removed integration had read of its last, unfinished day is not counted on a day that is settled for all
-    others, here as in the total.
-    """
-    found: dict[date, _ByName] = defaultdict(dict)
-    for day, name, settled, usage_usd in sums.by_day(query, group, names):
-        if settled or not known.state(day).is_settled:
-            of_day = found[day]
-            of_day[name] = of_day[name] + usage_usd if name in of_day else usage_usd
-    return found
-
-
-def _day(day: date, known: Known, group: Group, names: Sequence[str | None], amounts: _ByName) -> Day:
-    state = known.state(day)
-    missing, asked = known.missing_part(day)
-    if state == DayState.MISSING:
-        return Day(day, state, None, [None] * len(names), missing, asked)
-    by_series = [
-        amounts[name] if name in amounts else _NOTHING if known.knows_part(day, group, name) else None for name in names
-    ]
-    return Day(day, state, added_usd(amounts.values()), by_series, missing, asked)
-
-
-def _average(days: Sequence[Day]) -> Decimal | None:
+def _average(bars: Sequence[Bar]) -> Decimal | None:
     """USD a day, over the days that are settled for every integration."""
-    settled = [day.total_usd for day in days if day.total_usd is not None and day.state.is_settled]
+    settled = [bar.total for bar in bars if bar.total is not None and bar.state.is_settled]
     return added_usd(settled) / len(settled) if settled else None
 
 
-def _change(known: Known, measured: Mapping[tuple[int, Slot], Measures]) -> Change | None:
+def _change(known: Known, before: Period, measured: Mapping[tuple[int, Slot], Measures]) -> Change | None:
     """Like is compared with like: an integration that was connected in the middle of the period before, or has a day
     missing in either, would look like a rise or a fall, and is left out of both sums.
     """
-    before = known.period.before
     complete = [
         one for one in known.integrations if known.is_complete(one, known.period) and known.is_complete(one, before)
     ]

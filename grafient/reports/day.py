@@ -81,7 +81,7 @@ def report(integration: Integration, day: date) -> DayPage:
     found = db.session.execute(select(CostLine).where(*mine)).scalars().all()
     usage = added_usd(line.usage_usd for line in found) if covered else None
     estimates = [line.byok_usd for line in found if line.byok_usd is not None]
-    query = Query(integration.workspace_id, Period(day, day), integration.id)
+    query = Query(integration.workspace_id, Period(day, day), (integration.id,))
     changes, changes_found = restatements.changes_of_day(integration.id, day, MOST_ROWS)
     return DayPage(
         day=day,

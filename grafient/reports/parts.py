@@ -29,6 +29,7 @@ class Filters:
     """What a page can be filtered by."""
 
     integrations: Sequence[Choice]
+    models: Sequence[str]
     hosts: Sequence[str]
     keys: Sequence[KeyChoice]
 

@@ -5,16 +5,31 @@ Pages, alerts and exports ask here. Nothing here knows a page.
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache
+from functools import cache, reduce
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, bindparam, case, func, null, or_, select, tuple_, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    String,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.orm import join
 
 from grafient import attribution
@@ -22,7 +37,7 @@ from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import UNATTRIBUTED, ApiKey, CostLine, CoveredDay, DayTotal, Integration, Model, ModelTotal
 from grafient.models.columns import count_sum, usd_sum
-from grafient.query import Group, Query, within
+from grafient.query import Group, Measure, Query, within
 from grafient.states import DayState
 
 COUNTS = ("requests", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens")
@@ -67,7 +82,7 @@ class Total:
 
 
 class DaySum(NamedTuple):
-    """What lines of one day and one name (None: all that were not named) add up to.
+    """What lines of one day and one name (None: all that were not named) add up to; None where a part is unknown.
 
     ``settled``: whether totals count them.
     """
@@ -75,7 +90,7 @@ class DaySum(NamedTuple):
     day: date
     name: str | None
     settled: bool
-    usage_usd: Decimal
+    amount: Decimal | None
 
 
 def totals_by(query: Query, group: Group) -> list[Total]:
@@ -94,7 +109,7 @@ def _by_group(query: Query, group: Group, names: Iterable[str] = ("name", "usage
 def _totals(query: Query, group: Group, found: Iterable[Any]) -> list[Total]:
     amounts: dict[str, Decimal] = defaultdict(Decimal)
     for row in found:
-        amounts[row.name] += row.usage_usd
+        amounts[str(row.name)] += row.usage_usd
     whole = added_usd(amounts.values())
     names = key_names(query) if group == Group.KEY else {}
     totals = [Total(one, names.get(one, one), usage, share(usage, whole)) for one, usage in amounts.items()]
@@ -134,17 +149,27 @@ def by_integration(query: Query, around: Period) -> _ByIntegration:
     return _by_slot(db.session.execute(_by_owner(query, around)))
 
 
-def overview(query: Query, group: Group, around: Period) -> tuple[list[Total], _ByIntegration]:
-    """``totals_by`` and ``by_integration`` in one statement."""
-    found = _ask(_overview, query, group, around=around)
-    return _totals(query, group, (row for row in found if row.id is None)), _by_slot(
-        row for row in found if row.id is not None
-    )
+def overview(
+    query: Query, group: Group, around: Period, against: Period | None = None
+) -> tuple[list[Total], _ByIntegration]:
+    """``totals_by`` and ``by_integration`` in one statement; what lies in ``against`` is what was before."""
+    more = {} if against is None else {"against": against}
+    found = _ask(_overview, query, group, around=around, **more)
+    totals = _totals(query, group, (row for row in found if row.id is None))
+    return totals, _by_slot(row for row in found if row.id is not None)
 
 
-def _overview(query: Query, group: Group, around: Period) -> Any:
-    measured = _by_owner(query, around, null().label("name"))
-    return union_all(measured, _by_group(query, group, (column.name for column in measured.selected_columns)))
+def _overview(query: Query, group: Group, around: Period, against: Period | None = None) -> Any:
+    nameless = null().label("name")
+    measured = _by_owner(query, around, nameless)
+    names = [column.name for column in measured.selected_columns]
+    parts = [measured, _by_group(query, group, names)]
+    if against is not None:
+        wide = replace(query, period=against)
+        rows = _rows(wide)
+        columns = nameless, rows.owner.label("id"), literal(Slot.BEFORE.value).label("slot"), *_measured(rows, query)
+        parts.append(_lines(wide, rows, *columns).group_by(rows.owner))
+    return union_all(*parts)
 
 
 def _by_owner(query: Query, around: Period, *more: Any) -> Select[Any]:
@@ -166,34 +191,48 @@ def _by_slot(found: Iterable[Any]) -> _ByIntegration:
     return {(row.id, Slot(row.slot)): _measures(row) for row in found}
 
 
-def by_day(query: Query, group: Group, names: Sequence[str]) -> list[DaySum]:
-    """What each day cost, by these models, hosts or keys and, under the name None, all others, if they cost anything.
+def by_day(query: Query, group: Group, names: Sequence[str], measure: Measure = Measure.USD) -> list[DaySum]:
+    """What each day had, by these models, hosts, keys or integrations and, under the name None, all others, if they had
+    anything.
 
     The others are what is left of the day's total, so that not each of their rows has to be looked at.
     """
-    parts, rest = [], {}
-    for day, name, settled, usage_usd in _ask(_days, query, group, names=names):
+    parts: list[DaySum] = []
+    rest: dict[tuple[date, bool], Decimal | None] = {}
+    for day, name, settled, amount in _ask(_days, query, group, names=names, measure=measure):
+        found = None if amount is None else Decimal(amount)
         if name is None:
-            rest[day, bool(settled)] = usage_usd
+            rest[day, bool(settled)] = found
         else:
-            parts.append(DaySum(day, name, bool(settled), usage_usd))
-    for day, _, settled, usage_usd in parts:
-        rest[day, settled] -= usage_usd
-    return parts + [DaySum(day, None, settled, usage) for (day, settled), usage in rest.items() if usage]
+            parts.append(DaySum(day, str(name), bool(settled), found))
+    for day, _, settled, amount in parts:
+        whole = rest[day, settled]
+        rest[day, settled] = None if whole is None or amount is None else whole - amount
+    return parts + [DaySum(day, None, settled, left) for (day, settled), left in rest.items() if left != 0]
 
 
-def _days(query: Query, group: Group, names: Any) -> Any:
+def _days(query: Query, group: Group, names: Any, measure: Measure) -> Any:
     rows, whole = _rows(query, group), _rows(query)
     named = rows.by(group)
-    of_names = _by_day(query, rows, named).where(named.in_(names)).group_by(named)
-    return union_all(_by_day(query, whole, null()), of_names)
+    of_names = _by_day(query, rows, named, measure).where(named.in_(names)).group_by(named)
+    return union_all(_by_day(query, whole, null(), measure), of_names)
 
 
-def _by_day(query: Query, rows: _Rows, name: Any) -> Select[Any]:
+def _by_day(query: Query, rows: _Rows, name: Any, measure: Measure) -> Select[Any]:
     day = rows.columns.day
     settled = case((_unsettled(query, rows), 0), else_=1).label("settled")
-    columns = day.label("day"), name.label("name"), settled, _amount(rows, query).label("usage_usd")
+    columns = day.label("day"), name.label("name"), settled, _measure(rows, query, measure).label("amount")
     return _lines(query, rows, *columns, settled=False).group_by(day, settled)
+
+
+def _measure(rows: _Rows, query: Query, measure: Measure) -> Any:
+    """A sum; NULL where a line of it is unknown."""
+    if measure == Measure.USD:
+        return _amount(rows, query)
+    names = ("requests",) if measure == Measure.REQUESTS else ("prompt_tokens", "completion_tokens")
+    line, lines = rows.columns, rows.number_of_lines
+    sums = [case((rows.known(name) == lines, count_sum(getattr(line, name)))) for name in names]
+    return reduce(operator.add, sums)
 
 
 def _ask(make: Callable[..., Any], query: Query, group: Group, **more: Any) -> Sequence[Any]:
@@ -202,31 +241,35 @@ def _ask(make: Callable[..., Any], query: Query, group: Group, **more: Any) -> S
     """
     if query.is_filtered or query.unknown or group == Group.KEY:
         return db.session.execute(make(query, group, **more)).all()
-    values = {"workspace": query.workspace_id, "integration": query.integration_id, "names": more.get("names")}
-    for name, period in (("period", query.period), ("around", more.get("around"))):
-        if period is not None:
+    values = {"workspace": query.workspace_id, "integrations": query.integrations, "names": more.get("names")}
+    for name, period in {"period": query.period, **more}.items():
+        if isinstance(period, Period):
             values |= {f"{name}_first": period.first, f"{name}_last": period.last}
-    statement = _made_once(make, group, query.integration_id is None, query.byok, tuple(more))
+    measure = more.pop("measure", None)
+    statement = _made_once(make, group, not query.integrations, query.byok, tuple(more), measure)
     return db.session.connection().execute(statement, values).all()
 
 
 @cache
-def _made_once(make: Callable[..., Any], group: Group, every: bool, byok: bool, more: tuple[str, ...]) -> Any:
+def _made_once(
+    make: Callable[..., Any], group: Group, every: bool, byok: bool, more: tuple[str, ...], measure: Measure | None
+) -> Any:
     """The same with names for what differs."""
 
     def period(name: str) -> Any:
         return Period(bindparam(f"{name}_first"), bindparam(f"{name}_last"))  # type: ignore[arg-type]
 
     workspace: Any = bindparam("workspace")
-    integration: Any = None if every else bindparam("integration")
-    named = {"around": period("around"), "names": bindparam("names", expanding=True)}
-    query = Query(workspace, period("period"), integration, byok=byok)
-    return make(query, group, **{name: named[name] for name in more})
+    integrations: Any = () if every else bindparam("integrations", expanding=True)
+    named = {"names": bindparam("names", expanding=True)} | {name: period(name) for name in ("around", "against")}
+    fixed = {} if measure is None else {"measure": measure}
+    query = Query(workspace, period("period"), integrations, byok=byok)
+    return make(query, group, **fixed, **{name: named[name] for name in more})
 
 
 def cost_lines(query: Query, fields: Sequence[str]) -> Select[Any]:
     """Every cost line, oldest first, settled or not: day, integration's label, these fields, and the day's state."""
-    rows = _Rows(CostLine, CostLine) if query.key is None else _rows(query)
+    rows = _Rows(CostLine, CostLine) if not query.keys else _rows(query)
     line = rows.columns
     columns = [getattr(line, name) for name in fields]
     covered = CoveredDay.integration_id == line.integration_id, CoveredDay.day == line.day
@@ -288,21 +331,34 @@ class _Rows:
         """The column with the names of models, of hosts, or with the hashes of keys."""
         if group == Group.MODEL and self.summed:
             return Model.name
+        if group == Group.INTEGRATION:
+            return cast(self.owner, String)
         return getattr(self.columns, {Group.MODEL: "model", Group.HOST: "host", Group.KEY: "key_hash"}[group])
 
     def number(self, group: Group) -> Any:
         """The same, or the numbers that stand for the names: grouping by them takes three quarters of the time."""
+        if group == Group.INTEGRATION:
+            return self.owner
         return Model.id if group == Group.MODEL and self.summed else self.by(group)
+
+    def known(self, name: str) -> Any:
+        """In how many lines a figure is known."""
+        column = getattr(self.columns, f"{name}_known" if self.summed else name)
+        return func.sum(column) if self.summed else func.count(column)
+
+    @property
+    def number_of_lines(self) -> Any:
+        return func.sum(self.columns.lines) if self.summed else func.count()
 
 
 def _rows(query: Query, group: Group | None = None) -> _Rows:
     """The narrowest rows that have what a query filters and groups by."""
-    if query.key is not None or group == Group.KEY:
-        lines = attribution.by_key(_mine(query), query.period, query.key)
+    if query.keys or group == Group.KEY:
+        lines = attribution.by_key(_mine(query), query.period, query.keys)
         return _Rows(lines, lines.c)
-    if query.host is not None or group == Group.HOST:
+    if query.hosts or group == Group.HOST:
         return _Rows(CostLine, CostLine)
-    if query.model or group == Group.MODEL:
+    if query.models or query.text or group == Group.MODEL:
         return _Rows(join(Model, ModelTotal, ModelTotal.model_id == Model.id), ModelTotal, summed=True)
     return _Rows(DayTotal, DayTotal, summed=True)
 
@@ -316,14 +372,12 @@ def _amount(rows: _Rows, query: Query) -> Any:
 def _measured(rows: _Rows, query: Query) -> list[Any]:
     """Each sum with the number of lines in which it is known, the number of lines, and of days."""
     line = rows.columns
-    known = {name: getattr(line, f"{name}_known") if rows.summed else None for name in ("byok_usd", *COUNTS)}
-    counts = {n: func.count(getattr(line, n)) if c is None else func.sum(c) for n, c in known.items()}
     return [
         _amount(rows, query).label("usage_usd"),
         usd_sum(line.byok_usd).label("byok_usd"),
         *(count_sum(getattr(line, name)).label(name) for name in COUNTS),
-        *(count.label(f"{name}_known") for name, count in counts.items()),
-        (func.sum(line.lines) if rows.summed else func.count()).label("lines"),
+        *(rows.known(name).label(f"{name}_known") for name in ("byok_usd", *COUNTS)),
+        rows.number_of_lines.label("lines"),
         func.count(line.day.distinct()).label("days"),
     ]
 
@@ -344,16 +398,19 @@ def _lines(query: Query, rows: _Rows, *columns: Any, settled: bool = True) -> Se
         statement = statement.where(~_unsettled(query, rows))
     if query.unknown:
         statement = statement.where(tuple_(rows.owner, line.day).not_in(query.unknown))
-    if query.host is not None:
-        statement = statement.where(rows.by(Group.HOST) == query.host)
-    if query.model:
-        statement = statement.where(rows.by(Group.MODEL).icontains(query.model, autoescape=True))
+    if query.hosts:
+        statement = statement.where(rows.by(Group.HOST).in_(query.hosts))
+    if query.models:
+        statement = statement.where(rows.by(Group.MODEL).in_(query.models))
+    if query.text:
+        statement = statement.where(rows.by(Group.MODEL).icontains(query.text, autoescape=True))
     return statement
 
 
 def _mine(query: Query) -> Select[Any]:
     mine = select(Integration.id).where(Integration.workspace_id == query.workspace_id)
-    return mine if query.integration_id is None else mine.where(Integration.id == query.integration_id)
+    # Where a statement is made once, the integrations are a parameter, which is never an empty tuple.
+    return mine if query.integrations == () else mine.where(Integration.id.in_(query.integrations))
 
 
 def _unsettled(query: Query, rows: _Rows) -> ColumnElement[bool]:

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from flask import abort, request
 from flask_security import current_user
 
 from grafient.days import ONE_DAY, Period, last_due
 from grafient.models import UNATTRIBUTED, utc_now
-from grafient.query import Group, Match, Query, keys_called, matching, owned
-from grafient.views.formats import key_names
+from grafient.query import Group, Match, Measure, Query, all_owned, first_stored, matching
+from grafient.reports.chart import Step
 
 LENGTHS = (7, 30, 90, 365)
 """In days, of the periods that are chosen by their length."""
 
-MAX_DAYS = 366
+NAMED_PERIODS = {
+    "yesterday": "Yesterday",
+    "month": "This month",
+    "last-month": "Last month",
+    "year": "This year",
+    "all": "All time",
+}
+"""The periods that are chosen by their name, and what they are called."""
+
+MAX_DAYS = 20 * 366
 _YEARS = range(2000, 2201)
 
-FILTERS = ("days", "from", "to", "integration", "host", "key", "q", "group", "byok")
+PERIOD = ("days", "period", "from", "to")
+SEVERAL = ("integration", "model", "host", "key")
+"""What can be asked for several times, to have any of them."""
+
+FILTERS = (*PERIOD, *SEVERAL, "q", "group", "byok", "compare", "measure", "by")
 NO_KEY = "unattributed"
 """In the address, for what no key explains."""
+
+Address = dict[str, str | list[str]]
+"""What an address asks for, for ``url_for``: what may be there several times as a list."""
 
 
 class BadPeriod(ValueError):
@@ -32,39 +49,72 @@ class BadPeriod(ValueError):
 
 def query() -> Query:
     """What the address of this request asks for. 400 or 404 where it can't be answered; raises BadPeriod."""
+    chosen = integrations()
+    return _query(chosen, period(request.args, chosen))
+
+
+def query_or_latest() -> tuple[Query, str]:
+    """The same for a page that says itself what is wrong with a period: the last 30 days then, and the sentence."""
+    chosen = integrations()
+    try:
+        return _query(chosen, period(request.args, chosen)), ""
+    except BadPeriod as error:
+        return _query(chosen, Period.latest(30, utc_now())), str(error)
+
+
+def _query(chosen: tuple[int, ...], of: Period) -> Query:
     return Query(
         workspace_id=current_user.workspace_id,
-        period=period(request.args),
-        integration_id=integration(),
-        host=_text("host") or None,
-        model=_text("q").strip() or None,
-        key=_key(),
+        period=of,
+        integrations=chosen,
+        models=_texts("model"),
+        hosts=_texts("host"),
+        keys=tuple(UNATTRIBUTED if one == NO_KEY else one for one in _texts("key")),
+        text=_text("q").strip() or None,
         byok=request.args.get("byok") == "1",
     )
 
 
-def kept() -> dict[str, str]:
+def kept() -> Address:
     """The filters as they stand in the address, for links that keep them."""
-    return {name: request.args[name] for name in FILTERS if request.args.get(name)}
+    found: Address = {name: request.args[name] for name in FILTERS if request.args.get(name)}
+    return found | {name: several for name in SEVERAL if (several := list(_texts(name)))}
 
 
 def group() -> Group:
     """What costs are added up by; 400 for anything else."""
+    return _one_of(Group, "group") or Group.MODEL
+
+
+def measure() -> Measure:
+    """What the chart adds up; 400 for anything else."""
+    return _one_of(Measure, "measure") or Measure.USD
+
+
+def step() -> Step | None:
+    """What a bar of the chart is of, if the address says so; 400 for anything else."""
+    return _one_of(Step, "by")
+
+
+_Enum = TypeVar("_Enum", bound=StrEnum)
+
+
+def _one_of(kind: type[_Enum], name: str) -> _Enum | None:
     try:
-        return Group(request.args.get("group") or Group.MODEL)
+        return kind(request.args[name]) if request.args.get(name) else None
     except ValueError:
         abort(400)
 
 
-def integration() -> int | None:
-    """The integration asked for; 404 where it is not the user's own."""
-    text = request.args.get("integration", "")
-    if not text:
-        return None
-    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
-    if str(number) != text or owned(current_user.workspace_id, number) is None:
+def integrations() -> tuple[int, ...]:
+    """The integrations asked for; 404 where one is not the user's own."""
+    texts = _texts("integration")
+    if any(not (text.isascii() and text.isdigit() and len(text) < 10 and str(int(text)) == text) for text in texts):
         abort(404)
-    return number
+    numbers = tuple(map(int, texts))
+    if len(all_owned(current_user.workspace_id, numbers)) != len(numbers):
+        abort(404)
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -76,14 +126,15 @@ class Search:
     text: str
     matches: Sequence[Match]
     found: int
-    rest: Mapping[str, str]
+    rest: Address
 
-    def address(self, match: Match) -> dict[str, str]:
-        """The address for one of them."""
-        return {**self.rest, self.what: match.value or NO_KEY}
+    def address(self, match: Match) -> Address:
+        """The address for one of them, beside what was chosen before."""
+        before = self.rest.get(self.what, [])
+        return {**self.rest, self.what: list(dict.fromkeys([*before, match.value or NO_KEY]))}
 
 
-NAMED = ("integration", "host", "key")
+NAMED = SEVERAL
 """What can be filtered by its name. The form asks for the name where there is too much to choose from."""
 
 
@@ -92,17 +143,15 @@ def has_names() -> bool:
     return any(f"{what}_name" in request.args for what in NAMED)
 
 
-def named() -> dict[str, str] | Search:
+def named() -> Address | Search:
     """The address that says by ids what this one says by names; or, for the first name that can't be told, what was
     found."""
-    args = {name: value for name, value in request.args.items() if value}
+    args: Address = {name: value for name, value in request.args.items() if value and name not in SEVERAL}
+    args |= {name: list(several) for name in SEVERAL if (several := _texts(name))}
     names = {what: _text(f"{what}_name").strip() for what in NAMED if f"{what}_name" in request.args}
     for what, text in names.items():
-        chosen = args.pop(what, "")
         args.pop(f"{what}_name", "")
-        if chosen and text == name_of(what, chosen):
-            args[what] = chosen
-        elif text:
+        if text:
             matches, found = matching(current_user.workspace_id, what, text.removesuffix(" (deleted)"))
             if what == "key" and text.lower() in NO_KEY:
                 matches, found = [Match(UNATTRIBUTED, "Unattributed"), *matches], found + 1
@@ -113,21 +162,15 @@ def named() -> dict[str, str] | Search:
     return args
 
 
-def name_of(what: str, chosen: str) -> str:
-    """What something that is filtered by is called, as in the form."""
-    if what == "integration":
-        one = owned(current_user.workspace_id, int(chosen)) if chosen.isascii() and chosen.isdigit() else None
-        return one.label if one else chosen
-    if what == "key":
-        key_hash = UNATTRIBUTED if chosen == NO_KEY else chosen
-        return key_names(keys_called(current_user.workspace_id, [key_hash])).get(key_hash, chosen)
-    return chosen
+def period(args: Mapping[str, str], integrations: Sequence[int] = ()) -> Period:
+    """From ``from`` and ``to``; or what ``period`` names; or ``days`` up to the last one that is due, or the last 30.
 
-
-def period(args: Mapping[str, str]) -> Period:
-    """From ``from`` and ``to``, or ``days`` up to the last one that is due, or the last 30. Raises BadPeriod."""
+    ``integrations``: of which all that is stored is asked for, if it is. Raises BadPeriod.
+    """
     if args.get("from") or args.get("to"):
         return _between(args.get("from", ""), args.get("to", ""))
+    if args.get("period"):
+        return _named_period(args["period"], integrations)
     days = args.get("days", "") or "30"
     if days not in {str(length) for length in LENGTHS}:
         choices = ", ".join(map(str, LENGTHS[:-1]))
@@ -166,6 +209,41 @@ def place() -> dict[str, Any]:
     return ({"page": page} if int(page) > 1 else {}) | ({"q": text} if text else {})
 
 
+def _named_period(name: str, integrations: Sequence[int]) -> Period:
+    """Up to the last day that is due; of a month or year that has none yet, its first day."""
+    due = last_due(utc_now())
+    if name == "yesterday":
+        return Period(due, due)
+    if name == "last-month":
+        return Period.month((utc_now().date().replace(day=1)) - ONE_DAY)
+    if name == "all":
+        first = first_stored(current_user.workspace_id, integrations)
+        return Period.latest(30, utc_now()) if first is None else Period(min(first, due), due)
+    first_of = {"month": utc_now().date().replace(day=1), "year": utc_now().date().replace(month=1, day=1)}
+    if name not in first_of:
+        raise BadPeriod(f"“period” is {name[:20]!r}, but must be one of: {', '.join(NAMED_PERIODS)}.")
+    return Period(first_of[name], max(first_of[name], due))
+
+
+def compared(of: Period) -> Period | None:
+    """What a period is compared with: as many days just before, the same a month or a year ago, or nothing.
+
+    400 for anything else.
+    """
+    how = request.args.get("compare") or "previous"
+    if how not in COMPARISONS:
+        abort(400)
+    return COMPARISONS[how](of)
+
+
+COMPARISONS: Mapping[str, Callable[[Period], Period | None]] = {
+    "previous": lambda of: of.previous,
+    "month": lambda of: of.months_before(1),
+    "year": lambda of: of.months_before(12),
+    "none": lambda _: None,
+}
+
+
 def _next_due() -> date:
     """The day that is due next, at 06:00 UTC of the one after it."""
     return last_due(utc_now()) + timedelta(days=1)
@@ -179,7 +257,7 @@ def _between(first: str, last: str) -> Period:
     if found.first > found.last:
         raise BadPeriod("“From” must be on or before “To”.")
     if found.days > MAX_DAYS:
-        raise BadPeriod(f"A period can have up to {MAX_DAYS} days; this one has {found.days:,}.")
+        raise BadPeriod(f"A period can have up to {MAX_DAYS:,} days; this one has {found.days:,}.")
     if found.first.year not in _YEARS or found.last.year not in _YEARS:
         raise BadPeriod("“From” and “To” must be between the years 2000 and 2200.")
     return found
@@ -191,15 +269,18 @@ def _day(text: str) -> date:
     return date.fromisoformat(text)
 
 
-def _key() -> str | None:
-    """An API key's hash, what no key explains, or None for all."""
-    text = _text("key")
-    return UNATTRIBUTED if text == NO_KEY else text or None
+MOST_VALUES = 100
+"""Of one filter."""
+
+
+def _texts(name: str) -> tuple[str, ...]:
+    """The values of a filter as they stand in the address, each once, without empty ones; 400 with too many of them, or
+    with a NUL in one, which no database stores."""
+    values = tuple(dict.fromkeys(filter(None, request.args.getlist(name))))
+    if len(values) > MOST_VALUES or any("\0" in value for value in values):
+        abort(400)
+    return values
 
 
 def _text(name: str) -> str:
-    """A filter as it stands in the address; 400 with a NUL in it, which no database stores."""
-    value = request.args.get(name, "")
-    if "\0" in value:
-        abort(400)
-    return value
+    return next(iter(_texts(name)), "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -11,14 +12,15 @@ from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user
 
 from grafient import status
-from grafient.days import ONE_DAY
+from grafient.days import ONE_DAY, Period
 from grafient.models import UNATTRIBUTED, utc_now
-from grafient.query import MOST_CHOICES, Group, Query, keys_called
+from grafient.query import MOST_CHOICES, Group, Measure, Query, keys_called
 from grafient.reports import breakdown as breakdowns
 from grafient.reports import dashboard as dashboards
 from grafient.reports import ledger
 from grafient.reports import statement as statements
 from grafient.reports.breakdown import Breakdown, Row
+from grafient.reports.chart import Step
 from grafient.reports.dashboard import Dashboard
 from grafient.reports.parts import Choice, Filters
 from grafient.reports.sums import Total
@@ -40,41 +42,58 @@ def _by_name() -> ResponseReturnValue | None:
 
 @blueprint.get("/")
 @kept
-def dashboard() -> str:
+def dashboard() -> ResponseReturnValue:
     """What the period cost."""
-    query = addresses.query()
-    found = dashboards.report(query, addresses.group(), current_user.id)
-    return render_template(
+    query, wrong = addresses.query_or_latest()
+    found = dashboards.report(
+        query,
+        addresses.group(),
+        current_user.id,
+        against=addresses.compared,
+        measure=addresses.measure(),
+        step=addresses.step(),
+    )
+    page = render_template(
         "dashboard/index.html",
         dashboard=found,
+        measures=list(Measure),
+        steps=_steps(found.period),
         backfilling=any(row.last_success_at is None for row in found.providers)
         and status.backfilling(query.workspace_id),
         unseen=found.unseen,
         who=next((row.provider_name for row in found.providers), "The provider"),
         labels={row.integration_id: row.label for row in found.providers} if len(found.providers) > 1 else {},
-        **_shared("costs.dashboard", query, found, addresses.kept()),
+        **_shared("costs.dashboard", query, found, addresses.kept(), wrong),
     )
+    return page, 400 if wrong else 200
+
+
+def _steps(period: Period) -> list[Step]:
+    """What a bar can be of: no more bars than a screen has room for."""
+    most = {Step.DAY: 366, Step.WEEK: 7 * 366, Step.MONTH: addresses.MAX_DAYS}
+    return [step for step in Step if period.days <= most[step]]
 
 
 @blueprint.get("/breakdown")
 @kept
-def breakdown() -> str:
-    """The same per model, host or key, sorted and filtered."""
-    query, group, kept = addresses.query(), addresses.group(), addresses.kept()
+def breakdown() -> ResponseReturnValue:
+    """The same per model, host, key or integration, sorted and filtered."""
+    (query, wrong), group, kept = addresses.query_or_latest(), addresses.group(), addresses.kept()
     sort, descending = _sort(group)
     found = breakdowns.report(query, group, sort, descending)
     direction = "desc" if descending else "asc"
     sorted_address = kept if (sort, direction) == ("usage_usd", "desc") else kept | {"sort": sort, "dir": direction}
-    return render_template(
+    page = render_template(
         "dashboard/breakdown.html",
         breakdown=found,
         sort=sort,
         direction=direction,
         directions=lambda name: _next_direction(name, group, sort, descending),
         limit=breakdowns.MOST_ROWS,
-        filtered=query.is_filtered or query.integration_id is not None,
-        **_shared("costs.breakdown", query, found, sorted_address),
+        filtered=query.is_filtered or bool(query.integrations),
+        **_shared("costs.breakdown", query, found, sorted_address, wrong),
     )
+    return page, 400 if wrong else 200
 
 
 @blueprint.get("/breakdown.csv")
@@ -111,10 +130,10 @@ def ledger_csv() -> ResponseReturnValue:
 def statement() -> ResponseReturnValue:
     """A month, to be printed: by default the last one that is over."""
     period = addresses.month(request.args.get("month", ""))
-    query = Query(current_user.workspace_id, period, addresses.integration())
+    query = Query(current_user.workspace_id, period, addresses.integrations())
     found = statements.report(query)
     following = period.last + ONE_DAY
-    chosen = [choice for choice in found.integrations if query.integration_id in (None, choice.id)]
+    chosen = [choice for choice in found.integrations if not query.integrations or choice.id in query.integrations]
     return render_template(
         "dashboard/statement.html",
         statement=found,
@@ -124,49 +143,71 @@ def statement() -> ResponseReturnValue:
         month=f"{period.first:%Y-%m}",
         previous=period.first - ONE_DAY,
         following=following if following <= utc_now().date() else None,
-        integration=query.integration_id,
+        chosen=[str(one) for one in query.integrations],
         sole=chosen[0] if len(chosen) == 1 else None,
         labels={choice.id: choice.label for choice in chosen} if len(chosen) > 1 else {},
         linked=_linked(found.integrations),
-        here={"from": period.first.isoformat(), "to": period.last.isoformat(), "integration": query.integration_id},
+        here={"from": period.first.isoformat(), "to": period.last.isoformat(), "integration": query.integrations},
         printed_at=utc_now(),
     )
 
 
 @blueprint.app_template_filter()
-def with_group(args: Mapping[str, str], group: Group) -> dict[str, str]:
+def with_group(args: Mapping[str, Any], group: Group) -> dict[str, Any]:
     """An address's filters, added up by that; models are what is shown without asking."""
     return dict(args) if group == Group.MODEL else {**args, "group": group}
 
 
 @blueprint.app_template_filter()
-def without(args: Mapping[str, str], *names: str) -> dict[str, str]:
+def without(args: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """An address's filters but for these."""
     return {name: value for name, value in args.items() if name not in names}
 
 
-def _shared(endpoint: str, query: Query, found: Dashboard | Breakdown, kept: Mapping[str, str]) -> dict[str, Any]:
-    """What the templates that both pages include need. ``kept``: all that the address has, its sort included."""
+@blueprint.app_template_filter()
+def less(args: Mapping[str, Any], name: str, value: str) -> dict[str, Any]:
+    """An address's filters but for one value of one of them."""
+    return {**args, name: [one for one in args.get(name, []) if one != value]}
+
+
+def _shared(
+    endpoint: str, query: Query, found: Dashboard | Breakdown, kept: addresses.Address, wrong: str
+) -> dict[str, Any]:
+    """What the templates that both pages include need. ``kept``: all that the address has, its sort included.
+
+    ``wrong``: what is wrong with the period that was asked for.
+    """
     filters: Filters = found.filters
     names = _key_names(query, found)
     return {
         "endpoint": endpoint,
         "found": found,
         "filters": filters,
+        "picks": _picks(query, filters, names),
         "most_choices": MOST_CHOICES,
         "query": addresses.kept(),
         "kept": kept,
         "lengths": addresses.LENGTHS,
+        "named_periods": addresses.NAMED_PERIODS,
+        "comparisons": _COMPARISONS,
         "period": found.period,
+        "wrong": wrong,
         "coverage": found.coverage,
         "with_byok": query.byok,
         "parted": query.is_filtered,
         "names": names,
-        "narrowed": _narrowed(query, filters, names),
         "linked": _linked(filters.integrations),
         "today": utc_now().date(),
         "oldest_in_window": utc_now().date() - timedelta(days=status.WINDOW_DAYS),
     }
+
+
+_COMPARISONS = {
+    "previous": "Previous period",
+    "month": "A month before",
+    "year": "A year before",
+    "none": "Nothing",
+}
 
 
 def _key_names(query: Query, found: Dashboard | Breakdown) -> dict[str, str]:
@@ -175,21 +216,48 @@ def _key_names(query: Query, found: Dashboard | Breakdown) -> dict[str, str]:
         return key_names(found.filters.keys)
     rows: Sequence[Row | Total] = found.rows if isinstance(found, Breakdown) else found.totals
     shown = {row.id for row in rows} if found.group == Group.KEY else set()
-    return key_names(keys_called(query.workspace_id, (shown | {query.key or UNATTRIBUTED}) - {UNATTRIBUTED}))
+    return key_names(keys_called(query.workspace_id, (shown | set(query.keys)) - {UNATTRIBUTED}))
 
 
-def _narrowed(query: Query, filters: Filters, names: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What is filtered by, as words and a name that may be empty."""
-    parts = [("the integration", one.label) for one in filters.integrations if one.id == query.integration_id]
-    if query.host is not None:
-        parts.append(("the host", query.host))
-    if query.key == UNATTRIBUTED:
-        parts.append(("unattributed costs", ""))
-    elif query.key is not None:
-        parts.append(("the API key", names.get(query.key, query.key)))
-    if query.model is not None:
-        parts.append(("models containing", f"“{query.model}”"))
-    return parts
+@dataclass(frozen=True)
+class Pick:
+    """One filter: its name in the address and on the page, and what can be chosen, each a value, what it is called, and
+    whether it is chosen.
+
+    ``by_name``: there is more to choose from, so that a part of the name is asked for.
+    """
+
+    what: str
+    label: str
+    options: Sequence[tuple[str, str, bool]]
+    by_name: bool
+
+    @property
+    def chosen(self) -> list[tuple[str, str]]:
+        """What is chosen, and what it is called."""
+        return [(value, name) for value, name, is_chosen in self.options if is_chosen]
+
+
+def _picks(query: Query, filters: Filters, names: Mapping[str, str]) -> list[Pick]:
+    """What a page can be filtered by, where there is a choice or something is chosen."""
+    integrations = {str(one.id): f"{one.label}{' (removed)' if one.removed else ''}" for one in filters.integrations}
+    hosts, models = ({one: one for one in some if one} for some in (filters.hosts, filters.models))
+    keys = names if filters.keys else {key: name for key, name in names.items() if key}
+    asked: tuple[tuple[str, str, Mapping[str, str], Sequence[Any], bool], ...] = (
+        ("integration", "Integration", integrations, query.integrations, len(integrations) > 1),
+        ("model", "Model", models, query.models, bool(models)),
+        ("host", "Host", hosts, query.hosts, bool(hosts)),
+        ("key", "API key", keys, query.keys, bool(keys)),
+    )
+    found = []
+    for what, label, all_, chosen, offered in asked:
+        mine = [str(one) for one in chosen]
+        many = len(all_) > MOST_CHOICES
+        shown = {one: all_.get(one, one) for one in mine} if many else {one: one for one in mine} | dict(all_)
+        options = [(value or addresses.NO_KEY, name, value in mine) for value, name in shown.items()]
+        if offered or mine:
+            found.append(Pick(what, label, sorted(options, key=lambda one: not one[2]) if many else options, many))
+    return found
 
 
 def _linked(choices: Iterable[Choice]) -> set[int]:

@@ -315,7 +315,12 @@ def _days(number: int, name: str) -> str:
     return f"{whole(number)} {name}{'' if number == 1 else 's'}"
 
 
-_GROUPS = {Group.MODEL: ("model", "models"), Group.HOST: ("host", "hosts"), Group.KEY: ("API key", "API keys")}
+_GROUPS = {
+    Group.MODEL: ("model", "models"),
+    Group.HOST: ("host", "hosts"),
+    Group.KEY: ("API key", "API keys"),
+    Group.INTEGRATION: ("integration", "integrations"),
+}
 
 
 def group_one(group: Group) -> str:

@@ -60,7 +60,7 @@ def register(app: Flask) -> None:
     app.extensions["made_with"] = f"{app.extensions['version']} {changed}"
 
 
-def kept(view: Callable[[], str]) -> Callable[[], ResponseReturnValue]:
+def kept(view: Callable[[], ResponseReturnValue]) -> Callable[[], ResponseReturnValue]:
     """A page of costs, for who is signed in: kept, if it can be."""
     made_anew: Callable[[], ResponseReturnValue] = auth_required("session")(view)
 
