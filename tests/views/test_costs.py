@@ -198,11 +198,63 @@ def test_two_integrations_are_added_and_can_be_told_apart(app: Flask, pages: Pag
 @pytest.mark.parametrize(
     "query",
     ["days=8", "days=abc", "from=2026-01-01", "from=2026-02-30&to=2026-03-01", "from=2026-03-01&to=2026-02-01",
-     "from=2020-01-01&to=2026-01-01", "from=0001-01-01&to=0001-01-02", "from=20260101&to=20260102"],
+     "from=2000-01-01&to=2026-01-01", "period=fortnight", "from=0001-01-01&to=0001-01-02", "from=20260101&to=20260102"],
 )  # fmt: skip
 def test_a_period_that_is_none_gets_a_sentence(pages: Pages, query: str) -> None:
-    for path in ("/", "/breakdown", "/ledger.csv"):
-        assert "period" in pages.get(f"{path}?{query}", 400).text
+    assert "This period can't be shown" in lint(pages.get(f"/ledger.csv?{query}", 400).text).to_text()
+    for path in ("/", "/breakdown"):
+        (alert,) = lint(pages.get(f"{path}?{query}", 400).text).query("main [role=alert]:not([hidden])")
+        assert alert.to_text().startswith("“") or alert.to_text().startswith("A period")
+
+
+def test_a_wrong_period_is_said_beside_its_fields_and_the_last_30_days_are_shown(
+    lively: Pages, sandbox: Sandbox
+) -> None:
+    page = lint(lively.get("/?from=2026-03-02&to=2026-03-01&host=Azure", 400).text)
+    (alert,) = page.query("#wrong-period")
+    assert alert.to_text() == "“From” must be on or before “To”. The last 30 days are shown."
+    for name, day in (("from", "2026-03-02"), ("to", "2026-03-01")):
+        (field,) = page.query(f"input[name={name}][type=date]")
+        assert (field.attrs["value"], field.attrs["aria-describedby"]) == (day, "wrong-period"), "what was typed"
+    page = lively.get("/?from=2026-03-02&to=2026-03-01", 400).text
+    assert total(page) == truth(sandbox)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("yesterday", "19 Nov 2026"), ("month", "1–19 Nov 2026"), ("last-month", "1–31 Oct 2026"),
+     ("year", "1 Jan – 19 Nov 2026"), ("all", "21 Oct – 19 Nov 2026")],
+)  # fmt: skip
+def test_periods_go_by_their_names(lively: Pages, sandbox: Sandbox, name: str, said: str) -> None:
+    page = lively.get(f"/?period={name}").text
+    assert f"<title>Dashboard, {said} ·" in page
+    (link,) = lint(page).query("nav a[aria-current=true], .pick-list a[aria-current=true]")[:1]
+    assert link.to_text() == {"yesterday": "Yesterday", "month": "This month", "last-month": "Last month",
+                              "year": "This year", "all": "All time"}[name]  # fmt: skip
+
+
+def test_of_several_values_any_will_do(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox)
+    connected(app, pages, sandbox, "other")
+    both = truth(sandbox) + truth(sandbox, name="other")
+    assert total(pages.get("/?integration=1&integration=2").text) == both
+    lines = rows(pages, "/ledger.csv?integration=1")
+    hosts = sorted({line["host"] for line in lines})[:2]
+    of_hosts = sum(Decimal(line["usage_usd"]) for line in lines if line["host"] in hosts and line["state"] == "final")
+    page = pages.get(f"/?integration=1&host={hosts[0]}&host={hosts[1]}").text
+    assert total(page) == of_hosts
+    chips = {chip.to_text(): str(chip.attrs["href"]) for chip in lint(page).query("a.chip")}
+    assert chips[f"Host {hosts[0]} × , remove"] == f"/?integration=1&host={hosts[1]}"
+    keys = [key for key, amount in by_key(sandbox).items() if amount][:2]
+    spent = sum(by_key(sandbox)[key] for key in keys)
+    assert total(pages.get(f"/?integration=1&key={keys[0]}&key={keys[1]}").text) == spent
+    models = sorted({line["model"] for line in lines})[:2]
+    of_models = sum(
+        Decimal(line["usage_usd"]) for line in lines if line["model"] in models and line["state"] == "final"
+    )
+    assert total(pages.get(f"/?integration=1&model={models[0]}&model={models[1]}").text) == of_models
+    pages.get("/?integration=1&integration=3", 404)
+    pages.get("/?" + "&".join(f"host={n}" for n in range(101)), 400)
 
 
 @pytest.mark.parametrize("query", ["sort=usage", "sort=__class__", "dir=up", "group=day", "sort=model&group=key"])
@@ -305,7 +357,9 @@ def test_by_whatever_it_is_grouped_it_is_the_same_money(lively: Pages, sandbox: 
     for row in drawn:
         amounts = [Decimal(str(cell.attrs["data-value"])) for cell in row]
         assert amounts[0] == sum(amounts[1:], Decimal(0))
-    assert dict(zip(Group, ("Model", "Host", "API key"), strict=True))[group].replace(" ", "") in text(page)
+    assert dict(zip(Group, ("Model", "Host", "API key", "Integration"), strict=True))[group].replace(" ", "") in text(
+        page
+    )
     assert 'aria-current="true"' in page
 
 
@@ -356,8 +410,10 @@ def test_a_key_that_is_gone_is_still_called_by_its_name(app: Flask, pages: Pages
 def test_what_is_filtered_is_said_with_one_way_out(lively: Pages, sandbox: Sandbox) -> None:
     key = sandbox.account("lively").keys(sandbox.today)[0]
     page = lively.get(f"/?days=7&group=host&host=Anthropic&key={key.hash}&q=claude").text
-    name = key.name.replace(" ", "")
-    assert f"OnlythehostAnthropic,theAPIkey{name},modelscontaining“claude”." in text(page)
+    chips = [chip.to_text() for chip in lint(page).query("a.chip")]
+    assert chips == [
+        f"{one} × , remove" for one in ("Host Anthropic", f"API key {key.name}", "Models containing claude")
+    ]
     (out,) = [link for link in lint(page).query("a[href]") if link.to_text() == "Show everything"]
     assert str(out.attrs["href"]) == "/?days=7&group=host"
     assert "Show everything" not in lively.get("/?days=7&group=host").text
@@ -613,7 +669,7 @@ def test_what_is_not_offered_is_said_where_it_is_missed(
     assert total(pages.get("/").text) == truth(sandbox, name=name)
 
 
-@pytest.mark.parametrize(("restated", "most"), [(False, 7), (True, 8)])
+@pytest.mark.parametrize(("restated", "most"), [(False, 8), (True, 9)])
 def test_a_dashboard_of_a_year_needs_few_statements(
     a_year: None, app: Flask, pages: Pages, sandbox: Sandbox, restated: bool, most: int
 ) -> None:
