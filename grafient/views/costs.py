@@ -242,21 +242,20 @@ def _picks(query: Query, filters: Filters, names: Mapping[str, str]) -> list[Pic
     """What a page can be filtered by, where there is a choice or something is chosen."""
     integrations = {str(one.id): f"{one.label}{' (removed)' if one.removed else ''}" for one in filters.integrations}
     hosts, models = ({one: one for one in some if one} for some in (filters.hosts, filters.models))
-    keys = names if filters.keys else {key: name for key, name in names.items() if key}
-    asked: tuple[tuple[str, str, Mapping[str, str], Sequence[Any], bool], ...] = (
-        ("integration", "Integration", integrations, query.integrations, len(integrations) > 1),
-        ("model", "Model", models, query.models, bool(models)),
-        ("host", "Host", hosts, query.hosts, bool(hosts)),
-        ("key", "API key", keys, query.keys, bool(keys)),
+    asked: tuple[tuple[str, str, Mapping[str, str], Sequence[Any], int], ...] = (
+        ("integration", "Integration", integrations, query.integrations, len(integrations)),
+        ("model", "Model", models, query.models, len(filters.models)),
+        ("host", "Host", hosts, query.hosts, len(filters.hosts)),
+        ("key", "API key", names, query.keys, len(filters.keys)),
     )
     found = []
-    for what, label, all_, chosen, offered in asked:
-        mine = [str(one) for one in chosen]
-        many = len(all_) > MOST_CHOICES
-        shown = {one: all_.get(one, one) for one in mine} if many else {one: one for one in mine} | dict(all_)
+    for what, label, all_, chosen, there_are in asked:
+        mine, many = [str(one) for one in chosen], there_are > MOST_CHOICES
+        shown = {one: all_.get(one, one) for one in mine} | ({} if many else dict(all_))
         options = [(value or addresses.NO_KEY, name, value in mine) for value, name in shown.items()]
+        offered = there_are > 1 or (there_are == 1 and what != "integration")
         if offered or mine:
-            found.append(Pick(what, label, sorted(options, key=lambda one: not one[2]) if many else options, many))
+            found.append(Pick(what, label, options, many))
     return found
 
 
