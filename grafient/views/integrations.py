@@ -28,7 +28,7 @@ from grafient.integrations import AlreadyConnected, Refused
 from grafient.models import UNATTRIBUTED, Integration, utc_now
 from grafient.providers import KeyInfo, KeyRejected, ProviderError
 from grafient.query import keys_called
-from grafient.reports import day as day_report
+from grafient.reports import integration_day
 from grafient.restatements import mark_restatements_seen
 from grafient.views import addresses
 from grafient.views.formats import key_names
@@ -150,7 +150,7 @@ def day(integration: Integration, day: str) -> ResponseReturnValue:
     """One of its days, line by line."""
     found = addresses.day(day)
     today, provider = utc_now().date(), providers[integration.provider]
-    page = day_report.report(integration, found)
+    page = integration_day.report(integration, found)
     return render_template(
         "integrations/day.html",
         integration=integration,

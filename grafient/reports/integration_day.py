@@ -26,7 +26,7 @@ MOST_ROWS = 1000
 
 
 @dataclass(frozen=True)
-class DayPage:
+class IntegrationDay:
     """``lines`` (the most expensive first) and ``changes`` (the latest first) are at most MOST_ROWS; ``found`` and
     ``changes_found`` say how many there are. ``check``: the day by the provider's other count, if it was asked.
     """
@@ -74,7 +74,7 @@ class DayPage:
         return self.changes_found - len(self.changes)
 
 
-def report(integration: Integration, day: date) -> DayPage:
+def report(integration: Integration, day: date) -> IntegrationDay:
     """The day's lines now, what each key spent, and what changed."""
     covered = db.session.get(CoveredDay, (integration.id, day))
     mine = CostLine.integration_id == integration.id, CostLine.day == day
@@ -83,7 +83,7 @@ def report(integration: Integration, day: date) -> DayPage:
     estimates = [line.byok_usd for line in found if line.byok_usd is not None]
     query = Query(integration.workspace_id, Period(day, day), (integration.id,))
     changes, changes_found = restatements.changes_of_day(integration.id, day, MOST_ROWS)
-    return DayPage(
+    return IntegrationDay(
         day=day,
         state=covered.state if covered else DayState.MISSING,
         source=covered.source if covered else None,
