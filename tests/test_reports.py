@@ -14,8 +14,7 @@ from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import UNATTRIBUTED, ApiKey, Integration, Restatement, SyncRun, User, Workspace
 from grafient.query import Group, Query, all_integrations
-from grafient.reports import breakdown, chart, dashboard, ledger, statement, sums
-from grafient.reports import integration_day
+from grafient.reports import breakdown, chart, dashboard, integration_day, ledger, statement, sums
 from grafient.reports.sums import Slot, Tally
 from grafient.states import DayState, Source, Trigger
 from tests.stored import TODAY, add, ago, check, cover

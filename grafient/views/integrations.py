@@ -156,6 +156,7 @@ def day(integration: Integration, day: str) -> ResponseReturnValue:
         integration=integration,
         page=page,
         names=key_names(keys_called(integration.workspace_id, {row.id for row in page.by_key.rows} - {UNATTRIBUTED})),
+        around=addresses.days_until(found, [integration.id]),
         who=provider.name,
         window_days=provider.window_days,
         in_window=(today - found).days <= provider.window_days,

@@ -60,15 +60,15 @@ def register(app: Flask) -> None:
     app.extensions["made_with"] = f"{app.extensions['version']} {changed}"
 
 
-def kept(view: Callable[[], ResponseReturnValue]) -> Callable[[], ResponseReturnValue]:
+def kept(view: Callable[..., ResponseReturnValue]) -> Callable[..., ResponseReturnValue]:
     """A page of costs, for who is signed in: kept, if it can be."""
-    made_anew: Callable[[], ResponseReturnValue] = auth_required("session")(view)
+    made_anew: Callable[..., ResponseReturnValue] = auth_required("session")(view)
 
     @wraps(view)
-    def wrapped() -> ResponseReturnValue:
+    def wrapped(**address: str) -> ResponseReturnValue:
         state = _state()
         if state is None:
-            return made_anew()
+            return made_anew(**address)
         etag = hashlib.sha256(repr(state).encode()).hexdigest()[:32]
         if etag in request.if_none_match:
             return _revalidated(Response(status=304), etag)
@@ -76,7 +76,7 @@ def kept(view: Callable[[], ResponseReturnValue]) -> Callable[[], ResponseReturn
         body = pages.get(etag)
         if body is not None:
             return _revalidated(Response(body, mimetype="text/html"), etag)
-        response = make_response(made_anew())
+        response = make_response(made_anew(**address))
         if response.status_code != 200:
             return response
         pages.keep(etag, response.get_data())
