@@ -277,6 +277,7 @@ class TestRestated:
         cover(one, [ago(1), ago(2)], state=DayState.RESTATED)
         self.changed(one, ago(2), 1, "5", "10")
         assert page(workspace, ago(1)).restated == []
+        assert len(page(workspace, ago(2)).restated) == 1
 
 
 def test_a_day_takes_few_statements_and_scans_nothing(app: Flask, workspace: Workspace) -> None:

@@ -143,7 +143,7 @@ def report(query: Query) -> Day:
         read_at=max(
             (at for removed in (False, True) if (at := known.provisional(removed=removed).get(day))), default=None
         ),
-        restated=_restated(known, [i.id for i in integrations if (i.id, day) in known.counted], day),
+        restated=_restated(known, day),
         usual=_usual(known, day),
         difference=_difference(known, found, day),
         models=parts.made_of(counted, Group.MODEL),
@@ -184,12 +184,16 @@ def _by_integration(pieces: Iterable[Piece]) -> dict[int, Decimal]:
     return found
 
 
-def _restated(known: Known, ids: Sequence[int], day: date) -> list[Restated]:
+def _restated(known: Known, day: date) -> list[Restated]:
     """The latest first. Each sync's amounts are of the lines it changed; the whole day's are worked out backwards from
     what it is now: $72.65 that a sync raised by $41.50 was $31.15."""
-    amounts = {one: known.counted[one, day].usage_usd for one in ids}
+    amounts = {
+        integration_id: counted.usage_usd
+        for (integration_id, of), counted in known.counted.items()
+        if of == day and counted.state == DayState.RESTATED
+    }
     found = []
-    for row in restatements.restated_days(ids, MOST_PARTS, Period(day, day)) if ids else ():
+    for row in restatements.restated_days(list(amounts), MOST_PARTS, Period(day, day)) if amounts else ():
         after = amounts[row.integration_id]
         before = amounts[row.integration_id] = after - row.change_usd
         found.append(Restated(row.integration_id, row.label, row.changed_at, row.lines, before, after))

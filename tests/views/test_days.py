@@ -224,6 +224,6 @@ def test_a_day_takes_few_statements(app: Flask, lively: Pages, sandbox: Sandbox)
         lively.get(f"/days/{day}?key=unattributed&integration=1")
     with asked(app) as plain:
         lively.get(f"/days/{day}")
-    assert len(statements) <= 10, "\n\n".join(one.text for one in statements)
+    assert len(statements) <= 8, "\n\n".join(one.text for one in statements)
     assert len(plain) <= 8, "\n\n".join(one.text for one in plain)
     assert not scanned(app, statements + plain)
