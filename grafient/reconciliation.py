@@ -22,7 +22,7 @@ from grafient.days import ONE_DAY, Period, span
 from grafient.extensions import db
 from grafient.models import CreditReading, DayCheck, Integration, Restatement
 from grafient.models.columns import usd_sum
-from grafient.providers import Activity
+from grafient.providers import Activity, Credits
 from grafient.query import is_expected
 from grafient.states import Source
 
@@ -59,10 +59,11 @@ _CHECKS = select(DayCheck.day, DayCheck.analytics_usd).where(
 )
 
 
-def record_reading(integration_id: int, lifetime_usd: Decimal, read_at: datetime, today_usd: Decimal | None) -> None:
+def record_reading(integration_id: int, found: Credits, read_at: datetime, today_usd: Decimal | None) -> None:
     """Write a reading of the credits, in the caller's transaction. ``today_usd``: see ``own_day``."""
-    reading = {"integration_id": integration_id, "read_at": read_at}
-    lines.execute_many(_WRITE_READING, [reading | {"lifetime_usd": lifetime_usd, "today_usd": today_usd}])
+    reading = {"integration_id": integration_id, "read_at": read_at, "today_usd": today_usd}
+    read = {"lifetime_usd": found.used_usd, "bought_usd": found.bought_usd}
+    lines.execute_many(_WRITE_READING, [reading | read])
 
 
 def own_day(read_at: datetime, totals: Mapping[date, Decimal], days: Period, answered_at: datetime) -> Decimal | None:

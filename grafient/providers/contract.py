@@ -189,6 +189,15 @@ class NotOffered(ProviderError):
     """The provider does not offer this to the account. Everything else it reports still counts."""
 
 
+@dataclass(frozen=True)
+class Credits:
+    """All that was ever charged to an account's credits, and all that was ever bought of them (None where the provider
+    does not say), in USD."""
+
+    used_usd: Decimal
+    bought_usd: Decimal | None = None
+
+
 class Reader(Protocol):
     """One account, read with one key for the length of a sync. Every call raises ProviderError; different ones may be
     made side by side.
@@ -209,8 +218,8 @@ class Reader(Protocol):
     def day_totals(self, first: date, last: date) -> Mapping[date, Decimal]:
         """A second count of what was charged per day, in USD, at 6 decimals or more. No entry: no usage at all."""
 
-    def lifetime_usd(self) -> Decimal:
-        """Everything that was ever charged to the account, in USD; can be a minute old."""
+    def credits(self) -> Credits:
+        """What was ever charged to the account, and paid into it; can be a minute old."""
 
     def api_keys(self, scopes: Sequence[str] = ()) -> KeyList:
         """The inference keys that exist now, disabled ones too. ``scopes``: those of the last list, which need not be

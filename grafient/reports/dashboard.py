@@ -64,6 +64,8 @@ class Dashboard:
     """
 
     period: Period
+    integrations: Sequence[Integration]
+    """The workspace's, removed ones too."""
     filters: Filters
     coverage: Coverage
     verdict: Verdict
@@ -134,6 +136,7 @@ def report(
     step = step or Step.of(shown.days)
     return Dashboard(
         period=query.period,
+        integrations=integrations,
         filters=parts.filters(query, integrations),
         coverage=known.coverage,
         verdict=reconciliation.verdict(known),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
@@ -122,6 +122,19 @@ def measures_by(query: Query, group: Group) -> dict[str, Measures]:
     column = rows.by(group)
     statement = _lines(query, rows, column.label("id"), *_measured(rows, query))
     return {row.id: _measures(row) for row in db.session.execute(statement.group_by(column))}
+
+
+def models_on(query: Query, days: Collection[date]) -> dict[date, dict[str, Decimal]]:
+    """What each model cost on some days, by its name, whether a day is settled or not."""
+    wide = replace(query, period=Period(min(days), max(days)))
+    rows = _rows(wide, Group.MODEL)
+    day, name = rows.columns.day, rows.by(Group.MODEL).label("name")
+    columns = day.label("day"), name, _amount(rows, wide).label("usage_usd")
+    statement = _lines(wide, rows, *columns, settled=False).where(day.in_(days)).group_by(day, name)
+    found: dict[date, dict[str, Decimal]] = {one: {} for one in days}
+    for row in db.session.execute(statement):
+        found[row.day][row.name] = row.usage_usd
+    return found
 
 
 def measures_by_day(query: Query) -> dict[date, Measures]:

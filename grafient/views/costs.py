@@ -17,6 +17,7 @@ from grafient.models import UNATTRIBUTED, utc_now
 from grafient.query import MOST_CHOICES, Group, Measure, Query, keys_called
 from grafient.reports import breakdown as breakdowns
 from grafient.reports import dashboard as dashboards
+from grafient.reports import headline as headlines
 from grafient.reports import ledger
 from grafient.reports import statement as statements
 from grafient.reports.breakdown import Breakdown, Row
@@ -56,6 +57,7 @@ def dashboard() -> ResponseReturnValue:
     page = render_template(
         "dashboard/index.html",
         dashboard=found,
+        headline=headlines.report(query, found.integrations),
         measures=list(Measure),
         steps=_steps(found.period),
         backfilling=any(row.last_success_at is None for row in found.providers)

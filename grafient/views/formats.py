@@ -38,6 +38,7 @@ def register(app: Flask) -> None:
     for filter_ in (
         usd,
         usd_parts,
+        usd_about,
         usd_exact,
         exact_parts,
         plain,
@@ -86,6 +87,13 @@ def usd_parts(amount: Decimal | int | None) -> tuple[str, str]:
     last_place = size.adjusted() - 1 if 0 < size < _CENT else -2
     dollars, _, cents = f"{_rounded(size, last_place):,f}".partition(".")
     return f"{_sign(value)}${dollars}", f".{cents.rstrip('0'):0<2}"
+
+
+def usd_about(amount: Decimal | None, signed: bool = False) -> str:
+    """For an estimate: whole dollars from ten on, ``$31``; below, as ``usd``."""
+    if amount is None or amount.copy_abs() < 10:
+        return usd(amount, signed)
+    return f"{'+' if signed and amount > 0 else _sign(amount)}${_rounded(amount.copy_abs(), 0):,f}"
 
 
 def usd_exact(amount: Decimal | int | None, decimals: int = 2, signed: bool = False) -> str:

@@ -18,6 +18,7 @@ from typing import TypeVar
 from grafient.providers.contract import (
     Activity,
     BilledLine,
+    Credits,
     KeyCannotReadCosts,
     KeyInfo,
     KeyList,
@@ -31,9 +32,9 @@ from grafient.providers.openrouter.calls import INFERENCE_KEY, Calls, NotFound, 
 from grafient.providers.openrouter.replies import (
     METRIC_COUNTS,
     parse_activity,
+    parse_credits,
     parse_key,
     parse_keys,
-    parse_lifetime,
     parse_meta,
     parse_query,
     parse_workspaces,
@@ -178,10 +179,10 @@ class OpenRouterReader:
             raise UnexpectedResponse("OpenRouter's analytics truncated a reply that has one row a day.")
         return {line.day: line.usage_usd for line in lines}
 
-    def lifetime_usd(self) -> Decimal:
-        """``total_usage`` of /credits."""
+    def credits(self) -> Credits:
+        """``total_usage`` and ``total_credits`` of /credits."""
         with within(FETCH_SECONDS), _not_offered("OpenRouter does not report this account's credits."):
-            return parse_lifetime(self._calls.get("/credits", attempts=3).body)
+            return parse_credits(self._calls.get("/credits", attempts=3).body)
 
     def api_keys(self, scopes: Sequence[str] = ()) -> KeyList:
         """The keys of all workspaces; only of the default one where the server does not list workspaces."""
