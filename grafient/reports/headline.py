@@ -99,8 +99,8 @@ class Headline:
     """The last day that is due, in words and figures. ``usage_usd`` is None where it is not known.
 
     ``usual`` and what follows are of the integrations that have this day and enough history, ``compared`` of ``asked``;
-    ``usual_usd`` is what these cost on the day. ``like``: the earlier day of the same weekday that cost the median;
-    the change since then is that of ``drivers`` and of other models. ``month`` begins with the month of the last day;
+    ``usual_usd`` is what these cost on the day. ``like``: the latest of the same weekdays before whose cost was
+    usual; the change since then is that of ``drivers`` and of other models. ``month`` begins with the month of the last day;
     ``forecast`` is of all of it, ``no_forecast`` says why there is none, and ``off`` how far off forecasts would have
     been in the middle of the last ``tried`` months.
     """
@@ -129,6 +129,11 @@ class Headline:
         if self.usual is None or self.usual_usd is None:
             return None
         return self.usual.where(self.usual_usd)
+
+    @property
+    def whole(self) -> Period:
+        """All of the month."""
+        return Period.month(self.day)
 
     @property
     def weekday(self) -> str:
@@ -208,12 +213,12 @@ def _usage_of(known: Known, integrations: Sequence[Integration], day: date) -> D
 
 
 def _like(amounts: Mapping[date, Decimal], day: date, found: Usual | None) -> date | None:
-    """The weekday before whose cost is the median, or the one just below it: a real day can be compared exactly, model
-    by model, and a median of two days can't. Of several the latest."""
+    """The latest of these weekdays whose cost was usual. A real day can be compared exactly, model by model; a median of
+    two days can't."""
     if found is None or day not in amounts:
         return None
     before = [one for weeks in range(1, usual.WEEKS + 1) if (one := day - timedelta(weeks=weeks)) in amounts]
-    return max((one for one in before if amounts[one] <= found.middle), key=lambda one: (amounts[one], one))
+    return max(one for one in before if found.where(amounts[one]) == "within")
 
 
 def _drivers(query: Query, integrations: Sequence[Integration], day: date, like: date) -> list[Driver]:

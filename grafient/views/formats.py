@@ -49,6 +49,7 @@ def register(app: Flask) -> None:
         days,
         period,
         month,
+        month_name,
         by_month,
         moment,
         clock,
@@ -181,6 +182,11 @@ def month(value: date, short: bool = False) -> str:
     """``June 2026``; short, ``Jun 2026``."""
     name = _MONTHS[value.month - 1]
     return f"{name[:3] if short else name} {value.year}"
+
+
+def month_name(value: date) -> str:
+    """``June``, where the year is said beside it."""
+    return _MONTHS[value.month - 1]
 
 
 def by_month(entries: Iterable[tuple[date, DayState]]) -> list[tuple[date, Sequence[tuple[date, DayState] | None]]]:
