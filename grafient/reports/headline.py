@@ -100,7 +100,7 @@ class Headline:
 
     ``usual`` and what follows are of the integrations that have this day and enough history, ``compared`` of ``asked``;
     ``usual_usd`` is what these cost on the day. ``like``: the latest of the same weekdays before whose cost was
-    usual; the change since then is that of ``drivers`` and of other models. ``month`` begins with the month of the last day;
+    usual; the change since then is that of ``drivers`` and of other models. ``month`` is that of the last day;
     ``forecast`` is of all of it, ``no_forecast`` says why there is none, and ``off`` how far off forecasts would have
     been in the middle of the last ``tried`` months.
     """
@@ -213,8 +213,8 @@ def _usage_of(known: Known, integrations: Sequence[Integration], day: date) -> D
 
 
 def _like(amounts: Mapping[date, Decimal], day: date, found: Usual | None) -> date | None:
-    """The latest of these weekdays whose cost was usual. A real day can be compared exactly, model by model; a median of
-    two days can't."""
+    """The latest of these weekdays whose cost was usual. A real day can be compared exactly, model by model; a median
+    of two days can't."""
     if found is None or day not in amounts:
         return None
     before = [one for weeks in range(1, usual.WEEKS + 1) if (one := day - timedelta(weeks=weeks)) in amounts]

@@ -18,9 +18,9 @@ from grafient.providers import BilledLine, Credits, ListedKey, ProviderError, Un
 from grafient.providers.openrouter.replies import (
     odd_fields,
     parse_activity,
+    parse_credits,
     parse_key,
     parse_keys,
-    parse_credits,
     parse_meta,
     parse_query,
     parse_workspaces,
