@@ -56,6 +56,13 @@ class Period:
         """As many days, just before."""
         return Period(self.first - timedelta(days=self.days), self.first - ONE_DAY)
 
+    def months_earlier(self, months: int) -> Period:
+        """The same days so many months earlier: of 31 March, 28 February. Whole months stay whole, so that 1 to 28
+        February becomes 1 to 31 January."""
+        first, last = _months_earlier(self.first, months), _months_earlier(self.last, months)
+        is_whole = self.first.day == 1 and (self.last + ONE_DAY).day == 1
+        return Period(first, Period.month(last).last if is_whole else last)
+
     def __contains__(self, day: date) -> bool:
         return self.first <= day <= self.last
 
@@ -73,6 +80,12 @@ class Period:
         """All days of the month of that day."""
         first = day.replace(day=1)
         return cls(first, (first + timedelta(days=31)).replace(day=1) - ONE_DAY)
+
+
+def _months_earlier(day: date, months: int) -> date:
+    year, month = divmod(day.year * 12 + day.month - 1 - months, 12)
+    end = Period.month(date(year, month + 1, 1)).last
+    return end.replace(day=min(day.day, end.day))
 
 
 def intervals(days: Iterable[date]) -> list[Period]:
