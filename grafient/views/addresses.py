@@ -22,6 +22,9 @@ MAX_DAYS = 366
 _YEARS = range(2000, 2201)
 
 FILTERS = ("days", "from", "to", "integration", "host", "key", "q", "group", "byok")
+AGAINST = ("previous", "month", "year")
+"""What a period can be compared with, other than days that are named."""
+
 NO_KEY = "unattributed"
 """In the address, for what no key explains."""
 
@@ -133,6 +136,26 @@ def period(args: Mapping[str, str]) -> Period:
         choices = ", ".join(map(str, LENGTHS[:-1]))
         raise BadPeriod(f"“days” is {days[:20]!r}, but must be {choices} or {LENGTHS[-1]}.")
     return Period.latest(int(days), utc_now())
+
+
+def against(period: Period) -> Period:
+    """What to compare a period with, from ``against``: ``previous`` (the default: as many days just before, or before a
+    whole month the month before), ``month`` and ``year`` (the same days, a month or a year earlier), or days such as
+    ``2026-05-01/2026-05-31`` or ``2026-05-01``. Raises BadPeriod.
+    """
+    text = request.args.get("against") or AGAINST[0]
+    if text == "previous":
+        return period.months_earlier(1) if period == Period.month(period.first) else period.before
+    if text in AGAINST:
+        return period.months_earlier(12 if text == "year" else 1)
+    first, _, last = text.partition("/")
+    try:
+        Period(_day(first), _day(last or first))
+    except ValueError:
+        raise BadPeriod(
+            "“against” must be previous, month or year, or days such as 2026-05-01/2026-05-31 or 2026-05-01."
+        ) from None
+    return _between(first, last or first)
 
 
 def month(text: str) -> Period:
