@@ -249,7 +249,7 @@ def _by_part(group: Group, before: Known, after: Known, compared: Sequence[Integ
 
     def checked(row: Contribution) -> Contribution:
         before_known, after_known = (
-            is_known or (row.id != "" and known.knows_part_throughout(compared, group, row.id))
+            is_known or (group == Group.KEY and row.id != "" and known.knows_part_throughout(compared, group, row.id))
             for is_known, known in zip(all_known, (before, after), strict=True)
         )
         is_known = before_known and after_known
