@@ -74,11 +74,10 @@ def _narrowed(names: dict[str, str]) -> list[tuple[str, str]]:
     for what, words in _NARROWING.items():
         values = [*filter(None, request.args.getlist(what))]
         for value in values[:_MOST_NAMED]:
-            if what == "key":
-                name = names.get(UNATTRIBUTED if value == NO_KEY else value, value)
+            if what == "key" and value == NO_KEY:
+                parts.append(("unattributed costs", ""))
             else:
-                name = addresses.name_of(what, value)
-            parts.append((words, name))
+                parts.append((words, names.get(value, value) if what == "key" else addresses.name_of(what, value)))
         if len(values) > _MOST_NAMED:
             parts.append((f"{len(values) - _MOST_NAMED:,} more", ""))
     if text := request.args.get("q", "").strip():

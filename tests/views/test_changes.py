@@ -295,6 +295,7 @@ class TestAddresses:
             (f"integration={one}", "fell by $6.00", "the integration Team A"),
             (f"integration={two}", "rose by $100.00", "the integration Team B"),
             (f"host=b&integration={one}", "rose by $4.00", "the integration Team A, the host b"),
+            (f"key=unattributed&integration={one}", "fell by $6.00", "the integration Team A, unattributed costs"),
         ):
             html = pages.get(f"{HERE}&{query}").text
             assert f"Costs {change}" in words(html)
