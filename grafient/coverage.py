@@ -166,6 +166,18 @@ class Known:
             return source == Source.ACTIVITY and self._keys.is_read(integration.id, UNATTRIBUTED, day, source)
         return not self._keys.has(integration.id, name) or self._keys.is_read(integration.id, name, day, source)
 
+    def knows_part_throughout(self, integrations: Iterable[Integration], group: Group, name: str | None) -> bool:
+        """Whether it is known what a host or key had on each day of the query's period in these integrations; None:
+        what all of them had, so that the rest, which none of them explains, is known too.
+        """
+        return all(
+            self._knows_part(integration, day, known.source, group, name)
+            for integration in integrations
+            if name is None or self._keys is None or self._keys.has(integration.id, name)
+            for day, known in self._days[integration.id].items()
+            if day in self.period
+        )
+
     def is_complete(self, integration: Integration, period: Period) -> bool:
         """Whether an integration has data for a period, for every day of it that it should cover."""
         days = self._expected(integration, period)

@@ -249,7 +249,7 @@ def _month_so_far(amounts: Mapping[date, Decimal], day: date) -> MonthSoFar:
         return None if any(one not in amounts for one in period) else added_usd(amounts[one] for one in period)
 
     now = Period(day.replace(day=1), day)
-    before = now.months_before(1)
+    before = now.months_earlier(1)
     return MonthSoFar(now, before, total(now), total(before))
 
 

@@ -116,11 +116,13 @@ def _totals(query: Query, group: Group, found: Iterable[Any]) -> list[Total]:
     return sorted(totals, key=lambda one: (-one.usage_usd, one.name, one.id))
 
 
-def measures_by(query: Query, group: Group) -> dict[str, Measures]:
-    """All that is measured of each model, host or key on settled days."""
+def measures_by(query: Query, group: Group, among: Collection[int] | None = None) -> dict[str, Measures]:
+    """All that is measured of each model, host or key on settled days; ``among``: of these integrations alone."""
     rows = _rows(query, group)
     column = rows.by(group)
     statement = _lines(query, rows, column.label("id"), *_measured(rows, query))
+    if among is not None:
+        statement = statement.where(rows.owner.in_(among))
     return {row.id: _measures(row) for row in db.session.execute(statement.group_by(column))}
 
 

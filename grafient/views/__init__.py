@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from grafient import database, disk
 from grafient.config import Settings
 from grafient.extensions import db
-from grafient.views import accounts, costs, formats, health, integrations, kept, operations
+from grafient.views import accounts, changes, costs, formats, health, integrations, kept, operations
 from grafient.views.addresses import BadPeriod
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def register(app: Flask, settings: Settings) -> None:
     app.teardown_request(_may_write_again)
     app.after_request(_headers)
     accounts.register(app, settings)
-    for area in (costs, integrations, accounts, health, operations):
+    for area in (costs, changes, integrations, accounts, health, operations):
         app.register_blueprint(area.blueprint)
     formats.register(app)
     kept.register(app)

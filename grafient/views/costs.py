@@ -50,7 +50,7 @@ def dashboard() -> ResponseReturnValue:
         query,
         addresses.group(),
         current_user.id,
-        against=addresses.compared,
+        against=addresses.against,
         measure=addresses.measure(),
         step=addresses.step(),
     )
@@ -191,7 +191,7 @@ def _shared(
         "kept": kept,
         "lengths": addresses.LENGTHS,
         "named_periods": addresses.NAMED_PERIODS,
-        "comparisons": _COMPARISONS,
+        "comparisons": addresses.AGAINST,
         "period": found.period,
         "wrong": wrong,
         "coverage": found.coverage,
@@ -202,14 +202,6 @@ def _shared(
         "today": utc_now().date(),
         "oldest_in_window": utc_now().date() - timedelta(days=status.WINDOW_DAYS),
     }
-
-
-_COMPARISONS = {
-    "previous": "Previous period",
-    "month": "A month before",
-    "year": "A year before",
-    "none": "Nothing",
-}
 
 
 def _key_names(query: Query, found: Dashboard | Breakdown) -> dict[str, str]:

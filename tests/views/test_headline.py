@@ -26,7 +26,13 @@ def _noon(settings: dict[str, str]) -> Iterator[None]:
 
 def words(pages: Pages, path: str = "/") -> str:
     (section,) = lint(pages.get(path).text).query("section.headline")
-    return re.sub(r"\s+", " ", section.to_text()).replace("$ ", "$").replace(" ,", ",").replace(" :", ":").replace(" .", ".")
+    return (
+        re.sub(r"\s+", " ", section.to_text())
+        .replace("$ ", "$")
+        .replace(" ,", ",")
+        .replace(" :", ":")
+        .replace(" .", ".")
+    )
 
 
 def usage(sandbox: Sandbox, days_ago: int) -> Decimal:
