@@ -14,7 +14,7 @@ from grafient.forecast import Reason
 from grafient.models import CreditReading, Integration, Workspace
 from grafient.query import Query, all_integrations
 from grafient.reports import headline
-from grafient.reports.headline import Driver, Headline
+from grafient.reports.headline import Headline
 from grafient.states import DayState, Source
 from tests.statements import asked
 from tests.stored import TODAY, add, ago, cover
@@ -84,9 +84,11 @@ class TestUsual:
         report = found(workspace)
         assert report.like == ago(15), "the day a week ago cost $99, which was not usual"
         assert report.change_usd == D(74) - D(26)
-        assert report.drivers == [
-            Driver("grew", D(39), False, False), Driver("new", D(20), True, False), Driver("left", D(-12), False, True)
-        ]  # fmt: skip
+        assert [(one.name, one.change_usd, one.kind) for one in report.drivers] == [
+            ("grew", D(39), "used"),
+            ("new", D(20), "new"),
+            ("left", D(-12), "gone"),
+        ]
 
     def test_a_new_integration_hides_nothing_of_the_others(self, workspace: Workspace, one: Integration) -> None:
         history(one, thursdays(20, 20, 20, 20) | {1: 20})

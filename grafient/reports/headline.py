@@ -17,7 +17,8 @@ from grafient.extensions import db
 from grafient.forecast import Forecast, Reason
 from grafient.models import CreditReading, Integration, utc_now
 from grafient.query import Group, Query
-from grafient.reports import sums
+from grafient.reports import changes, sums
+from grafient.reports.changes import Contribution
 from grafient.reports.sums import added_usd
 from grafient.states import DayState
 from grafient.usual import Usual
@@ -28,24 +29,11 @@ HISTORY_DAYS = 400
 _MOST_ROWS = 40_000
 _LEAST_DAYS = 7 * usual.WEEKS + 31
 
-DRIVERS = 3
-"""Models that made the most of a change, by name."""
-
 _WORTH_NAMING = Decimal("0.05")
-"""A model is named where it made so much of the change that is named first."""
+"""A model is named where it changed by so much of what the first one did."""
 
 PACE_DAYS = 14
 """Credits last as many days as at the pace of the last so many."""
-
-
-@dataclass(frozen=True)
-class Driver:
-    """What a model cost more, or less, than on the day of comparison, in USD. ``is_new``: it cost nothing then."""
-
-    name: str
-    change_usd: Decimal
-    is_new: bool
-    is_gone: bool
 
 
 @dataclass(frozen=True)
@@ -114,7 +102,7 @@ class Headline:
     usual_usd: Decimal | None
     like: date | None
     change_usd: Decimal | None
-    drivers: Sequence[Driver]
+    drivers: Sequence[Contribution]
     since: Sequence[DaySince]
     month: MonthSoFar
     forecast: Forecast | None
@@ -221,15 +209,12 @@ def _like(amounts: Mapping[date, Decimal], day: date, found: Usual | None) -> da
     return max(one for one in before if found.where(amounts[one]) == "within")
 
 
-def _drivers(query: Query, integrations: Sequence[Integration], day: date, like: date) -> list[Driver]:
+def _drivers(query: Query, integrations: Sequence[Integration], day: date, like: date) -> list[Contribution]:
     """The models that changed the most between two days."""
     mine = replace(query, integrations=tuple(one.id for one in integrations))
     on = sums.models_on(mine, [day, like])
-    now, before = on[day], on[like]
-    changes = {name: now.get(name, Decimal(0)) - before.get(name, Decimal(0)) for name in now.keys() | before.keys()}
-    largest = sorted((name for name in changes if changes[name]), key=lambda name: (-abs(changes[name]), name))
-    named = [one for one in largest[:DRIVERS] if abs(changes[one]) >= abs(changes[largest[0]]) * _WORTH_NAMING]
-    return [Driver(one, changes[one], not before.get(one), not now.get(one)) for one in named]
+    largest = changes.drivers(on[like], on[day])
+    return [one for one in largest if abs(one.change_usd) >= abs(largest[0].change_usd) * _WORTH_NAMING]
 
 
 def _since(known: Known, day: date, today: date) -> list[DaySince]:

@@ -260,7 +260,7 @@ class TestAddresses:
             ("2026-05-01/2026-13-01", "“against” must be"),
             ("2026-05-31/2026-05-01", "must be on or before"),
             ("1999-05-01", "between the years 2000 and 2200"),
-            ("2020-01-01/2026-01-01", "up to 366 days"),
+            ("2000-01-01/2026-01-01", "up to 7,320 days"),
             ("2026-05-01/2026-05-02/2026-05-03", "“against” must be"),
         ],
     )
