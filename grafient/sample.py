@@ -24,7 +24,7 @@ class Sample(OpenRouter):
     """The sandbox's account, read as OpenRouter's are."""
 
     slug = SLUG
-    name = "A made-up account"
+    name = "Sample provider"
 
     def __init__(self) -> None:
         super().__init__("http://sample/api/v1", _InProcess())
