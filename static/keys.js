@@ -22,7 +22,6 @@
     }
   });
 
-  opener.hidden = false;
   opener.addEventListener("click", () => sheet.showModal());
 
   document.addEventListener("keydown", (event) => {

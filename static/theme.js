@@ -12,15 +12,19 @@
     }
   }
 
+  function check(theme) {
+    for (const radio of document.querySelectorAll("input[name=theme]")) {
+      radio.checked = radio.value === theme;
+    }
+  }
+
   function show(theme) {
     if (theme === "auto") {
       delete root.dataset.theme;
     } else {
       root.dataset.theme = theme;
     }
-    for (const radio of document.querySelectorAll("input[name=theme]")) {
-      radio.checked = radio.value === theme;
-    }
+    check(theme);
     document.dispatchEvent(new Event("themechange"));
   }
 
@@ -31,12 +35,7 @@
     window.matchMedia(query).addEventListener("change", () => show(chosen()));
   }
 
-  document.addEventListener("DOMContentLoaded", () => {
-    for (const radio of document.querySelectorAll("input[name=theme]")) {
-      radio.checked = radio.value === chosen();
-      radio.closest("fieldset").hidden = false;
-    }
-  });
+  document.addEventListener("DOMContentLoaded", () => check(chosen()));
   document.addEventListener("change", (event) => {
     if (event.target.name === "theme") {
       try {

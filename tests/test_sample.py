@@ -16,6 +16,7 @@ from grafient.integrations import Refused
 from grafient.models import DayTotal, Integration, Workspace
 from grafient.sandbox import Sandbox
 from tests import syncing
+from tests.conftest import PASSWORD
 from tests.pages import Pages, lint
 from tests.syncing import at, later
 
@@ -135,7 +136,21 @@ class TestPages:
     def test_it_is_not_offered_in_the_form(self, pages: Pages) -> None:
         options = lint(pages.get("/integrations/new").text).query("select[name=provider] option")
         assert [option.attrs["value"] for option in options] == ["openrouter"]
+        assert "Sample provider" not in shown(pages, "/integrations/new")
         pages.post("/integrations", 422, "/integrations/new", provider="sample", api_key=sample.KEY)
+
+    def test_the_forms_are_of_the_session_that_gets_them(self, app: Flask, pages: Pages) -> None:
+        """A page that was kept for another session of the user would have that one's token."""
+        other = Pages(app)
+        other.log_in("someone@example.com", PASSWORD)
+        for browser in (pages, other, pages, other):
+            browser.get("/")
+        other.post("/sample", page="/")
+        run_due(app)
+        for browser in (pages, other):
+            browser.get("/breakdown")
+        other.post("/sample/remove", page="/breakdown")
+        assert rows(app)["integration"] == 0
 
     def test_other_workspaces_have_none_of_it(self, app: Flask, pages: Pages) -> None:
         pages.post("/sample", page="/")
