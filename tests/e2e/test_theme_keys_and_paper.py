@@ -177,6 +177,7 @@ def test_paper_has_the_figures_and_nothing_that_is_used_on_a_screen(page: Page) 
     expect(page.get_by_role("note")).to_contain_text("sample data")
     assert (colour(page, "body"), colour(page, "body", "color")) == (WHITE, BLACK)
     assert axis_colour(page) == BLACK
+    assert colour(page, ":root", "color-scheme") == "light", "series and fields would be drawn for a dark page"
     assert colour(page, "main a", "text-decoration-line") == "none"
     page.goto("/breakdown")
     assert colour(page, ".scroll", "overflow-x") == "visible"
