@@ -17,6 +17,7 @@ from grafient.config import ConfigError, Settings
 from grafient.extensions import csrf, db
 from grafient.pace import Pace
 from grafient.providers import PROVIDERS
+from grafient.sample import Sample
 from grafient.vault import Vault, VaultError
 
 __version__ = "0.1.0"
@@ -77,6 +78,7 @@ def _bind(app: Flask, settings: Settings) -> None:
     with app.app_context():
         database.prepare(db.engine)
     app.extensions["providers"] = {slug: make(settings.base_urls.get(slug)) for slug, make in PROVIDERS.items()}
+    app.extensions["providers"][Sample.slug] = Sample()
     if settings.encryption_keys is not None:
         try:
             app.extensions["vault"] = Vault.parse(settings.encryption_keys)

@@ -55,9 +55,16 @@
     element.hidden = !text;
   }
 
-  /* The chart is drawn from the table below it: one source of figures. */
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  /* Moments are UTC; whoever points at one is told their own time. */
+  document.addEventListener("pointerover", ({ target }) => {
+    const time = target.closest("time[datetime*=T]");
+    if (time) {
+      const own = new Date(time.dateTime).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "long" });
+      time.title = `${own}, your time`;
+    }
+  });
 
+  /* The chart is drawn from the table below it: one source of figures. */
   function drawCharts() {
     for (const table of document.querySelectorAll("table[data-chart]")) {
       const canvas = document.getElementById(table.dataset.chart);
@@ -77,7 +84,7 @@
       drawCharts();
     }
   });
-  dark.addEventListener("change", drawCharts);
+  document.addEventListener("themechange", drawCharts);
 
   const FIRST_SERIES = 3; /* after day, state and total */
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from flask import Flask, Response, current_app, render_template, request
 from flask.typing import ResponseReturnValue
@@ -14,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 from grafient import database, disk
 from grafient.config import Settings
 from grafient.extensions import db
-from grafient.views import accounts, changes, costs, formats, health, integrations, kept, operations
+from grafient.views import accounts, changes, costs, formats, health, integrations, kept, operations, sample
 from grafient.views.addresses import BadPeriod
 
 log = logging.getLogger(__name__)
@@ -39,11 +40,11 @@ def register(app: Flask, settings: Settings) -> None:
     app.teardown_request(_may_write_again)
     app.after_request(_headers)
     accounts.register(app, settings)
-    for area in (costs, changes, integrations, accounts, health, operations):
+    for area in (costs, changes, integrations, sample, accounts, health, operations):
         app.register_blueprint(area.blueprint)
     formats.register(app)
     kept.register(app)
-    app.context_processor(lambda: {"version": app.extensions["version"], "disk_full": _disk_full(settings)})
+    app.context_processor(lambda: _on_each_page(settings))
     app.register_error_handler(HTTPException, _error_page)
     app.register_error_handler(CSRFError, _stale_form)
     app.register_error_handler(DBAPIError, _database_error)
@@ -102,6 +103,11 @@ def _database_error(error: DBAPIError) -> ResponseReturnValue:
     db.session.rollback()
     database.reading.set(True)  # the page reads who is signed in, and must not want to write
     return _page(507, "The disk is full", f"{disk.FULL} Your costs are safe; nothing was changed.")
+
+
+def _on_each_page(settings: Settings) -> dict[str, Any]:
+    version = current_app.extensions["version"]
+    return {"version": version, "disk_full": _disk_full(settings), "shows_sample": sample.is_shown}
 
 
 def _disk_full(settings: Settings) -> str:

@@ -26,7 +26,7 @@ from grafient.extensions import limiter, providers
 from grafient.forms import IntegrationForm, RemoveForm, ReplaceKeyForm
 from grafient.integrations import AlreadyConnected, Refused
 from grafient.models import UNATTRIBUTED, Integration, utc_now
-from grafient.providers import KeyInfo, KeyRejected, ProviderError
+from grafient.providers import PROVIDERS, KeyInfo, KeyRejected, ProviderError
 from grafient.query import keys_called
 from grafient.reports import day as day_report
 from grafient.restatements import mark_restatements_seen
@@ -246,7 +246,11 @@ def _form_page(
     form: IntegrationForm, code: int = 200, result: dict[str, Any] | None = None, error: str | None = None
 ) -> ResponseReturnValue:
     html = render_template(
-        "integrations/new.html", form=form, result=result, error=error, providers=list(providers.values())
+        "integrations/new.html",
+        form=form,
+        result=result,
+        error=error,
+        providers=[providers[slug] for slug in PROVIDERS],
     )
     return html, code, {"Vary": "HX-Request"}
 

@@ -26,7 +26,7 @@ from flask.typing import ResponseReturnValue
 from flask_security import auth_required
 from sqlalchemy import bindparam, case, func, select
 
-from grafient import database, disk
+from grafient import database, disk, sample
 from grafient.days import last_due, last_settled
 from grafient.extensions import db
 from grafient.models import Integration, RestatementSeen, User, utc_now
@@ -94,6 +94,7 @@ def _revalidated(response: Response, etag: str) -> Response:
 
 _SEEN = select(func.sum(RestatementSeen.restatement_id)).where(RestatementSeen.user_id == User.id).scalar_subquery()
 _UNREAD = case((Integration.last_success_at.is_(None) & Integration.removed_at.is_(None), 1))
+_SAMPLE = case((Integration.provider == sample.SLUG, 1))
 _USER = User.__table__.c
 _STATE = (
     select(
@@ -101,6 +102,7 @@ _STATE = (
         func.count(Integration.id).label("integrations"),
         func.sum(Integration.revision).label("revisions"),
         func.count(_UNREAD).label("unread"),
+        func.count(_SAMPLE).label("samples"),
         _SEEN.label("seen"),
     )
     .select_from(User)
@@ -118,7 +120,8 @@ def _state() -> Any:
     """All that a page of this address is made of; None for one that is not kept.
 
     Not kept are pages for somebody whom the session does not name, such as who comes back with a remember cookie; with
-    a message for this request alone; of a first sync's progress; and those that say that the disk is full.
+    a message for this request alone; of a first sync's progress; those that say that the disk is full; and those with a
+    form that adds or removes sample data: its CSRF token is of one session.
     """
     who = session.get("_user_id")
     if who is None:
@@ -126,7 +129,11 @@ def _state() -> Any:
     with database.for_one_statement(db.engine).connect() as connection:
         found = g.signed_in = connection.execute(_STATE, {"who": who}).one_or_none()
     full = disk.is_full(current_app.extensions["settings"].data_dir)
-    if found is None or found.unread or "_flashes" in session or full:
+    if found is None:
+        return None
+    g.has_sample = bool(found.samples)
+    has_form = found.samples or not found.integrations
+    if found.unread or has_form or "_flashes" in session or full:
         return None
     now = utc_now()
     return (

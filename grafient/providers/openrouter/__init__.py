@@ -78,9 +78,9 @@ class OpenRouter:
     window_days = WINDOW_DAYS
     history_days = HISTORY_DAYS
 
-    def __init__(self, base_url: str | None = None) -> None:
+    def __init__(self, base_url: str | None = None, client: ReadingClient | None = None) -> None:
         self._base_url = base_url or self.default_base_url
-        self.client = ReadingClient()
+        self.client = client or ReadingClient()
         self._metrics = _Metrics()
 
     def check_key(self, key: str) -> KeyInfo:
