@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from grafient import database, disk
 from grafient.config import Settings
 from grafient.extensions import db
-from grafient.views import accounts, costs, formats, health, integrations, kept, operations
+from grafient.views import accounts, assets, costs, delivery, formats, health, integrations, kept, operations
 from grafient.views.addresses import BadPeriod
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ _CONTENT_SECURITY_POLICY = "; ".join(
         "script-src 'self'",
         "style-src 'self'",
         "img-src 'self' data:",
+        "manifest-src 'self'",
         "connect-src 'self'",
         "form-action 'self'",
         "base-uri 'none'",
@@ -42,6 +43,7 @@ def register(app: Flask, settings: Settings) -> None:
     for area in (costs, integrations, accounts, health, operations):
         app.register_blueprint(area.blueprint)
     formats.register(app)
+    assets.register(app)
     kept.register(app)
     app.context_processor(lambda: {"version": app.extensions["version"], "disk_full": _disk_full(settings)})
     app.register_error_handler(HTTPException, _error_page)
@@ -64,10 +66,10 @@ def _headers(response: Response) -> Response:
     response.headers["Referrer-Policy"] = "same-origin"
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
-    if request.endpoint != "static":
-        response.headers.setdefault("Cache-Control", "no-store")
     if request.endpoint == "security.logout":
         response.headers["Clear-Site-Data"] = '"cache"'  # the costs that a browser kept are not the next user's
+    delivery.keep(response)
+    delivery.compress(response)
     return response
 
 
