@@ -19,6 +19,20 @@
     document.querySelectorAll("form[data-once]").forEach((form) => setOnce(form, null));
   });
 
+  /* Back may restore a page as it was, and no header prevents that after a log-out: a page that is shown to nobody in
+     particular leaves a mark, and one that was loaded before the mark is loaded anew. */
+  const mark = "signed-out";
+  if (!document.body.classList.contains("signed-in")) {
+    localStorage.setItem(mark, Date.now());
+  }
+  const marked = localStorage.getItem(mark);
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted && localStorage.getItem(mark) !== marked) {
+      document.documentElement.hidden = true;
+      window.location.reload();
+    }
+  });
+
   function setOnce(form, value) {
     for (const button of form.querySelectorAll("button[type=submit]")) {
       if (value) {
