@@ -14,6 +14,7 @@ import httpx
 from grafient.sandbox import Sandbox
 from tests.e2e.product import Product, until
 
+EMAIL = "someone@example.com"
 PASSWORD = "correct horse battery"
 
 
@@ -49,7 +50,7 @@ def site(folder: Path) -> Iterator[Site]:
 
 def _fill(browser: httpx.Client, sandbox: Sandbox) -> tuple[dict[str, str], dict[str, str]]:
     """Register and connect two accounts; one has a day restated, the other loses its key."""
-    _post(browser, "/register", email="someone@example.com", password=PASSWORD, password_confirm=PASSWORD)
+    _post(browser, "/register", email=EMAIL, password=PASSWORD, password_confirm=PASSWORD)
     for name in ("lively", "byok"):
         _post(
             browser, "/integrations", "/integrations/new", provider="openrouter", label=name, api_key=sandbox.key(name)

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserType, Page, expect
 
 from tests import browser_setup
-from tests.audit.site import Site
+from tests.audit.site import EMAIL, PASSWORD, Site
 from tests.e2e.conftest import ARGUMENTS
 
 pytestmark = pytest.mark.browser
@@ -83,12 +83,30 @@ def test_back_shows_the_page_as_it_was(page: Page, path: str) -> None:
     assert page.evaluate("window.restored")
 
 
-def test_after_logging_out_back_shows_no_costs(page: Page) -> None:
+@pytest.mark.parametrize("restores", [True, False], ids=["restored", "from the cache"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "grafient.test"])
+def test_after_logging_out_back_shows_no_costs(
+    browser_type: BrowserType, site: Site, host: str, restores: bool
+) -> None:
+    """Back finds none in memory, where app.js looks, and none in the cache: Clear-Site-Data empties it where there is
+    TLS or on this machine, and elsewhere another cookie makes it another page (``Vary``).
+    """
+    browser = browser_type.launch(
+        executable_path=browser_setup.find(),
+        args=[*ARGUMENTS, "--host-resolver-rules=MAP grafient.test 127.0.0.1"],
+        ignore_default_args=["--disable-back-forward-cache"] if restores else [],
+    )
+    page = browser.new_page(base_url=site.url.replace("127.0.0.1", host))
+    page.goto("/login")
+    page.get_by_label("Email").fill(EMAIL)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Dashboard")
     page.goto("/breakdown")
-    page.goto("/")
     page.goto("/account")
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Log in")
     for _ in range(3):
         page.go_back(wait_until="commit")
         expect(page.get_by_role("heading", level=1)).to_have_text("Log in")
+    browser.close()
