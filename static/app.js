@@ -19,8 +19,8 @@
     document.querySelectorAll("form[data-once]").forEach((form) => setOnce(form, null));
   });
 
-  /* Back may restore a page as it was, and no header prevents that after a log-out: a page that is shown to nobody in
-     particular leaves a mark, and one that was loaded before the mark is loaded anew. */
+  /* Back restores a page as it was, also after a log-out, and no header prevents that. So a page for somebody who is
+     not signed in leaves a mark, and a page that was loaded before the mark is loaded anew when it is restored. */
   const mark = "signed-out";
   if (!document.body.classList.contains("signed-in")) {
     localStorage.setItem(mark, Date.now());
