@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from flask import Flask, request
-from flask.sessions import SecureCookieSessionInterface
+from flask import Flask, Response, request
+from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from grafient import cli, database, jobs, views
@@ -94,3 +94,10 @@ class _SessionInterface(SecureCookieSessionInterface):
 
     def get_cookie_secure(self, app: Flask) -> bool:
         return request.is_secure
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """A static file is the same for everybody. Flask-Login looks at the session with each request, for which Flask
+        would add ``Vary: Cookie``, and a browser would load all files anew after each log-in.
+        """
+        if request.endpoint not in ("static", "favicon"):
+            super().save_session(app, session, response)

@@ -15,7 +15,19 @@ from werkzeug.exceptions import HTTPException
 from grafient import database, disk
 from grafient.config import Settings
 from grafient.extensions import db
-from grafient.views import accounts, changes, costs, formats, health, integrations, kept, operations, sample
+from grafient.views import (
+    accounts,
+    assets,
+    changes,
+    costs,
+    delivery,
+    formats,
+    health,
+    integrations,
+    kept,
+    operations,
+    sample,
+)
 from grafient.views.addresses import BadPeriod
 
 log = logging.getLogger(__name__)
@@ -26,6 +38,7 @@ _CONTENT_SECURITY_POLICY = "; ".join(
         "script-src 'self'",
         "style-src 'self'",
         "img-src 'self' data:",
+        "manifest-src 'self'",
         "connect-src 'self'",
         "form-action 'self'",
         "base-uri 'none'",
@@ -43,6 +56,7 @@ def register(app: Flask, settings: Settings) -> None:
     for area in (costs, changes, integrations, sample, accounts, health, operations):
         app.register_blueprint(area.blueprint)
     formats.register(app)
+    assets.register(app)
     kept.register(app)
     app.context_processor(lambda: _on_each_page(settings))
     app.register_error_handler(HTTPException, _error_page)
@@ -65,10 +79,10 @@ def _headers(response: Response) -> Response:
     response.headers["Referrer-Policy"] = "same-origin"
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
-    if request.endpoint != "static":
-        response.headers.setdefault("Cache-Control", "no-store")
     if request.endpoint == "security.logout":
         response.headers["Clear-Site-Data"] = '"cache"'  # the costs that a browser kept are not the next user's
+    delivery.keep(response)
+    delivery.compress(response)
     return response
 
 

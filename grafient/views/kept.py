@@ -30,13 +30,14 @@ from grafient import database, disk, sample
 from grafient.days import last_due, last_settled
 from grafient.extensions import db
 from grafient.models import Integration, RestatementSeen, User, utc_now
+from grafient.views import assets, delivery
 
 MOST_BYTES = 16 * 1024 * 1024
 """Of all pages that a process keeps; the one that was not asked for longest is given up first."""
 
 
 class KeptPages:
-    """The bodies of pages, by their ETags."""
+    """The bodies of pages as they are sent, by their ETags and how they are compressed."""
 
     def __init__(self) -> None:
         self._bodies: LRUCache[str, bytes] = LRUCache(MOST_BYTES, getsizeof=len)
@@ -57,7 +58,8 @@ def register(app: Flask) -> None:
     app.extensions["kept_pages"] = KeptPages()
     folders = (Path(app.root_path), Path(app.template_folder or ""))
     changed = max(file.stat().st_mtime_ns for folder in folders for file in folder.rglob("*.[ph]*"))
-    app.extensions["made_with"] = f"{app.extensions['version']} {changed}"
+    with app.app_context():
+        app.extensions["made_with"] = f"{app.extensions['version']} {changed} {assets.version()}"
 
 
 def kept(view: Callable[[], ResponseReturnValue]) -> Callable[[], ResponseReturnValue]:
@@ -70,26 +72,24 @@ def kept(view: Callable[[], ResponseReturnValue]) -> Callable[[], ResponseReturn
         if state is None:
             return made_anew()
         etag = hashlib.sha256(repr(state).encode()).hexdigest()[:32]
-        if etag in request.if_none_match:
-            return _revalidated(Response(status=304), etag)
+        if request.if_none_match.contains_weak(etag):
+            return delivery.revalidated(Response(status=304), etag)
         pages: KeptPages = current_app.extensions["kept_pages"]
-        body = pages.get(etag)
+        encoding = delivery.encoding()
+        body = pages.get(etag + encoding)
         if body is not None:
-            return _revalidated(Response(body, mimetype="text/html"), etag)
+            response = Response(body, mimetype="text/html")
+            if encoding:
+                response.content_encoding = encoding
+            return delivery.revalidated(response, etag)
         response = make_response(made_anew())
         if response.status_code != 200:
             return response
-        pages.keep(etag, response.get_data())
-        return _revalidated(response, etag)
+        delivery.compress(response)
+        pages.keep(etag + (response.content_encoding or ""), response.get_data())
+        return delivery.revalidated(response, etag)
 
     return wrapped
-
-
-def _revalidated(response: Response, etag: str) -> Response:
-    response.set_etag(etag)
-    response.headers["Cache-Control"] = "private, no-cache"
-    response.vary.add("Cookie")
-    return response
 
 
 _SEEN = select(func.sum(RestatementSeen.restatement_id)).where(RestatementSeen.user_id == User.id).scalar_subquery()

@@ -103,7 +103,7 @@ def test_pages_say_what_browsers_should_refuse(pages: Pages) -> None:
     headers = pages.get("/account").headers
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "unsafe" not in headers["Content-Security-Policy"]
-    assert headers["Cache-Control"] == "no-store"
+    assert headers["Cache-Control"] == "private, no-cache"
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
