@@ -162,8 +162,8 @@ class IntegrationPage:
 class CardsPage:
     """Some of a workspace's cards: those that need a person first, then first syncs under way, then by label.
 
-    ``there_are`` integrations, of which ``need_someone``. ``found`` match what was searched; ``page`` (from 1 on) of
-    ``pages`` has some of these.
+    ``found`` of the integrations that ``there_are`` match what was searched; ``page`` (from 1 on) of ``pages`` has some
+    of these.
     """
 
     cards: Sequence[Card]
@@ -171,7 +171,6 @@ class CardsPage:
     pages: int
     found: int
     there_are: int
-    need_someone: int
 
     @property
     def first(self) -> int:
@@ -185,20 +184,15 @@ def cards(workspace_id: int, page: int = 1, label: str = "") -> CardsPage:
     found = Integration.label.icontains(label, autoescape=True) if label else ~false()
     mine = Integration.workspace_id == workspace_id, Integration.removed_at.is_(None)
     open_run = and_(SyncRun.integration_id == Integration.id, SyncRun.status.in_(OPEN))
-    counts = select(func.count(), func.count(case((found, 1))), func.count(case((urgency < _FIRST_SYNC, 1))))
-    counts = counts.select_from(Integration).outerjoin(SyncRun, open_run).where(*mine)
-    there_are, matching, need_someone = db.session.execute(counts).one()
+    counts = select(func.count(), func.count(case((found, 1)))).select_from(Integration).where(*mine)
+    there_are, matching = db.session.execute(counts).one()
     pages = max(1, math.ceil(matching / CARDS_A_PAGE))
     page = min(page, pages)
     chosen = select(Integration).outerjoin(SyncRun, open_run).where(*mine, found)
     chosen = chosen.order_by(urgency, func.lower(Integration.label), Integration.label, Integration.id)
     chosen = chosen.limit(CARDS_A_PAGE).offset((page - 1) * CARDS_A_PAGE)
     shown = _cards(list(db.session.execute(chosen).scalars()))
-    return CardsPage(shown, page, pages, matching, there_are, need_someone)
-
-
-_FIRST_SYNC = 3
-"""Before it in the order of cards are those that need a person."""
+    return CardsPage(shown, page, pages, matching, there_are)
 
 
 def _urgency(now: datetime) -> ColumnElement[int]:
@@ -209,13 +203,13 @@ def _urgency(now: datetime) -> ColumnElement[int]:
     overdue = or_(Integration.last_success_at.is_(None), Integration.last_success_at < now - OVERDUE_AFTER)
     return case(
         (or_(retries, wanted_at < now - UNATTENDED_AFTER), 2),
-        (and_(SyncRun.id.is_not(None), first), _FIRST_SYNC),
-        (SyncRun.id.is_not(None), 4),
+        (and_(SyncRun.id.is_not(None), first), 4),
+        (SyncRun.id.is_not(None), 5),
         (Integration.problem == Problem.NEEDS_KEY, 0),
         (Integration.problem == Problem.API_CHANGED, 1),
-        (Integration.paused_at.is_not(None), 4),
+        (Integration.paused_at.is_not(None), 3),
         (overdue, 2),
-        else_=4,
+        else_=5,
     )
 
 
@@ -253,7 +247,7 @@ def _cards(integrations: list[Integration]) -> list[Card]:
             select(SyncRun).where(SyncRun.integration_id.in_(ids), SyncRun.status.in_(OPEN))
         ).scalars()
     }
-    missing, brought = _missing_soon(ids), _brought(ids)
+    missing, brought = missing_soon(ids), _brought(ids)
     days = {
         row.integration_id: row
         for row in db.session.execute(
@@ -291,17 +285,19 @@ def _brought(ids: Sequence[int]) -> dict[int, Brought]:
     }
 
 
-def _missing_soon(ids: Sequence[int]) -> dict[int, list[date]]:
+def missing_soon(ids: Sequence[int]) -> dict[int, list[date]]:
     """By integration, the days in the window's last week that are not settled, the first to go first."""
-    soon = _soon()
+    if not ids:
+        return {}
+    window = soon()
     query = select(CoveredDay.integration_id, CoveredDay.day).where(
-        CoveredDay.integration_id.in_(ids), within(CoveredDay.day, soon), CoveredDay.state != DayState.PROVISIONAL
+        CoveredDay.integration_id.in_(ids), within(CoveredDay.day, window), CoveredDay.state != DayState.PROVISIONAL
     )
     settled = {(row[0], row[1]) for row in db.session.execute(query)}
-    return {i: [day for day in soon if (i, day) not in settled] for i in ids}
+    return {i: [day for day in window if (i, day) not in settled] for i in ids}
 
 
-def _soon() -> Period:
+def soon() -> Period:
     """The days that OpenRouter's window, the shortest there is, loses within a week."""
     today = utc_now().date()
     return Period(today - timedelta(days=WINDOW_DAYS), today - timedelta(days=WINDOW_DAYS - ALARM_DAYS + 1))
@@ -311,8 +307,13 @@ def _alarm(integration: Integration, missing: Sequence[date], run: SyncRun | Non
     """None while a first attempt may yet bring them."""
     if not missing or (run is not None and run.attempt == 0):
         return None
-    until = missing[0] + timedelta(days=providers[integration.provider].window_days)
-    return Alarm(len(missing), missing[0], until, integration.no_history is None)
+    return alarm_of(integration.provider, missing, per_model=integration.no_history is None)
+
+
+def alarm_of(provider: str, missing: Sequence[date], *, per_model: bool) -> Alarm:
+    """What to say of these missing days, in order; ``per_model``: whether analytics would still have them."""
+    until = missing[0] + timedelta(days=providers[provider].window_days)
+    return Alarm(len(missing), missing[0], until, per_model)
 
 
 def _card(

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from flask import Flask, Response, current_app, render_template, request
 from flask.typing import ResponseReturnValue
+from flask_security import current_user
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 
-from grafient import database, disk
+from grafient import database, disk, trouble
 from grafient.config import Settings
 from grafient.extensions import db
 from grafient.views import accounts, costs, formats, health, integrations, kept, operations
@@ -43,7 +44,13 @@ def register(app: Flask, settings: Settings) -> None:
         app.register_blueprint(area.blueprint)
     formats.register(app)
     kept.register(app)
-    app.context_processor(lambda: {"version": app.extensions["version"], "disk_full": _disk_full(settings)})
+    app.context_processor(
+        lambda: {
+            "version": app.extensions["version"],
+            "disk_full": _disk_full(settings),
+            "find_trouble": lambda: trouble.of(current_user.workspace_id),
+        }
+    )
     app.register_error_handler(HTTPException, _error_page)
     app.register_error_handler(CSRFError, _stale_form)
     app.register_error_handler(DBAPIError, _database_error)

@@ -613,12 +613,12 @@ def test_what_is_not_offered_is_said_where_it_is_missed(
     assert total(pages.get("/").text) == truth(sandbox, name=name)
 
 
-@pytest.mark.parametrize(("restated", "most"), [(False, 7), (True, 8)])
+@pytest.mark.parametrize(("restated", "most"), [(False, 8), (True, 9)])
 def test_a_dashboard_of_a_year_needs_few_statements(
     a_year: None, app: Flask, pages: Pages, sandbox: Sandbox, restated: bool, most: int
 ) -> None:
-    """One asks who is signed in and whether the page is kept, and one for two readings of the credits; once a day was
-    restated, one asks what changed."""
+    """One asks who is signed in and whether the page is kept, one who needs attention, and one for two readings of the
+    credits; once a day was restated, one asks what changed."""
     connected(app, pages, sandbox)
     if restated:
         sandbox.restate("lively", a_day(sandbox), "1.5")
