@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, case, false, func, or_, select
 
@@ -71,8 +71,10 @@ class Alarm:
 @dataclass(frozen=True)
 class Brought:
     """What the last successful sync brought: days that it settled and what they cost, settled days that
-    it changed and by how much, and by how much what is known of unsettled days, such as today so far, grew."""
+    it changed and by how much, and by how much what is known of unsettled days, such as today so far, grew.
+    ``first``: whether it was the first one, which brings the history."""
 
+    first: bool
     days_settled: int
     settled_usd: Decimal
     days_restated: int
@@ -127,6 +129,14 @@ class Card:
         return bool(self.steps_asked) and self.stage in (Stage.HISTORY, Stage.KEYS)
 
 
+class Earlier(NamedTuple):
+    """So many days, from ``first`` to ``last``; there can be others in between."""
+
+    days: int
+    first: date
+    last: date
+
+
 @dataclass(frozen=True)
 class IntegrationPage:
     """One integration: its card, the state of each recent day (oldest first), its syncs and restatements."""
@@ -134,12 +144,16 @@ class IntegrationPage:
     card: Card
     calendar: Sequence[tuple[date, DayState]]
     runs: Sequence[SyncRun]
+    earlier: Mapping[int, Earlier]
+    """The days before the provider's window that a run read, by its id, where there are any."""
     replies: Mapping[int, int]
     """How many raw replies are kept of a run, by its id."""
     restatements: Sequence[RestatedDay]
     verdict: Verdict
     """What the last 30 days that are due are worth."""
     keys: int
+    keys_unread: int
+    """How many of these have not been read yet; what they spent is not known as theirs."""
     no_keys: str | None
     no_credits: str | None
 
@@ -274,6 +288,7 @@ def _brought(ids: Sequence[int]) -> dict[int, Brought]:
     nothing = Decimal(0)
     return {
         run.integration_id: Brought(
+            run.trigger == Trigger.BACKFILL,
             run.days_settled,
             run.settled_usd or nothing,
             run.days_restated or 0,
@@ -411,17 +426,35 @@ def integration_page(integration: Integration) -> IntegrationPage:
     states = {row.day: row.state for row in db.session.execute(covered)}
     history = select(SyncRun).where(SyncRun.integration_id == integration.id).order_by(SyncRun.id.desc())
     runs = list(db.session.execute(history.limit(HISTORY_ROWS)).scalars())
+    unread = case((ApiKey.read_at.is_(None) & ApiKey.gone_at.is_(None), 1))
+    count_keys = select(func.count(), func.count(unread)).where(ApiKey.integration_id == integration.id)
+    keys, keys_unread = db.session.execute(count_keys).one()
     lately = Query(integration.workspace_id, Period.latest(WINDOW_DAYS, utc_now()), integration.id)
     return IntegrationPage(
         card=card(integration),
         calendar=[(day, states.get(day, DayState.MISSING)) for day in period],
         runs=runs,
+        earlier=_earlier(integration.id, runs),
         replies=evidence.counts([run.id for run in runs]),
         restatements=restatements.restated_days([integration.id], HISTORY_ROWS),
         verdict=reconciliation.verdict(coverage.load(lately, [integration])),
-        keys=db.session.execute(
-            select(func.count()).select_from(ApiKey).where(ApiKey.integration_id == integration.id)
-        ).scalar_one(),
+        keys=keys,
+        keys_unread=keys_unread,
         no_keys=integration.no_keys,
         no_credits=integration.no_credits,
     )
+
+
+def _earlier(integration_id: int, runs: Sequence[SyncRun]) -> dict[int, Earlier]:
+    """The days before the window that each run read. These are read once, so a day belongs to the run it came with."""
+    before = [
+        and_(CoveredDay.first_run_id == run.id, CoveredDay.day < run.first_day)
+        for run in runs
+        if run.first_day is not None
+    ]
+    query = (
+        select(CoveredDay.first_run_id, func.count(), func.min(CoveredDay.day), func.max(CoveredDay.day))
+        .where(CoveredDay.integration_id == integration_id, or_(false(), *before))
+        .group_by(CoveredDay.first_run_id)
+    )
+    return {row[0]: Earlier(row[1], row[2], row[3]) for row in db.session.execute(query)}
