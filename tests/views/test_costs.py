@@ -599,7 +599,13 @@ def test_a_restated_day_shows_each_line_before_and_after(app: Flask, lively: Pag
     synced(app, lively)
     page = lively.get(f"/integrations/1/days/{day}").text
     after = sandbox.truth("lively", day, day)
-    lines, keys = tables(page)
+    models, lines, keys = tables(page)
+    by_model = defaultdict[str, Decimal](Decimal)
+    for row in after.rows:
+        by_model[row.model_permaslug] += row.usage
+    assert [row[0] for row in models[0]] == sorted(map(usd, by_model.values()), reverse=True)
+    assert len(models[0]) < len(lines[0])
+    assert models[1][0] == sum((row[0] or 0 for row in models[0]), Decimal(0)) == after.usage
     assert [row[0] for row in lines[0]] == sorted((usd(row.usage) for row in after.rows), reverse=True)
     assert lines[1][0] == sum((row[0] or 0 for row in lines[0]), Decimal(0)) == after.usage
     assert keys[1][0] == sum((row[0] or 0 for row in keys[0]), Decimal(0)) == after.usage
