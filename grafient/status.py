@@ -222,7 +222,7 @@ def _urgency(now: datetime) -> ColumnElement[int]:
         (Integration.problem == Problem.NEEDS_KEY, 0),
         (Integration.problem == Problem.API_CHANGED, 1),
         (Integration.paused_at.is_not(None), 3),
-        (overdue, 2),
+        (or_(overdue, Integration.problem == Problem.FAULT), 2),
         else_=5,
     )
 
@@ -389,6 +389,8 @@ def _status(integration: Integration, run: SyncRun | None, days: Any, now: datet
         return CardState.API_CHANGED, Tone.BAD, f"{detail} Nothing that is stored was changed.", since
     if integration.paused_at is not None:
         return CardState.PAUSED, Tone.WARN, "There are no daily syncs until you resume it.", integration.paused_at
+    if integration.problem == Problem.FAULT:
+        return CardState.RETRYING, Tone.WARN, f"{detail} The next daily sync tries again.", since
     last = integration.last_success_at
     if last is None or now - last > OVERDUE_AFTER:
         what = f"There has been no successful sync for more than a day. {_NO_WORKER}"

@@ -121,6 +121,7 @@ class TestIntegrations:
             (23, "Retrying", {"problem": None}, {"attempt": 1, "next_attempt_at": NOON + timedelta(hours=1)}),
             (24, "Syncing", {}, {"next_attempt_at": NOON - ago}),
             (25, "Syncing", {}, {"status": RunStatus.RUNNING, "attempt": 1, "lease_until": NOON - ago}),
+            (26, "Retrying", {"problem": Problem.FAULT, "problem_detail": "Down."}, None),
             (30, "Needs a new key", {"problem": Problem.NEEDS_KEY}, None),
             (31, "Needs a new key", {"problem": Problem.NEEDS_KEY, "paused_at": NOON}, None),
             (40, "Backfilling", {"last_success_at": None}, {"trigger": Trigger.BACKFILL}),
@@ -134,12 +135,12 @@ class TestIntegrations:
             assert state in pages.get(f"/integrations/{ids[number - 1]}/card").text
         html = pages.get("/integrations").text
         first = [int(label[-4:]) for label in labels(html)]
-        assert first[:11] == [30, 31, 20, 21, 22, 23, 24, 25, 6, 40, 41]
-        assert first[11:17] == [1, 2, 3, 4, 5, 7]
+        assert first[:12] == [30, 31, 20, 21, 22, 23, 24, 25, 26, 6, 40, 41]
+        assert first[12:18] == [1, 2, 3, 4, 5, 7]
         assert "60 integrations, 7 of them need attention" in words(html), (
             "not those that are retried, or late by minutes"
         )
-        late = [card.to_text() for card in lint(html).query("article.card")[3:8]]
+        late = [card.to_text() for card in lint(html).query("article.card")[3:9]]
         assert all("verdue" in card or "Retrying" in card for card in late)
 
     def test_a_label_is_found_by_a_part_of_it_over_several_pages(self, app: Flask, pages: Pages) -> None:

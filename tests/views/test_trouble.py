@@ -141,7 +141,7 @@ def test_days_that_will_soon_be_out_of_reach_are_said(app: Flask, pages: Pages) 
         db.session.execute(delete(CoveredDay).where(*missing))
         db.session.get_one(Integration, ids[0]).changed()
         db.session.commit()
-    days = "2 days are missing; the oldest, 23 Oct 2026, can be read in full until 22 Nov 2026."
+    days = "2 days are missing; OpenRouter reports the oldest in full until 22 Nov 2026."
     assert banner(pages) == [f"Account 0001 is incomplete. {days} Sync it now: Account 0001"]
     change(app, ids[0], paused_at=EARLIER)
     paused = "Account 0001 has been paused since 20 Nov 2026, 08:00 UTC, so no new days are read."
