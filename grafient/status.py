@@ -454,9 +454,11 @@ def _earlier(integration_id: int, runs: Sequence[SyncRun]) -> dict[int, Earlier]
         for run in runs
         if run.first_day is not None
     ]
+    if not before:
+        return {}
     query = (
         select(CoveredDay.first_run_id, func.count(), func.min(CoveredDay.day), func.max(CoveredDay.day))
-        .where(CoveredDay.integration_id == integration_id, or_(false(), *before))
+        .where(CoveredDay.integration_id == integration_id, or_(*before))
         .group_by(CoveredDay.first_run_id)
     )
     return {row[0]: Earlier(row[1], row[2], row[3]) for row in db.session.execute(query)}
