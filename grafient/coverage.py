@@ -34,6 +34,10 @@ class Coverage:
     restated: int
     integrations: int = 1
     without_data: Sequence[str] = ()
+    keys: int = 0
+    keys_unread: int = 0
+    """Of so many API keys, how many were never read, so that what they spent looks like nobody's. Known only where
+    costs are shown by key."""
 
     @property
     def is_complete(self) -> bool:
@@ -106,7 +110,8 @@ class Known:
         """The coverage of the query's period, over all integrations that count."""
         counted = {integration.id for integration in self.integrations}
         without = [integration.label for integration in self.asked if integration.id not in counted]
-        return Coverage.of([self.state(day) for day in self.period], len(self.asked), without)
+        found = Coverage.of([self.state(day) for day in self.period], len(self.asked), without)
+        return found if self._keys is None else replace(found, keys=len(self._keys), keys_unread=self._keys.unread)
 
     def coverage_of(self, integration: Integration) -> Coverage:
         """The coverage of the days of the query's period that one integration should cover."""
@@ -292,6 +297,15 @@ class KeyDays:
             if gone_at is not None:
                 found._gone[name] = gone_at.date()
         return found
+
+    def __len__(self) -> int:
+        """How many keys there are, those that are gone left out."""
+        return len(self._intervals) - len(self._gone)
+
+    @property
+    def unread(self) -> int:
+        """How many of these were never read."""
+        return sum(not days and name not in self._gone for name, days in self._intervals.items())
 
     def has(self, integration_id: int, key_hash: str) -> bool:
         """Whether the integration has, or had, that key."""

@@ -245,8 +245,12 @@ class Provider(Protocol):
     """What the provider calls the kind of key that Grafient needs."""
     key_url: str
     """Where to make one."""
+    key_button: str
+    """What one presses there."""
     key_caution: str
     """A sentence on what else such a key can do."""
+    usage_url: str
+    """Where the provider itself shows what was used."""
     window_days: int
     """How many completed UTC days ``Reader.activity`` reaches back."""
     history_days: int
@@ -254,6 +258,9 @@ class Provider(Protocol):
 
     def check_key(self, key: str) -> KeyInfo:
         """Ask whether the key can read costs; answers within 10 seconds. Raises ProviderError."""
+
+    def recent_activity(self, key: str) -> Activity:
+        """What ``Reader.activity`` says, for somebody who waits: answers within 10 seconds. Raises ProviderError."""
 
     def reader(self, key: str, before_each: Callable[[], None] = lambda: None) -> Reader:
         """Read the account of this key; nothing is sent yet. ``before_each`` is called before every request, which can

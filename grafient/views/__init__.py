@@ -8,11 +8,12 @@ from typing import Any
 
 from flask import Flask, Response, current_app, render_template, request
 from flask.typing import ResponseReturnValue
+from flask_security import current_user
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 
-from grafient import database, disk
+from grafient import database, disk, trouble
 from grafient.config import Settings
 from grafient.extensions import db
 from grafient.views import (
@@ -120,8 +121,12 @@ def _database_error(error: DBAPIError) -> ResponseReturnValue:
 
 
 def _on_each_page(settings: Settings) -> dict[str, Any]:
-    version = current_app.extensions["version"]
-    return {"version": version, "disk_full": _disk_full(settings), "shows_sample": sample.is_shown}
+    return {
+        "version": current_app.extensions["version"],
+        "disk_full": _disk_full(settings),
+        "shows_sample": sample.is_shown,
+        "find_trouble": lambda: trouble.of(current_user.workspace_id),
+    }
 
 
 def _disk_full(settings: Settings) -> str:

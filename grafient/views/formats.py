@@ -311,12 +311,13 @@ def card_progress(card: Card) -> str:
 
 
 def brought(found: Brought) -> str:
-    """What a sync brought: ``1 new day, $29.07; 3 days changed, +$41.51``, or ``Nothing new``."""
+    """What a sync brought: ``1 new day, $29.07; 3 days changed, +$41.51``, or ``Nothing new``; a first one ``365 days,
+    $1,234.56``."""
     if found.is_nothing:
         return "Nothing new"
     parts = []
     if found.days_settled:
-        parts.append(f"{_days(found.days_settled, 'new day')}, {usd(found.settled_usd)}")
+        parts.append(f"{_days(found.days_settled, 'day' if found.first else 'new day')}, {usd(found.settled_usd)}")
     if found.days_restated:
         parts.append(f"{_days(found.days_restated, 'day')} changed, {usd(found.restated_usd, signed=True)}")
     if found.provisional_usd:

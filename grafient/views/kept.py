@@ -7,6 +7,8 @@ commit that changes an integration, or anything stored of its account, gives the
 the first request after a sync's commit gets the new figures, whichever process answers it, and a user who was disabled,
 or whose password was changed elsewhere, gets none.
 
+What becomes true by the clock alone, such as that an integration is overdue, is counted in the same statement.
+
 A page is kept for one user, one address and one UTC day. The browser keeps it too, and asks each time whether it is
 still the same: then it is answered in a few bytes (304).
 """
@@ -26,7 +28,7 @@ from flask.typing import ResponseReturnValue
 from flask_security import auth_required
 from sqlalchemy import bindparam, case, func, select
 
-from grafient import database, disk, sample
+from grafient import database, disk, sample, trouble
 from grafient.days import last_due, last_settled
 from grafient.extensions import db
 from grafient.models import Integration, RestatementSeen, User, utc_now
@@ -103,6 +105,8 @@ _STATE = (
         func.sum(Integration.revision).label("revisions"),
         func.count(_UNREAD).label("unread"),
         func.count(_SAMPLE).label("samples"),
+        func.count(case((trouble.IS_OVERDUE, 1))).label("overdue"),
+        func.count(case((trouble.IS_FAILING, 1))).label("failing"),
         _SEEN.label("seen"),
     )
     .select_from(User)
@@ -126,8 +130,9 @@ def _state() -> Any:
     who = session.get("_user_id")
     if who is None:
         return None
+    now = utc_now()
     with database.for_one_statement(db.engine).connect() as connection:
-        found = g.signed_in = connection.execute(_STATE, {"who": who}).one_or_none()
+        found = g.signed_in = connection.execute(_STATE, {"who": who, **trouble.moments(now)}).one_or_none()
     full = disk.is_full(current_app.extensions["settings"].data_dir)
     if found is None:
         return None
@@ -135,11 +140,11 @@ def _state() -> Any:
     has_form = found.samples or not found.integrations
     if found.unread or has_form or "_flashes" in session or full:
         return None
-    now = utc_now()
     return (
         current_app.extensions["made_with"],
         request.full_path,
         (found.id, found.email, found.workspace_id),
         (now.date(), last_due(now), last_settled(now)),
         (found.integrations, str(found.revisions), str(found.seen)),
+        (found.overdue, found.failing),
     )

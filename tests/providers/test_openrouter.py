@@ -85,6 +85,15 @@ class TestCheckKey:
             provider.check_key(sandbox.key(name))
         assert time.monotonic() - started < 10
 
+    def test_what_was_used_lately_is_answered_in_that_time_too(
+        self, provider: OpenRouter, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("grafient.providers.openrouter.CHECK_SECONDS", 1.0)
+        started = time.monotonic()
+        with pytest.raises(Unreachable):
+            provider.recent_activity(sandbox.key("drip-body"))
+        assert time.monotonic() - started < 3
+
     def test_a_name_that_does_not_resolve_ends_in_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         released = threading.Event()
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(30))

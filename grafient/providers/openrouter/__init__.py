@@ -73,7 +73,9 @@ class OpenRouter:
     name = "OpenRouter"
     key_name = "Management key"
     key_url = "https://openrouter.ai/settings/management-keys"
+    key_button = "Create New Key"
     key_caution = "A Management key can also create and delete keys; OpenRouter has no read-only keys."
+    usage_url = "https://openrouter.ai/activity"
     default_base_url = "https://openrouter.ai/api/v1"
     window_days = WINDOW_DAYS
     history_days = HISTORY_DAYS
@@ -100,6 +102,11 @@ class OpenRouter:
         if len(account) > _ACCOUNT_REF:
             raise UnexpectedResponse(f"OpenRouter's id of the account is longer than {_ACCOUNT_REF}.")
         return KeyInfo(account or None, data.label, data.expires_at)
+
+    def recent_activity(self, key: str) -> Activity:
+        """/activity, in the time of a check."""
+        with within(CHECK_SECONDS):
+            return self.reader(key).activity()
 
     def reader(self, key: str, before_each: Callable[[], None] = lambda: None) -> OpenRouterReader:
         """Read the account of this key."""
