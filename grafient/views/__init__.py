@@ -18,6 +18,7 @@ from grafient.config import Settings
 from grafient.extensions import db
 from grafient.views import (
     accounts,
+    addresses,
     assets,
     changes,
     costs,
@@ -125,8 +126,20 @@ def _on_each_page(settings: Settings) -> dict[str, Any]:
         "version": current_app.extensions["version"],
         "disk_full": _disk_full(settings),
         "shows_sample": sample.is_shown,
+        "kept_in_navigation": _kept_in_navigation,
         "find_trouble": lambda: trouble.of(current_user.workspace_id),
     }
+
+
+def _kept_in_navigation() -> addresses.Address:
+    """What the links to the pages of costs keep of the address of one of them: its period and its filters."""
+    if request.blueprint not in ("costs", "changes", "days", "lives"):
+        return {}
+    try:
+        found = addresses.kept()
+    except HTTPException:  # an address that can't be answered; this is its error page
+        return {}
+    return {name: value for name, value in found.items() if name not in ("measure", "by")}
 
 
 def _disk_full(settings: Settings) -> str:

@@ -10,6 +10,8 @@ SIGNED_IN = (
     "/breakdown",
     "/breakdown?group=key",
     "/breakdown?q=nothing-has-this-name",
+    "/changes",
+    "/changes?group=host&against=month",
     "/statement",
     "/integrations",
     "/integrations/new",
