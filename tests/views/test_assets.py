@@ -97,5 +97,5 @@ def test_a_browser_that_asks_for_no_name_finds_an_icon_too(app: Flask) -> None:
 
 @on_sqlite
 def test_a_phone_s_frame_has_the_colour_of_the_page_s(pages: Pages) -> None:
-    light, dark, _printed = re.findall(r"--frame: ([^;]+);", (STATIC / "app.css").read_text())
-    assert re.findall(r'name="theme-color" content="([^"]+)', pages.get("/account").text) == [light, dark]
+    (colours,) = re.findall(r"--frame: light-dark\(([^)]+)\);", (STATIC / "app.css").read_text())
+    assert re.findall(r'name="theme-color" content="([^"]+)', pages.get("/account").text) == colours.split(", ")

@@ -141,7 +141,7 @@ class TestWords:
 
 class TestStates:
     def test_before_anything_is_connected_it_says_how(self, pages: Pages) -> None:
-        assert "Connect your first provider" in words(pages.get("/changes").text)
+        assert "Nothing is connected yet" in words(pages.get("/changes").text)
 
     def test_of_nothing_and_nothing_there_is_nothing_to_draw(self, app: Flask, pages: Pages) -> None:
         integration(app, [*BEFORE, *WEEK])
@@ -325,7 +325,7 @@ class TestAddresses:
 
     def test_asked_again_it_takes_one_statement(self, app: Flask, pages: Pages) -> None:
         integration(app, [*BEFORE, *WEEK], *HAND)
-        for most in (9, 1):
+        for most in (10, 1):
             with asked(app) as statements:
                 pages.get(HERE)
             assert len(statements) <= most, "\n\n".join(one.text for one in statements)
