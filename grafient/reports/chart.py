@@ -111,6 +111,9 @@ def of(
     amounts = _amounts(query, known, group, [one.id for one in named], measure)
     chosen = colours.of(query.workspace_id, group, [one.id for one in named]) if named else {}
     series = [Series(one.id, one.name, chosen[one.id]) for one in named]
+    if len(named) == len(totals):
+        # Where tokens of a model are unknown, so are the day's; that says nothing of models that there are not.
+        amounts = {day: {k: v for k, v in one.items() if k is not None or v} for day, one in amounts.items()}
     if any(None in by_name for by_name in amounts.values()):
         series.append(Series("", "All others", colours.OTHER, is_rest=True))
     drawn = [day for day in query.period if day in known.period or known.state(day) != DayState.MISSING]

@@ -5,20 +5,20 @@ Pages, alerts and exports ask here. Nothing here knows a page.
 
 from __future__ import annotations
 
-import operator
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache, reduce
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     Select,
     String,
+    and_,
     bindparam,
     case,
     cast,
@@ -245,9 +245,8 @@ def _measure(rows: _Rows, query: Query, measure: Measure) -> Any:
     if measure == Measure.USD:
         return _amount(rows, query)
     names = ("requests",) if measure == Measure.REQUESTS else ("prompt_tokens", "completion_tokens")
-    line, lines = rows.columns, rows.number_of_lines
-    sums = [case((rows.known(name) == lines, count_sum(getattr(line, name)))) for name in names]
-    return reduce(operator.add, sums)
+    all_known = and_(*(rows.known(name) == rows.number_of_lines for name in names))
+    return case((all_known, count_sum(*(getattr(rows.columns, name) for name in names))))
 
 
 def _ask(make: Callable[..., Any], query: Query, group: Group, **more: Any) -> Sequence[Any]:
