@@ -7,7 +7,7 @@ PYTHON ?= $(eval PYTHON := $(shell for p in python3 python3.13 python3.12 python
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: run demo test bench bench-long check audit lock clean
+.PHONY: run demo test bench bench-long check audit pictures lock clean
 
 run: $(VENV)/run.stamp
 	@echo "Starting Grafient ..."
@@ -38,6 +38,10 @@ check: $(VENV)/test.stamp
 # The HTML of all pages, and Lighthouse's scores of those that are opened every morning; needs npm, Java and Chromium.
 audit: $(VENV)/test.stamp tests/audit/node_modules/made.stamp
 	@$(PY) -m tests.audit
+
+# The README's pictures, anew.
+pictures: $(VENV)/test.stamp
+	@$(PY) -m tests.audit.pictures
 
 # Resolve the direct dependencies of pyproject.toml anew into the two lock files.
 lock: $(VENV)/test.stamp

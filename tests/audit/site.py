@@ -36,33 +36,34 @@ class Site:
 
 
 @contextmanager
-def site(folder: Path) -> Iterator[Site]:
-    """Start it, and end it."""
+def site(folder: Path, *, troubled: bool = True) -> Iterator[Site]:
+    """Start it, and end it. ``troubled``: with a second account that has lost its key, and a restated day."""
     with Sandbox() as sandbox:
         product = Product(folder, sandbox, GRAFIENT_DEFAULT_PLAN="ultimate", GRAFIENT_REGISTRATION="open")
         try:
             product.start()
             with httpx.Client(base_url=product.url, timeout=30) as browser:
-                yield Site(product.url, *_fill(browser, sandbox))
+                yield Site(product.url, *_fill(browser, sandbox, troubled))
         finally:
             product.end()
 
 
-def _fill(browser: httpx.Client, sandbox: Sandbox) -> tuple[dict[str, str], dict[str, str]]:
-    """Register and connect two accounts; one has a day restated, the other loses its key."""
+def _fill(browser: httpx.Client, sandbox: Sandbox, troubled: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Register and connect one account, or two; one has a day restated, the other loses its key."""
     _post(browser, "/register", email=EMAIL, password=PASSWORD, password_confirm=PASSWORD)
-    for name in ("lively", "byok"):
+    for name in ("lively", "byok") if troubled else ("lively",):
         _post(
             browser, "/integrations", "/integrations/new", provider="openrouter", label=name, api_key=sandbox.key(name)
         )
-    for number in (1, 2):
+    for number in (1, 2) if troubled else (1,):
         until(lambda number=number: "Up to date" in _card(browser, number), f"{number} up to date", 90)
     day = sandbox.today - timedelta(days=3)
-    sandbox.restate("lively", day, "1.25")
-    sandbox.fault("byok", "revoked")
-    for number, state in ((1, "Up to date"), (2, "Needs a new key")):
-        _post(browser, f"/integrations/{number}/sync", "/integrations")
-        until(lambda number=number, state=state: state in _card(browser, number), f"{number}: {state}", 90)
+    if troubled:
+        sandbox.restate("lively", day, "1.25")
+        sandbox.fault("byok", "revoked")
+        for number, state in ((1, "Up to date"), (2, "Needs a new key")):
+            _post(browser, f"/integrations/{number}/sync", "/integrations")
+            until(lambda number=number, state=state: state in _card(browser, number), f"{number}: {state}", 90)
     browser.get("/integrations")  # says what was done, which is then not said on the pages that are looked at
     return dict(browser.cookies), {"integration": "1", "troubled": "2", "day": day.isoformat()}
 
