@@ -5,20 +5,20 @@ Pages, alerts and exports ask here. Nothing here knows a page.
 
 from __future__ import annotations
 
-import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache, reduce
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     Select,
     String,
+    and_,
     bindparam,
     case,
     cast,
@@ -211,6 +211,16 @@ def by_day(query: Query, group: Group, names: Sequence[str], measure: Measure = 
     return parts + [DaySum(day, None, settled, left) for (day, settled), left in rest.items() if left != 0]
 
 
+def totals_by_day(query: Query, measure: Measure) -> dict[date, Decimal | None]:
+    """What each settled day that has lines had; None where a part of it is unknown."""
+    found = _ask(_whole_days, query, Group.MODEL, measure=measure)
+    return {day: None if amount is None else Decimal(amount) for day, _, settled, amount in found if settled}
+
+
+def _whole_days(query: Query, group: Group, measure: Measure) -> Any:
+    return _by_day(query, _rows(query), null(), measure)
+
+
 def _days(query: Query, group: Group, names: Any, measure: Measure) -> Any:
     rows, whole = _rows(query, group), _rows(query)
     named = rows.by(group)
@@ -230,9 +240,8 @@ def _measure(rows: _Rows, query: Query, measure: Measure) -> Any:
     if measure == Measure.USD:
         return _amount(rows, query)
     names = ("requests",) if measure == Measure.REQUESTS else ("prompt_tokens", "completion_tokens")
-    line, lines = rows.columns, rows.number_of_lines
-    sums = [case((rows.known(name) == lines, count_sum(getattr(line, name)))) for name in names]
-    return reduce(operator.add, sums)
+    all_known = and_(*(rows.known(name) == rows.number_of_lines for name in names))
+    return case((all_known, count_sum(*(getattr(rows.columns, name) for name in names))))
 
 
 def _ask(make: Callable[..., Any], query: Query, group: Group, **more: Any) -> Sequence[Any]:
