@@ -15,7 +15,7 @@ from grafient.models import Integration, utc_now
 from grafient.query import Group, Measure, Query
 from grafient.reconciliation import Verdict
 from grafient.reports import chart, parts, sums
-from grafient.reports.chart import Bar, Chart, Step
+from grafient.reports.chart import Bar, Chart, Running, Step
 from grafient.reports.parts import Filters, Provisional
 from grafient.reports.sums import Measures, Slot, Tally, Total, added_usd
 from grafient.restatements import Unseen
@@ -86,6 +86,8 @@ class Dashboard:
     """What the period is compared with."""
     group: Group
     chart: Chart
+    running: Running | None
+    """In place of the chart, if it was asked for."""
     days: Sequence[Bar]
     """The chart's days in USD, whatever it shows."""
     totals: Sequence[Total]
@@ -120,11 +122,12 @@ def report(
     against: Callable[[Period], Period | None] = lambda period: period.previous,
     measure: Measure = Measure.USD,
     step: Step | None = None,
+    cumulative: bool = False,
 ) -> Dashboard:
     """The period's figures, chart, totals by model, host, key or integration, and integrations.
 
     ``viewer``: a user's id. ``against``: what a period is compared with. ``step``: what a bar is of, if not what suits
-    the period.
+    the period. ``cumulative``: the running total too, unless the period is too long for it.
     """
     before, shown = against(query.period), _until_today(query.period)
     integrations, unseen = restatements.with_unseen(viewer, query.workspace_id)
@@ -137,6 +140,9 @@ def report(
     series, days = chart.of(wide, known, group, totals)
     bars = days if measure == Measure.USD else chart.of(wide, known, group, totals, measure)[1]
     step = step or Step.of(shown.days)
+    running = None
+    if cumulative and query.period.days <= chart.MOST_RUNNING:
+        running = chart.running(query, known, bars, before, measure)
     return Dashboard(
         period=query.period,
         integrations=integrations,
@@ -153,6 +159,7 @@ def report(
         before=before,
         group=group,
         days=days,
+        running=running,
         chart=Chart(group, measure, step, series, chart.stepped(bars, step)),
         totals=totals[:TOTALS],
         found=len(totals),

@@ -226,6 +226,16 @@ def by_day(query: Query, group: Group, names: Sequence[str], measure: Measure = 
     return parts + [DaySum(day, None, settled, left) for (day, settled), left in rest.items() if left != 0]
 
 
+def totals_by_day(query: Query, measure: Measure) -> dict[date, Decimal | None]:
+    """What each settled day that has lines had; None where a part of it is unknown."""
+    found = _ask(_whole_days, query, Group.MODEL, measure=measure)
+    return {day: None if amount is None else Decimal(amount) for day, _, settled, amount in found if settled}
+
+
+def _whole_days(query: Query, group: Group, measure: Measure) -> Any:
+    return _by_day(query, _rows(query), null(), measure)
+
+
 def _days(query: Query, group: Group, names: Any, measure: Measure) -> Any:
     rows, whole = _rows(query, group), _rows(query)
     named = rows.by(group)

@@ -35,7 +35,7 @@ PERIOD = ("days", "period", "from", "to")
 SEVERAL = ("integration", "model", "host", "key")
 """What can be asked for several times, to have any of them."""
 
-FILTERS = (*PERIOD, *SEVERAL, "q", "group", "byok", "against", "measure", "by")
+FILTERS = (*PERIOD, *SEVERAL, "q", "group", "byok", "against", "measure", "by", "view")
 AGAINST = {"previous": "Previous period", "month": "A month before", "year": "A year before", "none": "Nothing"}
 """What a period can be compared with, other than days that are named, and what that is called."""
 
@@ -99,6 +99,14 @@ def step() -> Step | None:
     return _one_of(Step, "by")
 
 
+def is_cumulative() -> bool:
+    """Whether the chart shows the running total; 400 for a view that is none."""
+    view = request.args.get("view") or ""
+    if view not in ("", "cumulative"):
+        abort(400)
+    return bool(view)
+
+
 _Enum = TypeVar("_Enum", bound=StrEnum)
 
 
@@ -139,6 +147,14 @@ class Search:
 
 NAMED = SEVERAL
 """What can be filtered by its name. The form asks for the name where there is too much to choose from."""
+
+
+def without_empty() -> Address | None:
+    """The address without its empty parameters, or None if it has none: a form that is sent without JavaScript has all
+    of its fields in it."""
+    if all(all(values) for _, values in request.args.lists()):
+        return None
+    return {name: several for name, values in request.args.lists() if (several := [one for one in values if one])}
 
 
 def has_names() -> bool:

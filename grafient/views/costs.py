@@ -41,6 +41,13 @@ def _by_name() -> ResponseReturnValue | None:
     return None if found is None else redirect(url_for(str(request.endpoint), **dict[str, Any](found)))
 
 
+@blueprint.before_request
+def _without_empty() -> ResponseReturnValue | None:
+    """A page's address has no empty parameters, so that one can read it, share it, and have it kept once."""
+    found = None if str(request.endpoint).endswith("_csv") else addresses.without_empty()
+    return None if found is None else redirect(url_for(str(request.endpoint), **dict[str, Any](found)))
+
+
 @blueprint.get("/")
 @kept
 def dashboard() -> ResponseReturnValue:
@@ -53,6 +60,7 @@ def dashboard() -> ResponseReturnValue:
         against=addresses.against,
         measure=addresses.measure(),
         step=addresses.step(),
+        cumulative=addresses.is_cumulative(),
     )
     page = render_template(
         "dashboard/index.html",

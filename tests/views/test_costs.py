@@ -744,3 +744,42 @@ def test_a_dashboard_of_a_year_needs_few_statements(
     assert ("changedsinceyoulastlooked" in text(page)) is restated
     assert len(statements) <= most, "\n\n".join(one.text for one in statements)
     assert not scanned(app, statements)
+
+
+def test_the_running_total_has_its_table_and_ends_at_the_total(
+    a_year: None, app: Flask, lively: Pages, sandbox: Sandbox
+) -> None:
+    lively.get("/?days=7")  # a page that was opened before has what it needs in memory
+    with asked(app) as bars:
+        lively.get("/?days=7&measure=requests")
+    with asked(app) as statements:
+        page = lively.get("/?days=7&view=cumulative").text
+    assert len(statements) <= len(bars) + 1
+    table = lint(page).query("table[data-view=cumulative]")[0]
+    rows = [[cell.attrs.get("data-value") for cell in row.query("td.number")] for row in table.query("tbody tr")]
+    assert len(rows) == 7
+    assert Decimal(str(rows[-1][0])) == truth(sandbox, 7) == total(page)
+    assert Decimal(str(rows[-1][1])) == truth(sandbox, 14) - truth(sandbox, 7)
+    first = TODAY - timedelta(days=7)
+    assert table.query("tbody th a")[0].attrs["href"] == f"/integrations/1/days/{first}"
+    assert any("view=cumulative" in link and "measure=tokens" in link for link in links(page, "/?"))
+    lively.get("/?view=upside-down", 400)
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "leads_to"),
+    [
+        ("/?q=&host=", "/"),
+        ("/?host=&host=Anthropic&host=OpenAI&days=7&from=", "/?host=Anthropic&host=OpenAI&days=7"),
+        ("/breakdown?q=&sort=requests&model=", "/breakdown?sort=requests"),
+        ("/statement?month=2026-10&integration=", "/statement?month=2026-10"),
+    ],
+)
+def test_empty_parameters_are_no_part_of_an_address(lively: Pages, asked_for: str, leads_to: str) -> None:
+    answer = lively.get(asked_for, 302)
+    assert answer.headers["Location"] == leads_to
+    lively.get(leads_to)
+
+
+def test_a_file_with_empty_parameters_is_that_file(lively: Pages) -> None:
+    assert lively.get("/ledger.csv?host=&q=").data == lively.get("/ledger.csv").data
