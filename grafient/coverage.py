@@ -34,6 +34,10 @@ class Coverage:
     restated: int
     integrations: int = 1
     without_data: Sequence[str] = ()
+    keys: int = 0
+    keys_unread: int = 0
+    """Of so many API keys, how many were never read, so that what they spent looks like nobody's. Known only where
+    costs are shown by key."""
 
     @property
     def is_complete(self) -> bool:
@@ -106,7 +110,8 @@ class Known:
         """The coverage of the query's period, over all integrations that count."""
         counted = {integration.id for integration in self.integrations}
         without = [integration.label for integration in self.asked if integration.id not in counted]
-        return Coverage.of([self.state(day) for day in self.period], len(self.asked), without)
+        found = Coverage.of([self.state(day) for day in self.period], len(self.asked), without)
+        return found if self._keys is None else replace(found, keys=len(self._keys), keys_unread=self._keys.unread)
 
     def coverage_of(self, integration: Integration) -> Coverage:
         """The coverage of the days of the query's period that one integration should cover."""
@@ -165,6 +170,18 @@ class Known:
         if name is None:
             return source == Source.ACTIVITY and self._keys.is_read(integration.id, UNATTRIBUTED, day, source)
         return not self._keys.has(integration.id, name) or self._keys.is_read(integration.id, name, day, source)
+
+    def knows_part_throughout(self, integrations: Iterable[Integration], group: Group, name: str | None) -> bool:
+        """Whether it is known what a host or key had on each day of the query's period in these integrations; None:
+        what all of them had, so that the rest, which none of them explains, is known too.
+        """
+        return all(
+            self._knows_part(integration, day, known.source, group, name)
+            for integration in integrations
+            if name is None or self._keys is None or self._keys.has(integration.id, name)
+            for day, known in self._days[integration.id].items()
+            if day in self.period
+        )
 
     def is_complete(self, integration: Integration, period: Period) -> bool:
         """Whether an integration has data for a period, for every day of it that it should cover."""
@@ -291,6 +308,15 @@ class KeyDays:
             if gone_at is not None:
                 found._gone[name] = gone_at.date()
         return found
+
+    def __len__(self) -> int:
+        """How many keys there are, those that are gone left out."""
+        return len(self._intervals) - len(self._gone)
+
+    @property
+    def unread(self) -> int:
+        """How many of these were never read."""
+        return sum(not days and name not in self._gone for name, days in self._intervals.items())
 
     def has(self, integration_id: int, key_hash: str) -> bool:
         """Whether the integration has, or had, that key."""

@@ -22,7 +22,7 @@ from grafient.days import ONE_DAY, Period, span
 from grafient.extensions import db
 from grafient.models import CreditReading, DayCheck, Integration, Restatement
 from grafient.models.columns import usd_sum
-from grafient.providers import Activity
+from grafient.providers import Activity, Credits
 from grafient.query import is_expected
 from grafient.states import Source
 
@@ -59,10 +59,11 @@ _CHECKS = select(DayCheck.day, DayCheck.analytics_usd).where(
 )
 
 
-def record_reading(integration_id: int, lifetime_usd: Decimal, read_at: datetime, today_usd: Decimal | None) -> None:
+def record_reading(integration_id: int, found: Credits, read_at: datetime, today_usd: Decimal | None) -> None:
     """Write a reading of the credits, in the caller's transaction. ``today_usd``: see ``own_day``."""
-    reading = {"integration_id": integration_id, "read_at": read_at}
-    lines.execute_many(_WRITE_READING, [reading | {"lifetime_usd": lifetime_usd, "today_usd": today_usd}])
+    reading = {"integration_id": integration_id, "read_at": read_at, "today_usd": today_usd}
+    read = {"lifetime_usd": found.used_usd, "bought_usd": found.bought_usd}
+    lines.execute_many(_WRITE_READING, [reading | read])
 
 
 def own_day(read_at: datetime, totals: Mapping[date, Decimal], days: Period, answered_at: datetime) -> Decimal | None:
@@ -131,18 +132,23 @@ class VerdictState(StrEnum):
     DIFFERS = "differs"
     """By ``Verdict.difference_usd``, on its ``differing`` days or over its ``wrong_spans``."""
     UNVERIFIED = "unverified"
-    """There is too little to compare with, for the reason in ``Verdict.why``."""
+    """There is too little to compare with, for the reason in ``Verdict.why``. That is no fault as long as
+    ``Verdict.unasked`` is zero: no second count can exist of a day that is known from analytics only."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a period's figures are worth, and how that was checked. ``asked`` counts days times integrations."""
+    """What a period's figures are worth, and how that was checked. ``asked`` counts days times integrations.
+
+    ``unasked``: how many days should have a second count and have none, because analytics was not asked or failed.
+    """
 
     state: VerdictState
     asked: int
     days: Sequence[CheckedDay]
     spans: Sequence[Span]
     why: str
+    unasked: int = 0
 
     @property
     def differing(self) -> list[CheckedDay]:
@@ -162,11 +168,14 @@ class Verdict:
         return max(self.asked - len(self.days), 0)
 
     @property
+    def days_differ_usd(self) -> Decimal:
+        """What the days are off by, over all integrations."""
+        return sum((abs(day.difference_usd) for day in self.differing), Decimal(0))
+
+    @property
     def difference_usd(self) -> Decimal:
         """The larger of what the days and what the credits are off by, over all integrations."""
-        days = sum((abs(day.difference_usd) for day in self.differing), Decimal(0))
-        spans = sum((abs(span.difference_usd) for span in self.wrong_spans), Decimal(0))
-        return max(days, spans)
+        return max(self.days_differ_usd, sum((abs(span.difference_usd) for span in self.wrong_spans), Decimal(0)))
 
 
 def verdict(known: Known) -> Verdict:
@@ -193,7 +202,13 @@ def verdict(known: Known) -> Verdict:
         proven = {(day.integration_id, day.day) for day in checked}
         state = VerdictState.VERIFIED if proven and expected <= proven else VerdictState.UNVERIFIED
     why = _why(integrations, expected, len(checked), settled) if state == VerdictState.UNVERIFIED else ""
-    return Verdict(state, len(expected | settled.keys()), checked, spans, why)
+    offered = {i.id for i in integrations if i.no_history is None and i.removed_at is None}
+    unasked = [
+        name
+        for name, found in settled.items()
+        if name[0] in offered and found.source == Source.ACTIVITY and found.analytics_usd is None
+    ]
+    return Verdict(state, len(expected | settled.keys()), checked, spans, why, len(unasked))
 
 
 _Key = tuple[int, date]

@@ -19,6 +19,20 @@
     document.querySelectorAll("form[data-once]").forEach((form) => setOnce(form, null));
   });
 
+  /* Back restores a page as it was, also after a log-out, and no header prevents that. So a page for somebody who is
+     not signed in leaves a mark, and a page that was loaded before the mark is loaded anew when it is restored. */
+  const mark = "signed-out";
+  if (!document.body.classList.contains("signed-in")) {
+    localStorage.setItem(mark, Date.now());
+  }
+  const marked = localStorage.getItem(mark);
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted && localStorage.getItem(mark) !== marked) {
+      document.documentElement.hidden = true;
+      window.location.reload();
+    }
+  });
+
   function setOnce(form, value) {
     for (const button of form.querySelectorAll("button[type=submit]")) {
       if (value) {
@@ -55,180 +69,138 @@
     element.hidden = !text;
   }
 
-  /* The chart is drawn from the table below it: one source of figures. */
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
-
-  function drawCharts() {
-    for (const table of document.querySelectorAll("table[data-chart]")) {
-      const canvas = document.getElementById(table.dataset.chart);
-      if (canvas && window.Chart) {
-        window.Chart.getChart(canvas)?.destroy();
-        draw(canvas, table);
-      }
+  /* Moments are UTC; whoever points at one is told their own time. */
+  document.addEventListener("pointerover", ({ target }) => {
+    const time = target.closest("time[datetime*=T]");
+    if (time) {
+      const own = new Date(time.dateTime).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "long" });
+      time.title = `${own}, your time`;
     }
-  }
+  });
 
   document.addEventListener("DOMContentLoaded", () => {
-    drawCharts();
     document.querySelector('[aria-invalid="true"], .form > [role=alert], .result:has(.result-bad)')?.focus();
   });
-  document.addEventListener("htmx:after:swap", (event) => {
-    if (event.target.querySelector?.("table[data-chart]")) {
-      drawCharts();
+
+  /* An address has no empty parameters. */
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (form.method === "get" && !event.defaultPrevented) {
+      event.preventDefault();
+      const address = new URL(form.action);
+      address.search = new URLSearchParams([...new FormData(form)].filter(([, value]) => value !== ""));
+      window.location.assign(address);
     }
   });
-  dark.addEventListener("change", drawCharts);
 
-  const FIRST_SERIES = 3; /* after day, state and total */
+  /* The filter bar: its panels close with Escape and by a click elsewhere. What is chosen in a form[data-apply] applies
+     by itself, a moment after the last change or when its panel closes. The page that then comes has the same panels
+     open, and the focus where it was. */
+  const MOMENT = 900;
+  const MANY = 12;
+  const PLACE = "filters-place";
+  const waiting = new Map(); /* forms, and the timers that will send them */
 
-  function draw(canvas, table) {
-    const style = getComputedStyle(document.documentElement);
-    const colour = (name) => style.getPropertyValue(`--${name}`).trim();
-    const rows = [...table.tBodies[0].rows];
-    const states = rows.map((row) => row.dataset.state);
-    const heads = [...table.tHead.rows[0].cells].slice(FIRST_SERIES);
-    const value = (cell) => (cell.dataset.value === undefined ? null : Number(cell.dataset.value));
-    const narrow = rows.length > 120;
-
-    const datasets = heads.map((head, index) => {
-      const fill = colour(`series-${head.dataset.series}`);
-      const stripes = hatching(canvas.getContext("2d"), fill, { width: 2.5, on: colour("page") });
-      const fills = states.map((state) => (state === "provisional" ? stripes : fill));
-      return {
-        label: head.textContent,
-        data: rows.map((row) => value(row.cells[FIRST_SERIES + index])),
-        backgroundColor: fills,
-        hoverBackgroundColor: fills,
-        borderColor: states.map((state) => (state === "provisional" ? fill : colour("page"))),
-        borderWidth: ({ dataIndex }) => (narrow ? 0 : states[dataIndex] === "provisional" ? 1 : { top: 1 }),
-        borderSkipped: false,
-        barPercentage: 1,
-        categoryPercentage: narrow ? 1 : 0.82,
-      };
-    });
-
-    Object.assign(window.Chart.defaults.font, { family: getComputedStyle(document.body).fontFamily, size: 12 });
-    new window.Chart(canvas, {
-      type: "bar",
-      data: { labels: rows.map((row) => row.cells[0].textContent), datasets },
-      plugins: [marks(states, rows.map(missingPart), rows.map((row) => value(row.cells[2])), colour("edge"), colour("ink"))],
-      options: {
-        animation: false,
-        responsive: true,
-        maintainAspectRatio: false,
-        interaction: { mode: "index", intersect: false },
-        layout: { padding: { top: 10 } },
-        scales: {
-          x: {
-            stacked: true,
-            grid: { display: false },
-            border: { color: colour("edge") },
-            ticks: {
-              color: colour("muted"),
-              maxRotation: 0,
-              autoSkipPadding: 16,
-              callback: (_, index) => rows[index].cells[0].textContent.replace(/ \d{4}$/, ""),
-            },
-          },
-          y: {
-            stacked: true,
-            border: { display: false },
-            grid: { color: colour("line") },
-            ticks: {
-              color: colour("muted"),
-              maxTicksLimit: 5,
-              callback: (amount) => `${amount < 0 ? "−" : ""}$${Math.abs(amount).toLocaleString("en-US", { maximumSignificantDigits: 4 })}`,
-            },
-          },
-        },
-        plugins: {
-          legend: { display: false },
-          tooltip: {
-            filter: (item) => item.raw !== 0 && item.raw !== null,
-            itemSort: (a, b) => b.raw - a.raw,
-            usePointStyle: false,
-            boxPadding: 4,
-            backgroundColor: colour("ink"),
-            titleColor: colour("page"),
-            bodyColor: colour("page"),
-            footerColor: colour("page"),
-            callbacks: {
-              title: ([item]) => item && `${item.label}, ${rows[item.dataIndex].cells[1].textContent}`,
-              label: (item) => ` ${item.dataset.label}: ${rows[item.dataIndex].cells[FIRST_SERIES + item.datasetIndex].textContent}`,
-              footer: ([item]) => item && `Total: ${rows[item.dataIndex].cells[2].textContent}`,
-            },
-          },
-        },
-      },
-    });
-  }
-
-  function missingPart(row) {
-    if (row.dataset.state === "missing") {
-      return 1;
+  function apply(form) {
+    clearTimeout(waiting.get(form));
+    waiting.delete(form);
+    if (form.checkValidity()) {
+      const bar = form.closest(".bar");
+      const focused = document.activeElement;
+      sessionStorage.setItem(PLACE, JSON.stringify({
+        path: window.location.pathname,
+        open: [...bar.querySelectorAll("details")].map((one) => one.open),
+        name: focused.name,
+        value: focused.type === "checkbox" ? focused.value : null,
+        summary: [...bar.querySelectorAll("summary")].indexOf(focused),
+        top: window.scrollY,
+        scrolled: [...bar.querySelectorAll(".pick-options")].map((one) => one.scrollTop),
+      }));
+      form.requestSubmit();
     }
-    return row.dataset.state === "partial" ? Number(row.dataset.missing) / Number(row.dataset.asked) : 0;
   }
 
-  /* Bars of provisional days are hatched in their series' colours.
-     Behind the bars: days that are missing are hatched grey; of days that are missing for some of the integrations, as
-     large a part from the top as these are of all.
-     On top of a restated day: a diamond. */
-  function marks(states, parts, totals, hatch, ink) {
-    return {
-      id: "marks",
-      beforeDatasetsDraw({ ctx, chartArea, scales }) {
-        const step = scales.x.width / states.length;
-        ctx.save();
-        ctx.fillStyle = hatching(ctx, hatch);
-        parts.forEach((part, index) => {
-          if (part > 0) {
-            const left = scales.x.getPixelForValue(index) - step / 2;
-            ctx.fillRect(left, chartArea.top, step, chartArea.height * part);
+  function isReady(form) {
+    const days = [...form.querySelectorAll('[type="date"]')];
+    return days.every((day) => day.value !== day.defaultValue && day.validity.valid);
+  }
+
+  document.addEventListener("change", (event) => {
+    const form = event.target.form;
+    if (form?.matches("[data-apply]") && event.target.name) {
+      clearTimeout(waiting.get(form));
+      waiting.set(form, isReady(form) ? setTimeout(apply, MOMENT, form) : 0);
+    }
+  });
+
+  document.addEventListener("toggle", (event) => {
+    if (event.target.matches?.(".pick") && !event.target.open) {
+      for (const form of waiting.keys()) {
+        if (form.contains(event.target) || event.target.contains(form)) {
+          apply(form);
+        }
+      }
+    }
+  }, true);
+
+  document.addEventListener("click", (event) => {
+    for (const pick of document.querySelectorAll(".pick[open]")) {
+      pick.open = pick.contains(event.target);
+    }
+  });
+
+  document.addEventListener("focusout", (event) => {
+    const pick = event.target.closest(".pick[open]");
+    if (pick && event.relatedTarget && !pick.contains(event.relatedTarget)) {
+      pick.open = false;
+    }
+  });
+
+  document.addEventListener("keydown", (event) => {
+    const pick = event.target.closest?.(".pick[open]");
+    if (event.key === "Escape" && pick && !(event.target.type === "search" && event.target.value)) {
+      pick.open = false;
+      pick.querySelector("summary").focus();
+    }
+  });
+
+  /* A page that is gone back to shows what its figures are of, not what was chosen when it was left. */
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted) {
+      document.querySelectorAll("form[data-apply]").forEach((form) => form.reset());
+    }
+  });
+
+  /* A long list of options can be narrowed; the field has no name, so it is no part of the form. */
+  document.addEventListener("DOMContentLoaded", () => {
+    for (const list of document.querySelectorAll(".pick-options")) {
+      const options = [...list.querySelectorAll("label")];
+      if (options.length > MANY) {
+        const find = document.createElement("input");
+        Object.assign(find, { type: "search", placeholder: "Find", autocomplete: "off", spellcheck: false });
+        find.setAttribute("aria-label", `Find in ${list.closest(".pick").querySelector("legend").textContent}`);
+        find.addEventListener("input", () => {
+          const text = find.value.trim().toLowerCase();
+          options.forEach((option) => (option.hidden = !option.textContent.toLowerCase().includes(text)));
+        });
+        find.addEventListener("keydown", (event) => {
+          if (event.key === "Enter") {
+            event.preventDefault();
           }
         });
-        ctx.restore();
-      },
-      afterDatasetsDraw({ ctx, scales }) {
-        ctx.save();
-        ctx.fillStyle = ink;
-        states.forEach((state, index) => {
-          if (state === "restated") {
-            const x = scales.x.getPixelForValue(index);
-            const y = scales.y.getPixelForValue(Math.max(totals[index], 0)) - 6;
-            ctx.beginPath();
-            ctx.moveTo(x, y - 3.5);
-            ctx.lineTo(x + 3.5, y);
-            ctx.lineTo(x, y + 3.5);
-            ctx.lineTo(x - 3.5, y);
-            ctx.fill();
-          }
-        });
-        ctx.restore();
-      },
-    };
-  }
-
-  function hatching(ctx, colour, { width = 1, on = null } = {}) {
-    const tile = document.createElement("canvas");
-    tile.width = tile.height = 6;
-    const pen = tile.getContext("2d");
-    if (on) {
-      pen.fillStyle = on;
-      pen.fillRect(0, 0, 6, 6);
-    } else {
-      pen.globalAlpha = 0.7;
+        list.before(find);
+      }
     }
-    pen.strokeStyle = colour;
-    pen.lineWidth = width;
-    pen.beginPath();
-    pen.moveTo(-1, 1);
-    pen.lineTo(1, -1);
-    pen.moveTo(0, 6);
-    pen.lineTo(6, 0);
-    pen.moveTo(5, 7);
-    pen.lineTo(7, 5);
-    pen.stroke();
-    return ctx.createPattern(tile, "repeat");
-  }
+    const place = JSON.parse(sessionStorage.getItem(PLACE) ?? "null");
+    sessionStorage.removeItem(PLACE);
+    const bar = document.querySelector(".bar");
+    if (place?.path === window.location.pathname && bar) {
+      bar.querySelectorAll("details").forEach((one, index) => (one.open = place.open[index] ?? false));
+      bar.querySelectorAll(".pick-options").forEach((one, index) => (one.scrollTop = place.scrolled[index] ?? 0));
+      window.scrollTo(0, place.top);
+      const fields = [...bar.querySelectorAll('input:not([type="hidden"])')].filter((one) => one.name === place.name);
+      const field = place.name && fields.find((one) => place.value === null || one.value === place.value);
+      (field || bar.querySelectorAll("summary")[place.summary])?.focus({ preventScroll: true });
+    }
+  });
 })();

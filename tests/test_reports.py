@@ -13,7 +13,7 @@ from grafient import coverage, restatements
 from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import UNATTRIBUTED, ApiKey, Integration, Restatement, SyncRun, User, Workspace
-from grafient.query import Group, Query, all_integrations
+from grafient.query import Group, Measure, Query, all_integrations
 from grafient.reports import breakdown, chart, dashboard, integration_day, ledger, statement, sums
 from grafient.reports.sums import Slot, Tally
 from grafient.states import DayState, Source, Trigger
@@ -65,6 +65,11 @@ class TestSums:
             (ago(1), None, True, D(10)),
             (TODAY, None, False, D(4)),
         }
+
+    def test_tokens_are_those_of_the_prompt_and_of_the_completion(self, one: Integration) -> None:
+        cover(one, [ago(9)], usd=1, model="dear", prompt_tokens=100, completion_tokens=7)
+        found = sums.by_day(query(one, Period(ago(9), ago(7))), Group.MODEL, ["dear"], Measure.TOKENS)
+        assert {f.day: f.amount for f in found if f.name == "dear"} == {ago(9): D(107), ago(7): None}
 
     def test_filters_narrow_every_sum(self, one: Integration) -> None:
         for more, usd in (
@@ -214,6 +219,67 @@ class TestDashboard:
         found = dashboard.report(query(one, Period(ago(5), ago(3))))
         assert [day.day for day in found.days] == [ago(5), ago(4), ago(3)]
         assert (found.provisional, found.settled_since) == ([], [])
+
+
+class TestRunningTotal:
+    def test_each_day_has_what_was_billed_by_then_beside_the_period_before(self, one: Integration) -> None:
+        cover(one, Period(ago(14), ago(8)), usd=5)
+        running = dashboard.report(query(one), cumulative=True).running
+        assert running is not None
+        assert [(d.bar.day, d.total, d.before) for d in running.days if d.bar] == [
+            (ago(7), D(10), D(5)),
+            (ago(6), D(20), D(10)),
+            (ago(5), D(30), D(15)),
+            (ago(4), D(40), D(20)),
+            (ago(3), D(50), D(25)),
+            (ago(2), D(62), D(30)),
+            (ago(1), D(74), D(35)),
+        ]
+        assert (running.ends, running.before_ends) == (None, None)
+
+    def test_a_day_that_is_not_known_ends_it_and_one_without_usage_does_not(self, one: Integration) -> None:
+        cover(one, [ago(14), ago(12)], usd=5)
+        cover(one, [ago(13)], usd=None, state=DayState.NO_USAGE)
+        running = dashboard.report(query(one, Period(ago(7), TODAY)), cumulative=True).running
+        assert running is not None
+        assert [d.before for d in running.days] == [None] * 8, "15 days ago is missing"
+        assert running.before_ends == ago(15)
+        assert [d.total for d in running.days][-2:] == [D(74), None], "today may still grow"
+        assert running.ends == TODAY
+        week = dashboard.report(query(one), against=lambda _: Period(ago(14), ago(10)), cumulative=True).running
+        assert week is not None
+        assert [d.before for d in week.days] == [D(5), D(5), D(10), None, None, None, None]
+        assert week.before_ends == ago(11)
+
+    def test_the_longer_period_goes_on_alone(self, one: Integration) -> None:
+        cover(one, Period(ago(20), ago(8)), usd=5)
+        running = dashboard.report(query(one), against=lambda _: Period(ago(16), ago(8)), cumulative=True).running
+        assert running is not None
+        assert [(d.bar is None, d.total, d.before) for d in running.days][-3:] == [
+            (False, D(74), D(35)),
+            (True, None, D(40)),
+            (True, None, D(45)),
+        ]
+        alone = dashboard.report(query(one), against=lambda _: None, cumulative=True).running
+        assert alone is not None
+        assert [d.before for d in alone.days] == [None] * 7
+
+    def test_it_is_of_what_is_measured_and_ends_where_a_part_is_unknown(self, one: Integration) -> None:
+        cover(one, Period(ago(14), ago(8)), usd=5, requests=2, prompt_tokens=10, completion_tokens=1)
+        for measure, total, before in ((Measure.REQUESTS, D(6), D(4)), (Measure.TOKENS, None, D(22))):
+            running = dashboard.report(query(one), measure=measure, cumulative=True).running
+            assert running is not None
+            assert (running.days[1].total, running.days[1].before) == (total, before), measure
+
+    def test_it_is_of_what_is_filtered_by(self, one: Integration) -> None:
+        cover(one, Period(ago(14), ago(8)), usd=5)
+        running = dashboard.report(query(one, models=("cheap",)), cumulative=True).running
+        assert running is not None
+        assert (running.days[-1].total, running.days[-1].before) == (D(4), D(0))
+
+    def test_of_more_than_a_year_there_is_none_and_unasked_neither(self, one: Integration) -> None:
+        assert dashboard.report(query(one, Period(ago(366), TODAY)), cumulative=True).running is None
+        assert dashboard.report(query(one)).running is None
 
 
 class TestAroundThePeriod:

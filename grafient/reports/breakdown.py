@@ -56,7 +56,7 @@ class Breakdown:
 def report(query: Query, group: Group, sort: str, descending: bool, limit: int | None = MOST_ROWS) -> Breakdown:
     """A row for each model, host or key, sorted by name (the group's own) or one of FIGURES; the unknown come last."""
     integrations = all_integrations(query.workspace_id)
-    known = coverage.load(query, integrations)
+    known = coverage.load(query, integrations, group)
     query = known.query
     found = rows(query, group)
     total = added_usd(row.usage_usd for row in found) if known.any_settled else None

@@ -1,13 +1,16 @@
-"""The chart: what each day, week or month had, by the models, hosts, keys or integrations that cost most."""
+"""The chart: what each day, week or month had, by the models, hosts, keys or integrations that cost most; or what the
+period's days add up to, one after the other, beside those of the period that it is compared with.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from itertools import zip_longest
 
 from grafient.coverage import Known
 from grafient.days import Period
@@ -22,6 +25,9 @@ MOST_SERIES = 7
 MOST_DAYS = 92
 MOST_WEEKS = 60
 """Bars of a day or a week each; of more days, bars would be noise."""
+
+MOST_RUNNING = 366
+"""Days of a period whose running total is shown, one by one."""
 
 _NOTHING = Decimal(0)
 
@@ -89,6 +95,11 @@ class Chart:
     bars: Sequence[Bar]
 
     @property
+    def has_unknown(self) -> bool:
+        """Whether of any bar the days are known and the total is not: a line of it has no number of tokens, say."""
+        return any(bar.total is None and bar.state != DayState.MISSING for bar in self.bars)
+
+    @property
     def has_amounts(self) -> bool:
         """Whether any bar has an amount other than nothing."""
         return any(bar.total for bar in self.bars)
@@ -102,6 +113,48 @@ class Chart:
         return next((one.colour for one in self.series if one.id == total_id and not one.is_rest), colours.OTHER)
 
 
+@dataclass(frozen=True)
+class RunningDay:
+    """The nth day of a period (None where that of the period before is longer), what the period had by its end, and
+    what the period before had by its own nth day. An amount is None from the first day on of which not all is known.
+    """
+
+    bar: Bar | None
+    total: Decimal | None
+    before: Decimal | None
+
+
+@dataclass(frozen=True)
+class Running:
+    """``ends`` and ``before_ends``: where a running total ends, the first day of which not all is known."""
+
+    days: Sequence[RunningDay]
+    ends: date | None
+    before_ends: date | None
+
+
+def running(query: Query, known: Known, bars: Sequence[Bar], before: Period | None, measure: Measure) -> Running:
+    """The running total of the query's period, of bars of its days, and that of the period before (one statement)."""
+    own = [bar for bar in bars if bar.day in query.period]
+    now = {bar.day: bar.total if bar.state.is_settled else None for bar in own}
+    then: dict[date, Decimal | None] = {}
+    if before is not None:
+        amounts = sums.totals_by_day(replace(query, period=before), measure)
+        then = {day: amounts.get(day, _NOTHING) if known.state(day).is_settled else None for day in before}
+    paired = zip_longest(own, _running(now.values()), _running(then.values()))
+    ends, before_ends = (next((day for day, one in some.items() if one is None), None) for some in (now, then))
+    return Running([RunningDay(*one) for one in paired], ends, before_ends)
+
+
+def _running(amounts: Iterable[Decimal | None]) -> list[Decimal | None]:
+    found: list[Decimal | None] = []
+    total: Decimal | None = _NOTHING
+    for amount in amounts:
+        total = None if total is None or amount is None else total + amount
+        found.append(total)
+    return found
+
+
 def of(
     query: Query, known: Known, group: Group, totals: Sequence[Total], measure: Measure = Measure.USD
 ) -> tuple[list[Series], list[Bar]]:
@@ -111,6 +164,9 @@ def of(
     amounts = _amounts(query, known, group, [one.id for one in named], measure)
     chosen = colours.of(query.workspace_id, group, [one.id for one in named]) if named else {}
     series = [Series(one.id, one.name, chosen[one.id]) for one in named]
+    if len(named) == len(totals):
+        # Where tokens of a model are unknown, so are the day's; that says nothing of models that there are not.
+        amounts = {day: {k: v for k, v in one.items() if k is not None or v} for day, one in amounts.items()}
     if any(None in by_name for by_name in amounts.values()):
         series.append(Series("", "All others", colours.OTHER, is_rest=True))
     drawn = [day for day in query.period if day in known.period or known.state(day) != DayState.MISSING]

@@ -15,10 +15,11 @@ from grafient.models import Integration, utc_now
 from grafient.query import Group, Measure, Query
 from grafient.reconciliation import Verdict
 from grafient.reports import chart, parts, sums
-from grafient.reports.chart import Bar, Chart, Step
+from grafient.reports.chart import Bar, Chart, Running, Step
 from grafient.reports.parts import Filters, Provisional
 from grafient.reports.sums import Measures, Slot, Tally, Total, added_usd
 from grafient.restatements import Unseen
+from grafient.states import Problem
 
 TOTALS = 20
 PROVIDERS = 20
@@ -47,6 +48,8 @@ class ProviderTotal:
     provider: str
     provider_name: str
     removed: bool
+    problem: Problem | None
+    paused: bool
     usage_usd: Decimal | None
     byok_usd: Tally
     requests: Tally
@@ -64,6 +67,8 @@ class Dashboard:
     """
 
     period: Period
+    integrations: Sequence[Integration]
+    """The workspace's, removed ones too."""
     filters: Filters
     coverage: Coverage
     verdict: Verdict
@@ -81,6 +86,8 @@ class Dashboard:
     """What the period is compared with."""
     group: Group
     chart: Chart
+    running: Running | None
+    """In place of the chart, if it was asked for."""
     days: Sequence[Bar]
     """The chart's days in USD, whatever it shows."""
     totals: Sequence[Total]
@@ -115,11 +122,12 @@ def report(
     against: Callable[[Period], Period | None] = lambda period: period.previous,
     measure: Measure = Measure.USD,
     step: Step | None = None,
+    cumulative: bool = False,
 ) -> Dashboard:
     """The period's figures, chart, totals by model, host, key or integration, and integrations.
 
     ``viewer``: a user's id. ``against``: what a period is compared with. ``step``: what a bar is of, if not what suits
-    the period.
+    the period. ``cumulative``: the running total too, unless the period is too long for it.
     """
     before, shown = against(query.period), _until_today(query.period)
     integrations, unseen = restatements.with_unseen(viewer, query.workspace_id)
@@ -132,8 +140,12 @@ def report(
     series, days = chart.of(wide, known, group, totals)
     bars = days if measure == Measure.USD else chart.of(wide, known, group, totals, measure)[1]
     step = step or Step.of(shown.days)
+    running = None
+    if cumulative and query.period.days <= chart.MOST_RUNNING:
+        running = chart.running(query, known, bars, before, measure)
     return Dashboard(
         period=query.period,
+        integrations=integrations,
         filters=parts.filters(query, integrations),
         coverage=known.coverage,
         verdict=reconciliation.verdict(known),
@@ -147,6 +159,7 @@ def report(
         before=before,
         group=group,
         days=days,
+        running=running,
         chart=Chart(group, measure, step, series, chart.stepped(bars, step)),
         totals=totals[:TOTALS],
         found=len(totals),
@@ -205,6 +218,8 @@ def _provider(known: Known, integration: Integration, measures: Measures | None)
         provider=integration.provider,
         provider_name=providers[integration.provider].name,
         removed=integration.removed_at is not None,
+        problem=integration.problem,
+        paused=integration.paused_at is not None,
         usage_usd=measures.usage_usd if measures else nothing.known,
         byok_usd=measures.byok_usd if measures else Tally(nothing.known, True),
         requests=measures.requests if measures else nothing,

@@ -13,7 +13,8 @@ from grafient.coverage import Coverage, Known
 from grafient.days import ONE_DAY, Period
 from grafient.models import Integration, utc_now
 from grafient.query import Group, Query, all_integrations
-from grafient.reports import parts, sums
+from grafient.reports import changes, parts, sums
+from grafient.reports.changes import Contribution
 from grafient.reports.parts import MOST_PARTS, Parts
 from grafient.reports.sums import Piece, added_usd
 from grafient.states import DayState
@@ -49,20 +50,6 @@ class Restated:
 
 
 @dataclass(frozen=True)
-class Driver:
-    """What a model cost on the day before and on this one."""
-
-    id: str
-    name: str
-    before_usd: Decimal
-    after_usd: Decimal
-
-    @property
-    def change_usd(self) -> Decimal:
-        return self.after_usd - self.before_usd
-
-
-@dataclass(frozen=True)
 class Difference:
     """The day against the day before, over the integrations of which both are settled: ``compared`` of ``asked``.
 
@@ -73,7 +60,7 @@ class Difference:
     before_usd: Decimal
     after_usd: Decimal
     fraction: Decimal | None
-    drivers: Sequence[Driver]
+    drivers: Sequence[Contribution]
     compared: int
     asked: int
 
@@ -140,9 +127,7 @@ def report(query: Query) -> Day:
         is_today=day == now.date(),
         coverage=_coverage(states, integrations),
         total_usd=None if state == DayState.MISSING else added_usd(one.usage_usd for one in counted),
-        read_at=max(
-            (at for removed in (False, True) if (at := known.provisional(removed=removed).get(day))), default=None
-        ),
+        read_at=known.provisional(removed=False).get(day),
         restated=_restated(known, day),
         usual=_usual(known, day),
         difference=_difference(known, found, day),
@@ -215,12 +200,16 @@ def _difference(known: Known, found: Sequence[Piece], day: date) -> Difference |
     compared = {i for i, state in states.items() if state.is_settled and i in before and before[i].is_settled}
     if not compared:
         return None
-    amounts: dict[str, list[Decimal]] = defaultdict(lambda: [_NOTHING, _NOTHING])
+    models: list[dict[str, Decimal]] = [defaultdict(Decimal), defaultdict(Decimal)]
     for one in found:
         if one.integration_id in compared and one.settled:
-            amounts[one.model][one.first == day] += one.usage_usd
-    drivers = [Driver(name, name, *pair) for name, pair in amounts.items() if pair[0] != pair[1]]
-    drivers.sort(key=lambda one: (-abs(one.change_usd), one.name))
-    before_usd, after_usd = (added_usd(pair[side] for pair in amounts.values()) for side in (0, 1))
-    fraction = sums.share(after_usd - before_usd, before_usd)
-    return Difference(before_usd, after_usd, fraction, drivers[:MOST_DRIVERS], len(compared), len(states))
+            models[one.first == day][one.model] += one.usage_usd
+    before_usd, after_usd = (added_usd(amounts.values()) for amounts in models)
+    return Difference(
+        before_usd,
+        after_usd,
+        sums.share(after_usd - before_usd, before_usd),
+        changes.drivers(models[0], models[1], MOST_DRIVERS),
+        len(compared),
+        len(states),
+    )

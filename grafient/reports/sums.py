@@ -5,20 +5,20 @@ Pages, alerts and exports ask here. Nothing here knows a page.
 
 from __future__ import annotations
 
-import operator
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache, reduce
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     Select,
     String,
+    and_,
     bindparam,
     case,
     cast,
@@ -116,12 +116,27 @@ def _totals(query: Query, group: Group, found: Iterable[Any]) -> list[Total]:
     return sorted(totals, key=lambda one: (-one.usage_usd, one.name, one.id))
 
 
-def measures_by(query: Query, group: Group) -> dict[str, Measures]:
-    """All that is measured of each model, host or key on settled days."""
+def measures_by(query: Query, group: Group, among: Collection[int] | None = None) -> dict[str, Measures]:
+    """All that is measured of each model, host or key on settled days; ``among``: of these integrations alone."""
     rows = _rows(query, group)
     column = rows.by(group)
     statement = _lines(query, rows, column.label("id"), *_measured(rows, query))
+    if among is not None:
+        statement = statement.where(rows.owner.in_(among))
     return {row.id: _measures(row) for row in db.session.execute(statement.group_by(column))}
+
+
+def models_on(query: Query, days: Collection[date]) -> dict[date, dict[str, Decimal]]:
+    """What each model cost on some days, by its name, whether a day is settled or not."""
+    wide = replace(query, period=Period(min(days), max(days)))
+    rows = _rows(wide, Group.MODEL)
+    day, name = rows.columns.day, rows.by(Group.MODEL).label("name")
+    columns = day.label("day"), name, _amount(rows, wide).label("usage_usd")
+    statement = _lines(wide, rows, *columns, settled=False).where(day.in_(days)).group_by(day, name)
+    found: dict[date, dict[str, Decimal]] = {one: {} for one in days}
+    for row in db.session.execute(statement):
+        found[row.day][row.name] = row.usage_usd
+    return found
 
 
 def measures_by_day(query: Query) -> dict[date, Measures]:
@@ -276,6 +291,16 @@ def by_day(query: Query, group: Group, names: Sequence[str], measure: Measure = 
     return parts + [DaySum(day, None, settled, left) for (day, settled), left in rest.items() if left != 0]
 
 
+def totals_by_day(query: Query, measure: Measure) -> dict[date, Decimal | None]:
+    """What each settled day that has lines had; None where a part of it is unknown."""
+    found = _ask(_whole_days, query, Group.MODEL, measure=measure)
+    return {day: None if amount is None else Decimal(amount) for day, _, settled, amount in found if settled}
+
+
+def _whole_days(query: Query, group: Group, measure: Measure) -> Any:
+    return _by_day(query, _rows(query), null(), measure)
+
+
 def _days(query: Query, group: Group, names: Any, measure: Measure) -> Any:
     rows, whole = _rows(query, group), _rows(query)
     named = rows.by(group)
@@ -295,9 +320,8 @@ def _measure(rows: _Rows, query: Query, measure: Measure) -> Any:
     if measure == Measure.USD:
         return _amount(rows, query)
     names = ("requests",) if measure == Measure.REQUESTS else ("prompt_tokens", "completion_tokens")
-    line, lines = rows.columns, rows.number_of_lines
-    sums = [case((rows.known(name) == lines, count_sum(getattr(line, name)))) for name in names]
-    return reduce(operator.add, sums)
+    all_known = and_(*(rows.known(name) == rows.number_of_lines for name in names))
+    return case((all_known, count_sum(*(getattr(rows.columns, name) for name in names))))
 
 
 def _ask(make: Callable[..., Any], query: Query, group: Group, **more: Any) -> Sequence[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
@@ -13,7 +13,7 @@ from flask_security import current_user
 
 from grafient.days import ONE_DAY, Period, last_due
 from grafient.models import UNATTRIBUTED, utc_now
-from grafient.query import Group, Match, Measure, Query, all_owned, first_stored, matching
+from grafient.query import Group, Match, Measure, Query, all_owned, first_stored, matching, owned
 from grafient.reports.chart import Step
 
 LENGTHS = (7, 30, 90, 365)
@@ -35,7 +35,10 @@ PERIOD = ("days", "period", "from", "to")
 SEVERAL = ("integration", "model", "host", "key")
 """What can be asked for several times, to have any of them."""
 
-FILTERS = (*PERIOD, *SEVERAL, "q", "group", "byok", "compare", "measure", "by")
+FILTERS = (*PERIOD, *SEVERAL, "q", "group", "byok", "against", "measure", "by", "view")
+AGAINST = {"previous": "Previous period", "month": "A month before", "year": "A year before", "none": "Nothing"}
+"""What a period can be compared with, other than days that are named, and what that is called."""
+
 NO_KEY = "unattributed"
 """In the address, for what no key explains."""
 
@@ -108,6 +111,14 @@ def step() -> Step | None:
     return _one_of(Step, "by")
 
 
+def is_cumulative() -> bool:
+    """Whether the chart shows the running total; 400 for a view that is none."""
+    view = request.args.get("view") or ""
+    if view not in ("", "cumulative"):
+        abort(400)
+    return bool(view)
+
+
 _Enum = TypeVar("_Enum", bound=StrEnum)
 
 
@@ -150,6 +161,14 @@ NAMED = SEVERAL
 """What can be filtered by its name. The form asks for the name where there is too much to choose from."""
 
 
+def without_empty() -> Address | None:
+    """The address without its empty parameters, or None if it has none: a form that is sent without JavaScript has all
+    of its fields in it."""
+    if all(all(values) for _, values in request.args.lists()):
+        return None
+    return {name: several for name, values in request.args.lists() if (several := [one for one in values if one])}
+
+
 def has_names() -> bool:
     """Whether the address has names to filter by."""
     return any(f"{what}_name" in request.args for what in NAMED)
@@ -174,6 +193,14 @@ def named() -> Address | Search:
     return args
 
 
+def name_of(what: str, chosen: str) -> str:
+    """What something that is filtered by is called; of an API key, its hash."""
+    if what == "integration":
+        one = owned(current_user.workspace_id, int(chosen)) if chosen.isascii() and chosen.isdigit() else None
+        return one.label if one else chosen
+    return chosen
+
+
 def period(args: Mapping[str, str], integrations: Sequence[int] = ()) -> Period:
     """From ``from`` and ``to``; or what ``period`` names; or ``days`` up to the last one that is due, or the last 30.
 
@@ -188,6 +215,25 @@ def period(args: Mapping[str, str], integrations: Sequence[int] = ()) -> Period:
         choices = ", ".join(map(str, LENGTHS[:-1]))
         raise BadPeriod(f"“days” is {days[:20]!r}, but must be {choices} or {LENGTHS[-1]}.")
     return Period.latest(int(days), utc_now())
+
+
+def against(period: Period) -> Period | None:
+    """What to compare a period with, from ``against``: ``previous`` (the default: as many days just before, or before a
+    whole month the month before), ``month`` and ``year`` (the same days, a month or a year earlier), ``none``, or days
+    such as ``2026-05-01/2026-05-31`` or ``2026-05-01``. Raises BadPeriod.
+    """
+    text = request.args.get("against") or "previous"
+    if text in AGAINST:
+        months = {"month": 1, "year": 12}
+        return None if text == "none" else period.months_earlier(months[text]) if text in months else period.previous
+    first, _, last = text.partition("/")
+    try:
+        Period(_day(first), _day(last or first))
+    except ValueError:
+        raise BadPeriod(
+            "“against” must be previous, month or year, or days such as 2026-05-01/2026-05-31 or 2026-05-01."
+        ) from None
+    return _between(first, last or first)
 
 
 def month(text: str) -> Period:
@@ -235,25 +281,6 @@ def _named_period(name: str, integrations: Sequence[int]) -> Period:
     if name not in first_of:
         raise BadPeriod(f"“period” is {name[:20]!r}, but must be one of: {', '.join(NAMED_PERIODS)}.")
     return Period(first_of[name], max(first_of[name], due))
-
-
-def compared(of: Period) -> Period | None:
-    """What a period is compared with: as many days just before, the same a month or a year ago, or nothing.
-
-    400 for anything else.
-    """
-    how = request.args.get("compare") or "previous"
-    if how not in COMPARISONS:
-        abort(400)
-    return COMPARISONS[how](of)
-
-
-COMPARISONS: Mapping[str, Callable[[Period], Period | None]] = {
-    "previous": lambda of: of.previous,
-    "month": lambda of: of.months_before(1),
-    "year": lambda of: of.months_before(12),
-    "none": lambda _: None,
-}
 
 
 def _next_due() -> date:

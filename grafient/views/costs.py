@@ -17,6 +17,7 @@ from grafient.models import UNATTRIBUTED, utc_now
 from grafient.query import MOST_CHOICES, Group, Measure, Query, keys_called
 from grafient.reports import breakdown as breakdowns
 from grafient.reports import dashboard as dashboards
+from grafient.reports import headline as headlines
 from grafient.reports import ledger
 from grafient.reports import statement as statements
 from grafient.reports.breakdown import Breakdown, Row
@@ -40,6 +41,13 @@ def _by_name() -> ResponseReturnValue | None:
     return None if found is None else redirect(url_for(str(request.endpoint), **dict[str, Any](found)))
 
 
+@blueprint.before_request
+def _without_empty() -> ResponseReturnValue | None:
+    """A page's address has no empty parameters, so that one can read it, share it, and have it kept once."""
+    found = None if str(request.endpoint).endswith("_csv") else addresses.without_empty()
+    return None if found is None else redirect(url_for(str(request.endpoint), **dict[str, Any](found)))
+
+
 @blueprint.get("/")
 @kept
 def dashboard() -> ResponseReturnValue:
@@ -49,13 +57,15 @@ def dashboard() -> ResponseReturnValue:
         query,
         addresses.group(),
         current_user.id,
-        against=addresses.compared,
+        against=addresses.against,
         measure=addresses.measure(),
         step=addresses.step(),
+        cumulative=addresses.is_cumulative(),
     )
     page = render_template(
         "dashboard/index.html",
         dashboard=found,
+        headline=headlines.report(query, found.integrations),
         measures=list(Measure),
         steps=_steps(found.period),
         backfilling=any(row.last_success_at is None for row in found.providers)
@@ -189,7 +199,7 @@ def _shared(
         "kept": kept,
         "lengths": addresses.LENGTHS,
         "named_periods": addresses.NAMED_PERIODS,
-        "comparisons": _COMPARISONS,
+        "comparisons": addresses.AGAINST,
         "period": found.period,
         "wrong": wrong,
         "coverage": found.coverage,
@@ -200,14 +210,6 @@ def _shared(
         "today": utc_now().date(),
         "oldest_in_window": utc_now().date() - timedelta(days=status.WINDOW_DAYS),
     }
-
-
-_COMPARISONS = {
-    "previous": "Previous period",
-    "month": "A month before",
-    "year": "A year before",
-    "none": "Nothing",
-}
 
 
 def _key_names(query: Query, found: Dashboard | Breakdown) -> dict[str, str]:

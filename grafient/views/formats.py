@@ -40,6 +40,7 @@ def register(app: Flask) -> None:
         usd,
         usd_parts,
         usd_rate,
+        usd_about,
         usd_exact,
         exact_parts,
         plain,
@@ -50,6 +51,7 @@ def register(app: Flask) -> None:
         days,
         period,
         month,
+        month_name,
         by_month,
         moment,
         clock,
@@ -99,6 +101,13 @@ def usd_rate(amount: Decimal | None) -> str:
     last_place = min(-2, size.adjusted() - 2) if size else -2
     dollars, _, cents = f"{_rounded(size, last_place):,f}".partition(".")
     return f"{_sign(amount)}${dollars}.{cents.rstrip('0'):0<2}"
+
+
+def usd_about(amount: Decimal | None, signed: bool = False) -> str:
+    """For an estimate: whole dollars from ten on, ``$31``; below, as ``usd``."""
+    if amount is None or amount.copy_abs() < 10:
+        return usd(amount, signed)
+    return f"{'+' if signed and amount > 0 else _sign(amount)}${_rounded(amount.copy_abs(), 0):,f}"
 
 
 def usd_exact(amount: Decimal | int | None, decimals: int = 2, signed: bool = False) -> str:
@@ -186,6 +195,11 @@ def month(value: date, short: bool = False) -> str:
     """``June 2026``; short, ``Jun 2026``."""
     name = _MONTHS[value.month - 1]
     return f"{name[:3] if short else name} {value.year}"
+
+
+def month_name(value: date) -> str:
+    """``June``, where the year is said beside it."""
+    return _MONTHS[value.month - 1]
 
 
 def by_month(entries: Iterable[tuple[date, DayState]]) -> list[tuple[date, Sequence[tuple[date, DayState] | None]]]:
@@ -315,12 +329,13 @@ def card_progress(card: Card) -> str:
 
 
 def brought(found: Brought) -> str:
-    """What a sync brought: ``1 new day, $29.07; 3 days changed, +$41.51``, or ``Nothing new``."""
+    """What a sync brought: ``1 new day, $29.07; 3 days changed, +$41.51``, or ``Nothing new``; a first one ``365 days,
+    $1,234.56``."""
     if found.is_nothing:
         return "Nothing new"
     parts = []
     if found.days_settled:
-        parts.append(f"{_days(found.days_settled, 'new day')}, {usd(found.settled_usd)}")
+        parts.append(f"{_days(found.days_settled, 'day' if found.first else 'new day')}, {usd(found.settled_usd)}")
     if found.days_restated:
         parts.append(f"{_days(found.days_restated, 'day')} changed, {usd(found.restated_usd, signed=True)}")
     if found.provisional_usd:

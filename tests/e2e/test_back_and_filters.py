@@ -1,9 +1,12 @@
-"""What the filters show is what the figures are of, also after Back."""
+"""Filters apply by themselves, and what they show is what the figures are of, also after Back."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.e2e import steps
 from tests.e2e.product import Product
@@ -12,19 +15,175 @@ from tests.e2e.tab import Tab
 pytestmark = pytest.mark.browser
 
 
+@pytest.fixture(scope="module")
+def signed_in(browser: Browser, product: Product) -> Any:
+    """The cookies of somebody with 30 days of costs."""
+    product.sandbox.reset()
+    with Tab.of(browser, product.url) as tab:
+        steps.register(tab.page, "filters@example.com")
+        steps.add(tab.page, product.sandbox.key("lively"))
+        steps.look_again_until(tab.page, steps.card(tab.page, "OpenRouter"), "Up to date")
+        return tab.context.storage_state()
+
+
+@pytest.fixture
+def tab(browser: Browser, product: Product, signed_in: Any) -> Iterator[Tab]:
+    """A tab of theirs."""
+    with Tab.of(browser, product.url, storage_state=signed_in) as tab:
+        yield tab
+
+
+def _pick(page: Page, what: str) -> Locator:
+    return page.locator(f"#pick-{what}")
+
+
+def _open(page: Page, what: str) -> None:
+    _pick(page, what).locator("summary").click()
+
+
+def _choose(page: Page, what: str, name: str) -> None:
+    _pick(page, what).get_by_label(name, exact=True).click()
+
+
 @pytest.mark.parametrize("path", ["/", "/breakdown"])
-def test_after_back_the_filters_show_what_the_figures_are_of(product: Product, tab: Tab, path: str) -> None:
-    page = tab.page
-    steps.register(page, f"back-{len(path)}@example.com")
-    steps.add(page, product.sandbox.key("lively"))
-    steps.look_again_until(page, steps.card(page, "OpenRouter"), "Up to date")
+def test_a_choice_applies_by_itself_and_the_panel_stays_open(page: Page, path: str) -> None:
     page.goto(path)
-    page.get_by_label("Host").select_option("Anthropic")
-    page.get_by_role("button", name="Filter").click()
-    expect(page.get_by_text("Only the host Anthropic")).to_be_visible()
-    expect(page.get_by_label("Host")).to_have_value("Anthropic")
+    _open(page, "host")
+    expect(_pick(page, "host").get_by_role("button", name="Apply")).to_be_hidden()
+    _choose(page, "host", "Anthropic")
+    page.wait_for_url(f"**{path}?host=Anthropic")
+    box = _pick(page, "host").get_by_label("Anthropic", exact=True)
+    expect(box).to_be_visible()
+    expect(box).to_be_checked()
+    expect(box).to_be_focused()
+    page.keyboard.press("Space")
+    page.wait_for_url(f"**{path}")
+    expect(box).to_be_visible()
+    expect(box).not_to_be_checked()
+
+
+def test_a_panel_that_closes_applies_at_once(page: Page) -> None:
+    page.goto("/?days=7")
+    _open(page, "host")
+    _choose(page, "host", "Anthropic")
+    _choose(page, "host", "OpenAI")
+    page.keyboard.press("Escape")
+    page.wait_for_url("**/?days=7&host=Anthropic&host=OpenAI")
+    expect(_pick(page, "host").get_by_label("OpenAI", exact=True)).to_be_hidden()
+    expect(_pick(page, "host").locator("summary")).to_be_focused()
+    expect(_pick(page, "host").locator(".count")).to_have_text("2")
+    page.get_by_role("link", name="Host OpenAI").click()
+    page.wait_for_url("**/?days=7&host=Anthropic")
+
+
+def test_one_panel_is_open_at_a_time_and_a_click_elsewhere_closes_it(page: Page) -> None:
+    page.goto("/")
+    _open(page, "model")
+    _open(page, "host")
+    expect(page.locator(".pick[open]")).to_have_count(1)
+    page.get_by_role("heading", level=1).click()
+    expect(page.locator(".pick[open]")).to_have_count(0)
+    _open(page, "host")
+    page.keyboard.press("Escape")
+    expect(page.locator(".pick[open]")).to_have_count(0)
+    assert page.url.endswith("/")
+
+
+def test_a_long_list_is_narrowed_by_typing_and_that_is_no_part_of_the_address(page: Page) -> None:
+    page.goto("/breakdown")
+    _open(page, "model")
+    options = _pick(page, "model").locator(".pick-options label")
+    assert options.count() > 12
+    find = _pick(page, "model").get_by_role("searchbox", name="Find in Model")
+    find.fill("HAIKU")
+    expect(options.filter(has_text="haiku").first).to_be_visible()
+    expect(options.filter(has_text="gpt").first).to_be_hidden()
+    find.press("Enter")
+    find.fill("nothing is called so")
+    find.press("Tab")
+    page.wait_for_timeout(1200)
+    assert page.url.endswith("/breakdown")
+
+
+def test_days_apply_once_both_are_others(page: Page) -> None:
+    page.goto("/?group=host")
+    page.locator(".pick summary").first.click()
+    first, last = page.get_by_label("From", exact=True), page.get_by_label("To", exact=True)
+    expect(page.get_by_role("button", name="Show these days")).to_be_hidden()
+    first.fill("2026-01-05")
+    page.wait_for_timeout(1200)
+    assert page.url.endswith("/?group=host"), "the other day is being thought about"
+    last.fill("2026-01-09")
+    page.wait_for_url("**/?group=host&from=2026-01-05&to=2026-01-09")
+    expect(last).to_be_focused()
+    last.fill("2026-01-10")
+    page.keyboard.press("Escape")
+    page.wait_for_url("**/?group=host&from=2026-01-05&to=2026-01-10")
+
+
+def test_what_is_searched_has_no_empty_parameters(page: Page) -> None:
+    page.goto("/breakdown?q=gpt")
+    page.get_by_label("Model", exact=True).and_(page.locator("#q")).fill("")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/breakdown")
+
+
+@pytest.mark.parametrize("path", ["/", "/breakdown"])
+def test_after_back_the_filters_show_what_the_figures_are_of(page: Page, path: str) -> None:
+    page.goto(path)
+    _open(page, "host")
+    _choose(page, "host", "Anthropic")
+    page.wait_for_url(f"**{path}?host=Anthropic")
+    expect(page.get_by_role("link", name="Host Anthropic")).to_be_visible()
     page.go_back()
-    expect(page.get_by_text("Only the host Anthropic")).not_to_be_attached()
-    expect(page.get_by_label("Host")).to_have_value("")
+    page.wait_for_url(f"**{path}")
+    expect(page.get_by_role("link", name="Host Anthropic")).not_to_be_attached()
+    expect(_pick(page, "host").locator("input:checked")).to_have_count(0)
     page.go_forward()
-    expect(page.get_by_label("Host")).to_have_value("Anthropic")
+    expect(_pick(page, "host").locator("input:checked")).to_have_count(1)
+
+
+class TestOnATelephone:
+    @pytest.fixture(autouse=True)
+    def _telephone(self, page: Page) -> None:
+        page.set_viewport_size({"width": 360, "height": 740})
+
+    def test_filters_are_folded_and_the_page_keeps_its_width(self, page: Page) -> None:
+        page.goto("/?host=Anthropic&host=OpenAI")
+        fold = page.locator(".fold > summary")
+        expect(fold).to_have_text("Filters (2)")
+        expect(_pick(page, "host")).to_be_hidden()
+        fold.click()
+        _open(page, "host")
+        _choose(page, "host", "OpenAI")
+        page.wait_for_url("**/?host=Anthropic")
+        expect(_pick(page, "host").get_by_label("OpenAI", exact=True)).to_be_focused()
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0
+
+    def test_with_room_the_filters_are_always_there(self, page: Page) -> None:
+        page.set_viewport_size({"width": 1440, "height": 900})
+        page.goto("/")
+        expect(page.locator(".fold > summary")).to_be_hidden()
+        expect(_pick(page, "host").locator("summary")).to_be_visible()
+        tops = page.locator(".bar summary:visible").evaluate_all(
+            "all => all.map(one => one.getBoundingClientRect().top)"
+        )
+        assert max(tops) - min(tops) < 2, "one line"
+
+    @pytest.mark.parametrize("path", ["/?days=7&view=cumulative", "/?days=7", "/breakdown"])
+    def test_the_first_column_stays_and_the_second_is_the_figure(self, page: Page, path: str) -> None:
+        page.goto(path)
+        if not path.startswith("/breakdown"):
+            page.get_by_text("Show as a table").click()
+        scroll = page.locator(".scroll:visible").first
+        head = scroll.locator("tbody tr:first-child > :first-child")
+        before = head.bounding_box()
+        scroll.evaluate("one => (one.scrollLeft = 60)")
+        after = head.bounding_box()
+        assert before is not None
+        assert after is not None
+        assert after["x"] == before["x"]
+        assert "$" in scroll.locator("tbody tr:first-child > :nth-child(2)").inner_text()
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0

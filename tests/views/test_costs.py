@@ -487,15 +487,31 @@ def test_what_analytics_agrees_with_is_verified(lively: Pages) -> None:
     assert "Verified" in page
     assert "30of30daysagreewithOpenRouter'sanalytics" in page
     assert "EachdayagreeswithOpenRouter'sanalytics" in page
-    filtered = text(lively.get("/?host=Anthropic").text)
-    assert "whateverthefilters" in filtered
+
+
+def test_nothing_checks_a_filtered_total_or_the_byok_estimate_so_it_has_no_badge(
+    app: Flask, pages: Pages, sandbox: Sandbox
+) -> None:
+    connected(app, pages, sandbox, "byok")
+    assert badge(pages, "/") == ("good", "Verified")
+    assert badge(pages, "/?integration=1") == ("good", "Verified"), "all of an account is checked"
+    for address, said in (
+        ("/?host=Anthropic", "Wholedaysarechecked,whateverthefilters"),
+        ("/?q=gpt", "Wholedaysarechecked,whateverthefilters"),
+        ("/?key=unattributed", "Wholedaysarechecked,whateverthefilters"),
+        ("/?byok=1", "thereisnothingtocomparetheBYOKestimatewith"),
+    ):
+        assert badge(pages, address) is None, address
+        assert said in text(pages.get(address).text)
 
 
 def test_what_differs_is_named_with_the_days(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
     sandbox.fault("lively", "analytics-off")
     connected(app, pages, sandbox)
     page = pages.get("/").text
-    assert f"Differsby${cents(truth(sandbox) / 2)}" in text(page)
+    last = sandbox.today - timedelta(days=1)
+    used = {row.date for row in sandbox.truth("lively", last - timedelta(days=29), last).rows if row.usage}
+    assert badge(pages, "/") == ("bad", f"Differs by ${cents(truth(sandbox) / 2)} on {len(used)} days")
     days = sorted(set(links(page, "/integrations/1/days/")))
     assert len(days) >= 3
     day = text(pages.get(days[0]).text)
@@ -505,10 +521,46 @@ def test_what_differs_is_named_with_the_days(app: Flask, pages: Pages, sandbox: 
     assert "daysdifferfromtheprovider'sanalytics" in statement
 
 
+def test_days_that_no_second_count_exists_of_are_no_cause_for_alarm(
+    a_year: None, app: Flask, pages: Pages, sandbox: Sandbox
+) -> None:
+    connected(app, pages, sandbox)
+    for path in ("/?days=365", "/?from=2025-11-20&to=2026-11-19"):
+        assert badge(pages, path) == ("neutral", "30 of 365 days cross-checked")
+    assert "335areknownfromanalyticsonly" in text(pages.get("/?days=365").text)
+    assert badge(pages, "/?days=30") == ("good", "Verified")
+    assert badge(pages, f"/integrations/1/days/{a_day(sandbox, ago=60)}") == ("neutral", "Not cross-checked")
+    assert badge(pages, f"/integrations/1/days/{a_day(sandbox)}") == ("good", "Agrees")
+
+
+def test_a_period_with_missing_days_is_never_green(app: Flask, lively: Pages) -> None:
+    assert badge(lively, "/?days=90") == ("neutral", "30 of 90 days cross-checked")
+
+
+def test_a_second_count_that_should_exist_and_does_not_is_a_warning(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    sandbox.fault("lively", "analytics-down")
+    connected(app, pages, sandbox)
+    assert badge(pages, "/") == ("warn", "30 of 30 days not cross-checked")
+    assert badge(pages, "/integrations/1") == ("warn", "30 of 30 days not cross-checked")
+    assert badge(pages, f"/integrations/1/days/{a_day(sandbox)}") == ("warn", "Not cross-checked")
+    assert "30havenothingtocomparewith" in text(pages.get("/").text)
+
+
+def badge(pages: Pages, path: str) -> tuple[str, str] | None:
+    """The tone and the words of what a page says about the check of its figures."""
+    tree = lint(pages.get(path).text)
+    panels = tree.query(".figure") or tree.query("section[aria-labelledby=worth]") or tree.query(".lines")
+    found = [one for panel in panels for one in panel.query(".badge")]
+    if not found:
+        return None
+    (one,) = found
+    return str(one.attrs["class"]).split("badge-")[1], one.to_text().strip()
+
+
 def test_what_cannot_be_verified_says_why(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
     connected(app, pages, sandbox, "no-analytics")
     page = text(pages.get("/").text)
-    assert "Cannotbeverified" in page
+    assert badge(pages, "/") == ("neutral", "0 of 30 days cross-checked")
     assert "doesnotofferanalytics" in page
     assert "Whyolderdaysaremissing" not in page
     assert "Whyolderdaysaremissing:OpenRouterdoesnotofferanalytics" in text(pages.get("/?days=90").text)
@@ -603,7 +655,13 @@ def test_a_restated_day_shows_each_line_before_and_after(app: Flask, lively: Pag
     synced(app, lively)
     page = lively.get(f"/integrations/1/days/{day}").text
     after = sandbox.truth("lively", day, day)
-    lines, keys = tables(page)
+    models, lines, keys = tables(page)
+    by_model = defaultdict[str, Decimal](Decimal)
+    for row in after.rows:
+        by_model[row.model_permaslug] += row.usage
+    assert [row[0] for row in models[0]] == sorted(map(usd, by_model.values()), reverse=True)
+    assert len(models[0]) < len(lines[0])
+    assert models[1][0] == sum((row[0] or 0 for row in models[0]), Decimal(0)) == after.usage
     assert [row[0] for row in lines[0]] == sorted((usd(row.usage) for row in after.rows), reverse=True)
     assert lines[1][0] == sum((row[0] or 0 for row in lines[0]), Decimal(0)) == after.usage
     assert keys[1][0] == sum((row[0] or 0 for row in keys[0]), Decimal(0)) == after.usage
@@ -669,12 +727,12 @@ def test_what_is_not_offered_is_said_where_it_is_missed(
     assert total(pages.get("/").text) == truth(sandbox, name=name)
 
 
-@pytest.mark.parametrize(("restated", "most"), [(False, 8), (True, 9)])
+@pytest.mark.parametrize(("restated", "most"), [(False, 12), (True, 13)])
 def test_a_dashboard_of_a_year_needs_few_statements(
     a_year: None, app: Flask, pages: Pages, sandbox: Sandbox, restated: bool, most: int
 ) -> None:
-    """One asks who is signed in and whether the page is kept, and one for two readings of the credits; once a day was
-    restated, one asks what changed."""
+    """One asks who is signed in and whether the page is kept, one who needs attention, and three are for the headline;
+    once a day was restated, one asks what changed."""
     connected(app, pages, sandbox)
     if restated:
         sandbox.restate("lively", a_day(sandbox), "1.5")
@@ -686,3 +744,42 @@ def test_a_dashboard_of_a_year_needs_few_statements(
     assert ("changedsinceyoulastlooked" in text(page)) is restated
     assert len(statements) <= most, "\n\n".join(one.text for one in statements)
     assert not scanned(app, statements)
+
+
+def test_the_running_total_has_its_table_and_ends_at_the_total(
+    a_year: None, app: Flask, lively: Pages, sandbox: Sandbox
+) -> None:
+    lively.get("/?days=7")  # a page that was opened before has what it needs in memory
+    with asked(app) as bars:
+        lively.get("/?days=7&measure=requests")
+    with asked(app) as statements:
+        page = lively.get("/?days=7&view=cumulative").text
+    assert len(statements) <= len(bars) + 1
+    table = lint(page).query("table[data-view=cumulative]")[0]
+    rows = [[cell.attrs.get("data-value") for cell in row.query("td.number")] for row in table.query("tbody tr")]
+    assert len(rows) == 7
+    assert Decimal(str(rows[-1][0])) == truth(sandbox, 7) == total(page)
+    assert Decimal(str(rows[-1][1])) == truth(sandbox, 14) - truth(sandbox, 7)
+    first = TODAY - timedelta(days=7)
+    assert table.query("tbody th a")[0].attrs["href"] == f"/integrations/1/days/{first}"
+    assert any("view=cumulative" in link and "measure=tokens" in link for link in links(page, "/?"))
+    lively.get("/?view=upside-down", 400)
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "leads_to"),
+    [
+        ("/?q=&host=", "/"),
+        ("/?host=&host=Anthropic&host=OpenAI&days=7&from=", "/?host=Anthropic&host=OpenAI&days=7"),
+        ("/breakdown?q=&sort=requests&model=", "/breakdown?sort=requests"),
+        ("/statement?month=2026-10&integration=", "/statement?month=2026-10"),
+    ],
+)
+def test_empty_parameters_are_no_part_of_an_address(lively: Pages, asked_for: str, leads_to: str) -> None:
+    answer = lively.get(asked_for, 302)
+    assert answer.headers["Location"] == leads_to
+    lively.get(leads_to)
+
+
+def test_a_file_with_empty_parameters_is_that_file(lively: Pages) -> None:
+    assert lively.get("/ledger.csv?host=&q=").data == lively.get("/ledger.csv").data

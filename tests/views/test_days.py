@@ -50,9 +50,9 @@ def total(html: str) -> Decimal:
 
 
 def figures(html: str, section: str) -> dict[str, Decimal]:
-    """What a section's table says, by the text of each row's head; the last figure."""
+    """What a section's table says, by the text of each row's head; the first figure."""
     rows = lint(html).query(f"section[aria-labelledby={section}] tbody tr")
-    return {row.query("th")[0].to_text().strip(): Decimal(str(row.query("data")[-1].attrs["value"])) for row in rows}
+    return {row.query("th")[0].to_text().strip(): Decimal(str(row.query("data")[0].attrs["value"])) for row in rows}
 
 
 def test_a_day_is_the_truth_to_the_last_digit_and_so_is_what_it_is_made_of(lively: Pages, sandbox: Sandbox) -> None:
@@ -173,8 +173,8 @@ def test_what_is_usual_and_what_changed_is_said(app: Flask, pages: Pages) -> Non
     assert "Compared with the day before +$30.00 (+150.0%) 18 Nov 2026 cost $20.00." in page
     changes = lint(pages.get(f"/days/{ago(1)}").text).query("section[aria-labelledby=drivers] tbody tr")
     assert [" ".join(row.to_text().split()) for row in changes] == [
-        "dear $0.00 $50.00 +$50.00",
-        "cheap $20.00 $0.00 −$20.00",
+        "dear +$50.00 $0.00 $50.00",
+        "cheap −$20.00 $20.00 $0.00",
     ]
     page = words(pages.get(f"/days/{ago(2)}").text)
     assert "Fewer than 4 of the Wednesdays in the 8 weeks before are complete." in page
