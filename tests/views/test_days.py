@@ -69,10 +69,10 @@ def test_a_day_is_the_truth_to_the_last_digit_and_so_is_what_it_is_made_of(livel
         keys[part.key.name] += part.usage
     assert total(page) == sum(models.values())
     assert len(rows) > len(models) > 5, "endpoints of a model are one row"
-    assert figures(page, "models") == models
-    assert figures(page, "hosts") == hosts
-    assert sum(figures(page, "keys").values()) == total(page)
-    assert figures(page, "integrations") == {"OpenRouter": total(page)}
+    assert figures(page, "by-models") == models
+    assert figures(page, "by-hosts") == hosts
+    assert sum(figures(page, "by-keys").values()) == total(page)
+    assert figures(page, "by-integrations") == {"OpenRouter": total(page)}
     assert f"{written(day)}, the whole UTC day" in words(page)
 
 
@@ -140,7 +140,7 @@ def test_an_integration_that_misses_the_day_is_named(app: Flask, pages: Pages, s
     assert "Incomplete: missing for some of the integrations." in words(page)
     assert "Second has no data for this day, so the total is of the others." in words(page)
     assert "1 of 2 integrations" in words(page)
-    rows = lint(page).query("section[aria-labelledby=integrations] tbody tr")
+    rows = lint(page).query("section[aria-labelledby=by-integrations] tbody tr")
     assert " ".join(rows[0].to_text().split()) == "Second Missing — unknown"
     assert total(page) == spent
     assert f"/integrations/2/days/{day}" in page
@@ -184,7 +184,7 @@ def test_what_is_usual_and_what_changed_is_said(app: Flask, pages: Pages) -> Non
 def test_filters_narrow_the_day_and_can_be_left(lively: Pages, sandbox: Sandbox) -> None:
     day = a_day(sandbox)
     whole = lively.get(f"/days/{day}").text
-    model, amount = next(iter(figures(whole, "models").items()))
+    model, amount = next(iter(figures(whole, "by-models").items()))
     page = lively.get(f"/days/{day}?model={model}").text
     assert total(page) == amount
     assert f"Only: Model {model}" in words(page)
@@ -204,14 +204,14 @@ def test_a_day_of_analytics_alone_tells_no_hosts_and_no_keys(app: Flask, pages: 
         db.session.commit()
     page = pages.get(f"/days/{ago(40)}").text
     assert total(page) == 3
-    assert "m" in figures(page, "models")
+    assert "m" in figures(page, "by-models")
     whole = words(pages.get(f"/days/{ago(40)}?host=h").text)
     assert "No sync has read this day for what you filtered by" in whole
     assert "$" not in whole
 
 
 def test_without_integrations_it_shows_the_way(pages: Pages) -> None:
-    assert "Connect your first provider" in words(pages.get(f"/days/{TODAY}").text)
+    assert "Nothing is connected yet" in words(pages.get(f"/days/{TODAY}").text)
 
 
 def test_nobody_sees_it_without_signing_in(app: Flask, lively: Pages) -> None:
