@@ -10,6 +10,13 @@ SIGNED_IN = (
     "/breakdown",
     "/breakdown?group=key",
     "/breakdown?q=nothing-has-this-name",
+    "/days/{day}",
+    "/days/{today}?model={model}",
+    "/days/2000-01-01",
+    "/models/{model}?days=90",
+    "/hosts/{host}",
+    "/keys/{key}",
+    "/keys/unattributed?period=all",
     "/changes",
     "/changes?group=host&against=month",
     "/statement",
@@ -23,7 +30,8 @@ SIGNED_IN = (
     "/operations",
     "/nowhere",
 )
-"""``{integration}`` is one with a year of costs and a restated day, ``{day}``; ``{troubled}`` needs a new key."""
+"""``{integration}`` is one with a year of costs and a restated day, ``{day}``, of which ``{model}``,
+``{host}`` and ``{key}`` are; ``{troubled}`` needs a new key."""
 
 SIGNED_OUT = ("/login", "/register")
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 
@@ -65,7 +66,16 @@ def _fill(browser: httpx.Client, sandbox: Sandbox, troubled: bool) -> tuple[dict
             _post(browser, f"/integrations/{number}/sync", "/integrations")
             until(lambda number=number, state=state: state in _card(browser, number), f"{number}: {state}", 90)
     browser.get("/integrations")  # says what was done, which is then not said on the pages that are looked at
-    return dict(browser.cookies), {"integration": "1", "troubled": "2", "day": day.isoformat()}
+    row, key = sandbox.truth("lively", day, day).rows[0], sandbox.account("lively").keys(sandbox.today)[0]
+    return dict(browser.cookies), {
+        "integration": "1",
+        "troubled": "2",
+        "day": day.isoformat(),
+        "today": sandbox.today.isoformat(),
+        "model": quote(row.model),
+        "host": quote(row.provider_name),
+        "key": key.hash,
+    }
 
 
 def _card(browser: httpx.Client, number: int) -> str:

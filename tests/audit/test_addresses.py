@@ -15,7 +15,9 @@ def test_every_page_is_looked_at(app: Flask) -> None:
     addresses = app.url_map.bind("localhost")
     listed = set()
     for path in (*SIGNED_IN, *SIGNED_OUT):
-        path = path.format(integration=1, troubled=2, day="2026-11-18")
+        path = path.format(
+            integration=1, troubled=2, day="2026-11-18", today="2026-11-20", model="m/n", host="h", key="k"
+        )
         if path != "/nowhere":
             listed.add(addresses.match(urlsplit(path).path)[0])
     pages = {rule.endpoint for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())} - NO_PAGES
