@@ -16,7 +16,7 @@ from grafient.query import Group, Query, all_integrations
 from grafient.reconciliation import Verdict
 from grafient.reports import breakdown, parts, sums
 from grafient.reports.parts import Choice, Keys, Provisional
-from grafient.reports.sums import Measures, Slot, Tally, Total, added, added_usd
+from grafient.reports.sums import Measures, Slot, Tally, Total, added
 from grafient.restatements import RestatedDay
 from grafient.states import DayState
 
@@ -85,8 +85,8 @@ def report(query: Query) -> Statement:
     """The statement of the query's period, which is a month."""
     integrations = all_integrations(query.workspace_id)
     known = coverage.load(query, integrations)
-    models = sorted(breakdown.rows(query, Group.MODEL), key=lambda row: (-row.usage_usd, row.name, row.id))
-    total = added_usd(row.usage_usd for row in models) if known.any_settled else None
+    models = sorted(breakdown.rows(query, Group.MODEL), key=lambda row: (-(row.usage_usd or 0), row.name, row.id))
+    total = breakdown.usd(models) if known.any_settled else None
     others = models[MOST_ROWS:]
     by_integration = sums.by_integration(query, query.period)
     by_day = sums.measures_by_day(query)
@@ -101,7 +101,7 @@ def report(query: Query) -> Statement:
         days=[_day(known, day, by_day.get(day)) for day in query.period],
         models=models[:MOST_ROWS],
         models_left_out=len(others),
-        other_models=breakdown.totals(others, added_usd(row.usage_usd for row in others)) if others else None,
+        other_models=breakdown.totals(others, breakdown.usd(others)) if others else None,
         keys=parts.keys(sums.totals_by(query, Group.KEY)),
         totals=None if total is None else breakdown.totals(models, total),
         restated=restatements.restated_days([i.id for i in known.asked], limit=MOST_ROWS, period=query.period),
