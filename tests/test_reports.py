@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +13,17 @@ import pytest
 from grafient import coverage, restatements
 from grafient.days import Period
 from grafient.extensions import db
-from grafient.models import UNATTRIBUTED, ApiKey, Integration, KeyReading, Restatement, SyncRun, User, Workspace
+from grafient.models import (
+    UNATTRIBUTED,
+    ApiKey,
+    CreditReading,
+    Integration,
+    KeyReading,
+    Restatement,
+    SyncRun,
+    User,
+    Workspace,
+)
 from grafient.providers import BilledLine
 from grafient.query import Group, Measure, Query, all_integrations
 from grafient.reports import breakdown, chart, dashboard, ledger, pivot, statement, sums
@@ -387,6 +397,42 @@ class TestStatement:
         cover(one, [ago(8)], usd=None, state=DayState.NO_USAGE)
         day = next(day for day in statement.report(query(one, Period.month(TODAY))).days if day.day == ago(8))
         assert (day.usage_usd, day.requests, day.byok_usd) == (D(0), Tally(0, True), Tally(0, True))
+
+
+class TestCredits:
+    def read(self, one: Integration, at_: datetime, lifetime: int, today: int | None = 1) -> None:
+        today_usd = None if today is None else D(today)
+        db.session.add(CreditReading(integration_id=one.id, read_at=at_, lifetime_usd=D(lifetime), today_usd=today_usd))
+        db.session.flush()
+
+    def of(self, one: Integration, month: int) -> tuple[Any, ...]:
+        (found,) = statement.report(query(one, Period.month(date(2026, month, 1)))).credits
+        ends = [None if end is None else (end.usd, end.at) for end in (found.opening, found.closing)]
+        return (*ends, found.used_usd)
+
+    def test_a_month_opens_and_closes_with_what_was_used_when_its_first_and_last_day_began(
+        self, one: Integration
+    ) -> None:
+        for day, lifetime in ((1, 101), (1, 104), (15, 150), (31, 180)):
+            self.read(one, datetime(2026, 10, day, 6 + lifetime % 10, tzinfo=UTC), lifetime)
+        self.read(one, datetime(2026, 11, 1, 6, tzinfo=UTC), 191, 2)
+        self.read(one, datetime(2026, 11, 1, 18, tzinfo=UTC), 195, 6)
+        self.read(one, datetime(2026, 11, 2, 6, tzinfo=UTC), 250, 0)
+        october = (D(100), datetime(2026, 10, 1, tzinfo=UTC)), (D(189), datetime(2026, 11, 1, tzinfo=UTC)), D(89)
+        assert self.of(one, 10) == october
+        (found,) = statement.report(query(one, Period.month(date(2026, 10, 1)))).credits
+        assert found.first_read_at is None, "nothing has to be explained"
+        november = (D(189), datetime(2026, 11, 1, tzinfo=UTC)), (D(250), datetime(2026, 11, 2, 6, tzinfo=UTC)), D(61)
+        assert self.of(one, 11) == november, "it goes on: closed at its last reading"
+
+    def test_what_cannot_be_said_is_not(self, one: Integration) -> None:
+        assert self.of(one, 10) == (None, None, None)
+        first = datetime(2026, 11, 1, 6, tzinfo=UTC)
+        self.read(one, first, 100, None)
+        assert self.of(one, 10) == (None, (D(100), first), None), "of its own day nothing is known"
+        assert self.of(one, 11) == ((D(100), first), None, None), "one reading alone"
+        (found,) = statement.report(query(one, Period.month(date(2026, 10, 1)))).credits
+        assert found.first_read_at == first
 
 
 class TestDay:
