@@ -129,13 +129,13 @@ class Known:
         states = self._states_of_expected(day)
         if not states:  # all were removed before it was due; what they had read of it is all there will ever be
             states = [self._state_of(i, day) for i in self.integrations if day in self._days[i.id]]
-        distinct = set(states)
-        if not distinct - {DayState.MISSING}:
-            return DayState.MISSING
-        for state in (DayState.MISSING, DayState.PROVISIONAL, DayState.RESTATED):
-            if state in distinct:
-                return DayState.PARTIAL if state == DayState.MISSING else state
-        return DayState.NO_USAGE if distinct == {DayState.NO_USAGE} else DayState.FINAL
+        return joint(states)
+
+    def states_on(self, day: date) -> dict[int, DayState]:
+        """The state of a day of each integration (by its id) that should cover it, also of those that are left out of
+        the query's figures; where none should, of those that have it."""
+        should = [i for i in self.asked if is_expected(i, day)] or [i for i in self.asked if day in self._days[i.id]]
+        return {i.id: self._state_of(i, day) for i in should}
 
     def missing_part(self, day: date) -> tuple[int, int]:
         """Of how many integrations a day is missing, and how many should cover it."""
@@ -231,6 +231,17 @@ class Known:
     def _expected(self, integration: Integration, period: Period) -> list[date]:
         end = None if integration.removed_at is None else last_due(integration.removed_at)
         return span(period.first, period.last if end is None else min(period.last, end))
+
+
+def joint(states: Iterable[DayState]) -> DayState:
+    """The state of a day of several integrations, from that of each."""
+    distinct = set(states)
+    if not distinct - {DayState.MISSING}:
+        return DayState.MISSING
+    for state in (DayState.MISSING, DayState.PROVISIONAL, DayState.RESTATED):
+        if state in distinct:
+            return DayState.PARTIAL if state == DayState.MISSING else state
+    return DayState.NO_USAGE if distinct == {DayState.NO_USAGE} else DayState.FINAL
 
 
 def load(

@@ -26,8 +26,7 @@ from grafient.models import (
 )
 from grafient.providers import BilledLine
 from grafient.query import Group, Measure, Query, all_integrations
-from grafient.reports import breakdown, chart, dashboard, ledger, pivot, statement, sums
-from grafient.reports import day as day_report
+from grafient.reports import breakdown, chart, dashboard, integration_day, ledger, pivot, statement, sums
 from grafient.reports.chart import Step
 from grafient.reports.pivot import By
 from grafient.reports.sums import Slot, Tally
@@ -443,7 +442,7 @@ class TestCredits:
 class TestDay:
     def test_it_has_its_lines_and_keys_and_its_second_count(self, one: Integration) -> None:
         check(one, [ago(1)], usd=12)
-        page = day_report.report(one, ago(1))
+        page = integration_day.report(one, ago(1))
         assert (page.state, page.source, page.usage_usd) == (DayState.FINAL, Source.ACTIVITY, D(12))
         assert [line.model for line in page.lines] == ["dear", "cheap"]
         assert (page.found, page.lines_left_out, page.changes, page.changes_left_out) == (2, 0, [], 0)
@@ -457,12 +456,12 @@ class TestDay:
     def test_what_is_not_settled_or_from_analytics_has_no_second_count(self, one: Integration) -> None:
         cover(one, [ago(9)], source=Source.ANALYTICS)
         check(one, [TODAY, ago(9)])
-        assert day_report.report(one, TODAY).check is None
-        assert day_report.report(one, ago(9)).check is None
-        assert day_report.report(one, ago(1)).check is None, "analytics was not asked"
+        assert integration_day.report(one, TODAY).check is None
+        assert integration_day.report(one, ago(9)).check is None
+        assert integration_day.report(one, ago(1)).check is None, "analytics was not asked"
 
     def test_a_missing_day_has_no_amount(self, one: Integration) -> None:
-        page = day_report.report(one, ago(20))
+        page = integration_day.report(one, ago(20))
         assert (page.state, page.source, page.usage_usd, page.unchanged_since) == (DayState.MISSING, None, None, None)
 
 
@@ -585,8 +584,8 @@ class TestAroundThePeriod:
     def test_a_day_that_is_not_settled_is_not_compared_with_analytics(self, one: Integration) -> None:
         cover(one, [ago(9)], state=DayState.PROVISIONAL)
         check(one, [ago(9), ago(7)])
-        assert day_report.report(one, ago(9)).check is None
-        assert day_report.report(one, ago(7)).check is not None
+        assert integration_day.report(one, ago(9)).check is None
+        assert integration_day.report(one, ago(7)).check is not None
 
     def test_without_a_line_of_a_host_nothing_is_known_of_a_day_from_analytics(self, one: Integration) -> None:
         cover(one, [ago(9)], source=Source.ANALYTICS)
@@ -658,9 +657,9 @@ class TestRestatements:
         db.session.commit()
         (unseen,) = restatements.with_unseen(user_id, workspace_id)[1]
         assert (unseen.days, unseen.change_usd) == (1, D(2))
-        assert len(day_report.report(one, ago(3)).changes) == 2
-        monkeypatch.setattr(day_report, "MOST_ROWS", 1)
-        page = day_report.report(one, ago(3))
+        assert len(integration_day.report(one, ago(3)).changes) == 2
+        monkeypatch.setattr(integration_day, "MOST_ROWS", 1)
+        page = integration_day.report(one, ago(3))
         assert (len(page.changes), page.changes_found, page.changes_left_out) == (1, 2, 1)
-        page = day_report.report(one, ago(2))
+        page = integration_day.report(one, ago(2))
         assert (len(page.lines), page.found, page.lines_left_out) == (1, 2, 1)

@@ -16,7 +16,7 @@ from grafient.coverage import Known
 from grafient.days import Period
 from grafient.query import Group, Measure, Query
 from grafient.reports import colours, sums
-from grafient.reports.sums import Total
+from grafient.reports.sums import MeasuredDay, Total
 from grafient.states import DayState
 
 MOST_SERIES = 7
@@ -179,6 +179,18 @@ def of(
     drawn = [day for day in query.period if day in known.period or known.state(day) != DayState.MISSING]
     names = [None if one.is_rest else one.id for one in series]
     return series, [_bar(day, known, group, names, amounts.get(day, {})) for day in drawn]
+
+
+def of_one(query: Query, known: Known, group: Group, name: str, days: Sequence[MeasuredDay]) -> Chart:
+    """One model, host or key alone, in USD. ``days``: what is measured of its days, see ``sums.every_day``."""
+    amounts: dict[date, _ByName] = defaultdict(dict)
+    for day, settled, measures in days:
+        if settled or not known.state(day).is_settled:
+            amounts[day][name] = amounts[day].get(name, _NOTHING) + measures.usage_usd  # type: ignore[operator]
+    colour = colours.of(query.workspace_id, group, [name])[name]
+    bars = [_bar(day, known, group, [name], amounts.get(day, {})) for day in query.period]
+    step = Step.of(query.period.days)
+    return Chart(group, Measure.USD, step, [Series(name, name, colour)], stepped(bars, step))
 
 
 def stepped(bars: Sequence[Bar], step: Step) -> list[Bar]:

@@ -22,11 +22,13 @@ from grafient.views import (
     assets,
     changes,
     costs,
+    days,
     delivery,
     formats,
     health,
     integrations,
     kept,
+    lives,
     operations,
     sample,
 )
@@ -55,7 +57,7 @@ def register(app: Flask, settings: Settings) -> None:
     app.teardown_request(_may_write_again)
     app.after_request(_headers)
     accounts.register(app, settings)
-    for area in (costs, changes, integrations, sample, accounts, health, operations):
+    for area in (costs, changes, days, lives, integrations, sample, accounts, health, operations):
         app.register_blueprint(area.blueprint)
     formats.register(app)
     assets.register(app)

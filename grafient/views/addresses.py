@@ -57,6 +57,11 @@ def query() -> Query:
     return _query(chosen, period(request.args, chosen))
 
 
+def query_of(of: Period) -> Query:
+    """The same of a period that the address says in another way."""
+    return _query(integrations(), of)
+
+
 def query_or_latest() -> tuple[Query, str]:
     """The same for a page that says itself what is wrong with a period: the last 30 days then, and the sentence."""
     chosen = integrations()
@@ -83,6 +88,13 @@ def kept() -> Address:
     """The filters as they stand in the address, for links that keep them."""
     found: Address = {name: request.args[name] for name in FILTERS if request.args.get(name)}
     return found | {name: several for name in SEVERAL if (several := list(_texts(name)))}
+
+
+def days_until(day: date, integrations: Sequence[int] = ()) -> Address:
+    """The 30 days that end with a day, for links from it to what was used on it."""
+    of = Period(day - timedelta(days=29), day)
+    narrow: Address = {"integration": [str(one) for one in integrations]} if integrations else {}
+    return narrow | {"from": of.first.isoformat(), "to": of.last.isoformat()}
 
 
 def group() -> Group:

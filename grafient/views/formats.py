@@ -32,6 +32,7 @@ _MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
 )  # fmt: skip
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _UNITS = ((3, "K"), (6, "M"), (9, "B"), (12, "T"))
 
 
@@ -40,6 +41,7 @@ def register(app: Flask) -> None:
     for filter_ in (
         usd,
         usd_parts,
+        usd_rate,
         usd_about,
         usd_exact,
         exact_parts,
@@ -55,6 +57,7 @@ def register(app: Flask) -> None:
         by_month,
         moment,
         clock,
+        weekday,
         iso,
         duration,
         span,
@@ -90,6 +93,16 @@ def usd_parts(amount: Decimal | int | None) -> tuple[str, str]:
     last_place = size.adjusted() - 1 if 0 < size < _CENT else -2
     dollars, _, cents = f"{_rounded(size, last_place):,f}".partition(".")
     return f"{_sign(value)}${dollars}", f".{cents.rstrip('0'):0<2}"
+
+
+def usd_rate(amount: Decimal | None) -> str:
+    """What one of something costs: cents, and three digits that say something at least: ``$2.80``, ``$0.0225``."""
+    if amount is None:
+        return UNKNOWN
+    size = amount.copy_abs()
+    last_place = min(-2, size.adjusted() - 2) if size else -2
+    dollars, _, cents = f"{_rounded(size, last_place):,f}".partition(".")
+    return f"{_sign(amount)}${dollars}.{cents.rstrip('0'):0<2}"
 
 
 def usd_about(amount: Decimal | None, signed: bool = False) -> str:
@@ -207,6 +220,11 @@ def moment(value: datetime | None) -> str:
 def clock(value: datetime) -> str:
     """``06:00 UTC``, where the day is said beside it."""
     return f"{_utc(value):%H:%M} UTC"
+
+
+def weekday(value: date) -> str:
+    """``Friday``."""
+    return _WEEKDAYS[value.weekday()]
 
 
 def iso(value: date | datetime) -> str:

@@ -29,7 +29,7 @@ from grafient.integrations import AlreadyConnected, Preview, Refused
 from grafient.models import UNATTRIBUTED, Integration, utc_now
 from grafient.providers import PROVIDERS, KeyRejected, ProviderError
 from grafient.query import keys_called
-from grafient.reports import day as day_report
+from grafient.reports import integration_day
 from grafient.restatements import mark_restatements_seen
 from grafient.views import addresses
 from grafient.views.formats import key_names
@@ -151,12 +151,13 @@ def day(integration: Integration, day: str) -> ResponseReturnValue:
     """One of its days, line by line."""
     found = addresses.day(day)
     today, provider = utc_now().date(), providers[integration.provider]
-    page = day_report.report(integration, found)
+    page = integration_day.report(integration, found)
     return render_template(
         "integrations/day.html",
         integration=integration,
         page=page,
         names=key_names(keys_called(integration.workspace_id, {row.id for row in page.by_key.rows} - {UNATTRIBUTED})),
+        around=addresses.days_until(found, [integration.id]),
         who=provider.name,
         window_days=provider.window_days,
         in_window=(today - found).days <= provider.window_days,

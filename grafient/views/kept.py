@@ -64,15 +64,15 @@ def register(app: Flask) -> None:
         app.extensions["made_with"] = f"{app.extensions['version']} {changed} {assets.version()}"
 
 
-def kept(view: Callable[[], ResponseReturnValue]) -> Callable[[], ResponseReturnValue]:
+def kept(view: Callable[..., ResponseReturnValue]) -> Callable[..., ResponseReturnValue]:
     """A page of costs, for who is signed in: kept, if it can be."""
-    made_anew: Callable[[], ResponseReturnValue] = auth_required("session")(view)
+    made_anew: Callable[..., ResponseReturnValue] = auth_required("session")(view)
 
     @wraps(view)
-    def wrapped() -> ResponseReturnValue:
+    def wrapped(**address: str) -> ResponseReturnValue:
         state = _state()
         if state is None:
-            return made_anew()
+            return made_anew(**address)
         etag = hashlib.sha256(repr(state).encode()).hexdigest()[:32]
         if request.if_none_match.contains_weak(etag):
             return delivery.revalidated(Response(status=304), etag)
@@ -84,7 +84,7 @@ def kept(view: Callable[[], ResponseReturnValue]) -> Callable[[], ResponseReturn
             if encoding:
                 response.content_encoding = encoding
             return delivery.revalidated(response, etag)
-        response = make_response(made_anew())
+        response = make_response(made_anew(**address))
         if response.status_code != 200:
             return response
         delivery.compress(response)
