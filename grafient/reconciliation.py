@@ -218,7 +218,7 @@ _Days = Mapping[_Key, Counted]
 def _spans(ids: Sequence[int], period: Period, settled: _Days, days: _Days, restated: bool) -> list[Span]:
     """For each integration the longest stretch of settled days that lies between two readings, if there is one."""
     ends: dict[int, list[CreditReading]] = {}
-    for reading in _readings(ids, period):
+    for reading in end_readings(ids, period):
         ends.setdefault(reading.integration_id, []).append(reading)
     found = []
     for integration_id, readings in ends.items():
@@ -235,11 +235,19 @@ def _spans(ids: Sequence[int], period: Period, settled: _Days, days: _Days, rest
     return spans
 
 
-def _readings(ids: Sequence[int], period: Period) -> list[CreditReading]:
-    """The first and the last reading of each integration that have days of the period between them, in order."""
+def end_readings(ids: Sequence[int], period: Period) -> list[CreditReading]:
+    """The first and the last reading of each integration on days of a period and the day after, in order."""
     begin = datetime.combine(period.first, time(), tzinfo=UTC)
     end = datetime.combine(period.last + timedelta(days=2), time(), tzinfo=UTC)
     return list(db.session.execute(_READINGS, {"ids": list(ids), "begin": begin, "end": end}).scalars())
+
+
+def first_readings(ids: Sequence[int]) -> dict[int, datetime]:
+    """When the credits of each integration were first read; without those of which they never were."""
+    first = select(CreditReading.integration_id, func.min(CreditReading.read_at).label("read_at"))
+    first = first.group_by(CreditReading.integration_id)
+    found = db.session.execute(first.where(CreditReading.integration_id.in_(ids)))
+    return {row.integration_id: row.read_at for row in found}
 
 
 _ENDS = (

@@ -12,7 +12,7 @@
   const FIRST_SERIES = 3;
   const MOST_PARTS = 3; /* said of a bar, the biggest first */
   const MOST_APART = 120; /* bars with room for a line between them */
-  const DRAGGED = 6; /* pixels; a hand moves as far in a click */
+  const DRAGGED = { mouse: 6, pen: 12, touch: 24 }; /* pixels; a hand moves as far in a click, a finger in a tap */
   const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
   const charts = new Map(); /* by wrapper */
@@ -71,7 +71,11 @@
       });
       on("pointermove", (event) => {
         const index = this.indexAt(event);
-        if (pressed && (pressed.dragged || Math.abs(event.clientX - pressed.x) > DRAGGED)) {
+        if (!event.buttons) {
+          pressed = null; /* it was let go elsewhere */
+        }
+        const far = pressed && Math.abs(event.clientX - pressed.x) > DRAGGED[event.pointerType || "mouse"];
+        if (pressed && (pressed.dragged || far)) {
           if (!pressed.dragged) {
             pressed.dragged = true;
             this.wrapper.setPointerCapture(event.pointerId);
@@ -292,7 +296,9 @@
       return colour;
     }
     const { color, backgroundColor } = getComputedStyle(document.body);
-    const forced = { page: backgroundColor, ink: color, muted: color, edge: color, line: color, accent: color };
+    const faint = "rgb(128 128 128 / 55%)";
+    const strong = { ink: color, muted: color, edge: color, accent: color };
+    const forced = { page: backgroundColor, ...strong, line: faint, "accent-soft": faint };
     return (name) => forced[name] ?? colour(name);
   }
 

@@ -28,6 +28,11 @@ class TestPalette:
         for colour in (*palette.series(theme), tokens["series-other"], tokens["accent"], tokens["edge"]):
             assert palette.contrast(colour, tokens["page"]) >= palette.CONTRAST, colour
 
+    def test_text_can_be_read(self, theme: str) -> None:
+        tokens = palette.tokens(theme)
+        for name in ("ink", "muted", "accent", "good", "warn", "bad"):
+            assert palette.contrast(tokens[name], tokens["page"]) >= 4.5, name
+
     def test_the_others_have_the_hues_of_the_first_in_another_lightness(self, theme: str) -> None:
         colours_ = palette.series(theme)
         for first, other in zip(colours_[: palette.FIRST], colours_[palette.FIRST :], strict=True):

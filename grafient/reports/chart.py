@@ -45,6 +45,13 @@ class Step(StrEnum):
             return day - timedelta(days=day.weekday())
         return day.replace(day=1) if self == Step.MONTH else day
 
+    def parts(self, period: Period) -> list[Period]:
+        """The days, weeks or months of a period; the first and the last may be cut off by its ends."""
+        together: dict[date, list[date]] = defaultdict(list)
+        for day in period:
+            together[self.first_of(day)].append(day)
+        return [Period(days[0], days[-1]) for days in together.values()]
+
     @classmethod
     def of(cls, days: int) -> Step:
         """What suits a period of so many days."""

@@ -42,6 +42,13 @@ from grafient.states import DayState
 
 COUNTS = ("requests", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens")
 
+_MEASURED: Mapping[Measure, Sequence[str]] = {
+    Measure.USD: (),
+    Measure.REQUESTS: ("requests",),
+    Measure.TOKENS: ("prompt_tokens", "completion_tokens"),
+}
+"""The counts that a measure adds up."""
+
 
 @dataclass(frozen=True)
 class Tally:
@@ -144,6 +151,41 @@ def measures_by_day(query: Query) -> dict[date, Measures]:
     rows = _rows(query)
     statement = _lines(query, rows, rows.columns.day.label("id"), *_measured(rows, query))
     return {row.id: _measures(row) for row in db.session.execute(statement.group_by(rows.columns.day))}
+
+
+class Axis(NamedTuple):
+    """What amounts are told apart by: a ``group``, or each day (None). ``named``: of a group, those that are told
+    apart, where all others are one; None for all."""
+
+    group: Group | None = None
+    named: Collection[str] | None = None
+
+
+def amounts_by(query: Query, *axes: Axis, measure: Measure = Measure.USD) -> list[tuple[tuple[Any, ...], Tally]]:
+    """What was measured on settled days by one or two things at once: their names (None for all others) or days, in the
+    order of ``axes``, and how much it was.
+    """
+    rows = _rows(query, *(axis.group for axis in axes))
+    places = [_place(rows, axis).label(f"place_{number}") for number, axis in enumerate(axes)]
+    names = _MEASURED[measure]
+    figures = [_amount(rows, query).label("usage_usd")] if measure == Measure.USD else []
+    figures += [count_sum(getattr(rows.columns, name)).label(name) for name in names]
+    known = [rows.known(name).label(f"{name}_known") for name in names]
+    statement = _lines(query, rows, *places, *figures, *known, rows.number_of_lines.label("lines"))
+    found = []
+    for row in db.session.execute(statement.group_by(*places)):
+        values = row._mapping
+        tallies = [tally(values[name], values[f"{name}_known"], row.lines) for name in names]
+        amount = added(tallies) if names else Tally(row.usage_usd, True)
+        found.append((tuple(row[: len(axes)]), amount))
+    return found
+
+
+def _place(rows: _Rows, axis: Axis) -> Any:
+    if axis.group is None:
+        return rows.columns.day
+    name = rows.by(axis.group)
+    return name if axis.named is None else case((name.in_(axis.named), name))
 
 
 class MeasuredDay(NamedTuple):
@@ -319,7 +361,7 @@ def _measure(rows: _Rows, query: Query, measure: Measure) -> Any:
     """A sum; NULL where a line of it is unknown."""
     if measure == Measure.USD:
         return _amount(rows, query)
-    names = ("requests",) if measure == Measure.REQUESTS else ("prompt_tokens", "completion_tokens")
+    names = _MEASURED[measure]
     all_known = and_(*(rows.known(name) == rows.number_of_lines for name in names))
     return case((all_known, count_sum(*(getattr(rows.columns, name) for name in names))))
 
@@ -440,14 +482,14 @@ class _Rows:
         return func.sum(self.columns.lines) if self.summed else func.count()
 
 
-def _rows(query: Query, group: Group | None = None) -> _Rows:
+def _rows(query: Query, *groups: Group | None) -> _Rows:
     """The narrowest rows that have what a query filters and groups by."""
-    if query.keys or group == Group.KEY:
+    if query.keys or Group.KEY in groups:
         lines = attribution.by_key(_mine(query), query.period, query.keys, _series(query))
         return _Rows(lines, lines.c)
-    if query.hosts or group == Group.HOST:
+    if query.hosts or Group.HOST in groups:
         return _Rows(CostLine, CostLine)
-    if query.models or query.text or group == Group.MODEL:
+    if query.models or query.text or Group.MODEL in groups:
         return _Rows(join(Model, ModelTotal, ModelTotal.model_id == Model.id), ModelTotal, summed=True)
     return _Rows(DayTotal, DayTotal, summed=True)
 

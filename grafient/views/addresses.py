@@ -15,6 +15,7 @@ from grafient.days import ONE_DAY, Period, last_due
 from grafient.models import UNATTRIBUTED, utc_now
 from grafient.query import Group, Match, Measure, Query, all_owned, first_stored, matching, owned
 from grafient.reports.chart import Step
+from grafient.reports.pivot import By
 
 LENGTHS = (7, 30, 90, 365)
 """In days, of the periods that are chosen by their length."""
@@ -35,7 +36,7 @@ PERIOD = ("days", "period", "from", "to")
 SEVERAL = ("integration", "model", "host", "key")
 """What can be asked for several times, to have any of them."""
 
-FILTERS = (*PERIOD, *SEVERAL, "q", "group", "byok", "against", "measure", "by", "view")
+FILTERS = (*PERIOD, *SEVERAL, "q", "group", "columns", "find", "byok", "against", "measure", "by", "view")
 AGAINST = {"previous": "Previous period", "month": "A month before", "year": "A year before", "none": "Nothing"}
 """What a period can be compared with, other than days that are named, and what that is called."""
 
@@ -101,8 +102,35 @@ def group() -> Group:
     return _one_of(Group, "group") or Group.MODEL
 
 
+def rows() -> By:
+    """What a breakdown has a row for; 400 for anything else."""
+    return _by("group") or Group.MODEL
+
+
+def columns() -> By | None:
+    """What it has a column for, if it has; 400 for anything else, and for what it has a row for."""
+    found = _by("columns")
+    if found is not None and found == rows():
+        abort(400)
+    return found
+
+
+def _by(name: str) -> By | None:
+    return _one_of(Step, name) if request.args.get(name) in set(Step) else _one_of(Group, name)
+
+
+def find() -> str:
+    """A part of the names of a breakdown's rows."""
+    return _text("find").strip()
+
+
+def page() -> int:
+    """Which page of a list, from 1 on; 404 for no number."""
+    return int(place().get("page", 1))
+
+
 def measure() -> Measure:
-    """What the chart adds up; 400 for anything else."""
+    """What the chart, or a breakdown with columns, adds up; 400 for anything else."""
     return _one_of(Measure, "measure") or Measure.USD
 
 

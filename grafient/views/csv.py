@@ -34,7 +34,7 @@ def _portions(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterator
     database.reading.set(True)  # a stream goes on after its request, and must keep no writer out
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    writer.writerow(columns)
+    writer.writerow([_cell(column) for column in columns])
     for row in rows:
         writer.writerow([_cell(value) for value in row])
         if buffer.tell() > _PORTION:

@@ -14,6 +14,8 @@ from grafient.days import Period
 from grafient.extensions import providers
 from grafient.models import UNATTRIBUTED
 from grafient.query import Group, KeyChoice
+from grafient.reports.chart import Step
+from grafient.reports.pivot import By
 from grafient.restatements import Change
 from grafient.states import DayState, Problem, Stage
 from grafient.status import Brought, Card
@@ -348,31 +350,34 @@ def _days(number: int, name: str) -> str:
     return f"{whole(number)} {name}{'' if number == 1 else 's'}"
 
 
-_GROUPS = {
+_GROUPS: dict[By, tuple[str, str]] = {
     Group.MODEL: ("model", "models"),
     Group.HOST: ("host", "hosts"),
     Group.KEY: ("API key", "API keys"),
     Group.INTEGRATION: ("integration", "integrations"),
+    Step.DAY: ("day", "days"),
+    Step.WEEK: ("week", "weeks"),
+    Step.MONTH: ("month", "months"),
 }
 
 
-def group_one(group: Group) -> str:
+def group_one(group: By) -> str:
     """What one thing that costs are added up by is called."""
     return _GROUPS[group][0]
 
 
-def group_many(group: Group) -> str:
+def group_many(group: By) -> str:
     """The same, of several."""
     return _GROUPS[group][1]
 
 
-def group_head(group: Group) -> str:
+def group_head(group: By) -> str:
     """The same, as a column's head."""
     name = _GROUPS[group][0]
     return name[0].upper() + name[1:]
 
 
-def group_unknown(group: Group) -> str:
+def group_unknown(group: By) -> str:
     """What stands for one without a name."""
     return f"{group_head(group)} unknown"
 

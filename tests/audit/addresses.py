@@ -7,9 +7,11 @@ SIGNED_IN = (
     "/?days=365",
     "/?days=7&group=host&byok=1",
     "/?integration={troubled}&group=key",
+    "/?view=cumulative&against=year",
     "/breakdown",
     "/breakdown?group=key",
     "/breakdown?q=nothing-has-this-name",
+    "/breakdown?group=month&columns=host&measure=tokens",
     "/days/{day}",
     "/days/{today}?model={model}",
     "/days/2000-01-01",
@@ -35,7 +37,7 @@ SIGNED_IN = (
 
 SIGNED_OUT = ("/login", "/register")
 
-SMALL_AND_FAST = ("/", "/breakdown", "/integrations", "/integrations/{integration}/days/{day}")
+SMALL_AND_FAST = ("/", "/breakdown", "/integrations", "/days/{day}", "/models/openai/gpt-5.4")
 """Those that are opened every morning: Lighthouse measures them."""
 
 NO_PAGES = {

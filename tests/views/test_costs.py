@@ -20,7 +20,7 @@ from grafient.models import Line, ModelTotal, Workspace
 from grafient.money import usd
 from grafient.providers.openrouter import _Pace
 from grafient.query import Group
-from grafient.reports.breakdown import FIGURES
+from grafient.reports.breakdown import DERIVED, FIGURES
 from grafient.reports.ledger import COLUMNS
 from grafient.sandbox import Sandbox
 from grafient.views.formats import usd_exact
@@ -160,6 +160,7 @@ def test_the_breakdown_and_its_file_agree(lively: Pages, sandbox: Sandbox) -> No
         "days_asked",
         "integrations_covered",
         "integrations_asked",
+        *DERIVED,
     )
     assert {(row["days_covered"], row["days_asked"]) for row in found} == {("30", "30")}
     assert sum(Decimal(row["usage_usd"]) for row in found) == truth(sandbox)
@@ -168,7 +169,7 @@ def test_the_breakdown_and_its_file_agree(lively: Pages, sandbox: Sandbox) -> No
         assert row["model"] in page
 
 
-@pytest.mark.parametrize("sort", ["model", *FIGURES])
+@pytest.mark.parametrize("sort", ["model", *FIGURES, *DERIVED])
 def test_every_column_sorts_both_ways_with_the_unknown_last(lively: Pages, sort: str) -> None:
     up, down = (rows(lively, f"/breakdown.csv?sort={sort}&dir={direction}") for direction in ("asc", "desc"))
     values = [row[sort] if sort == "model" else Decimal(row[sort]) for row in up if row[sort]]
@@ -257,7 +258,21 @@ def test_of_several_values_any_will_do(app: Flask, pages: Pages, sandbox: Sandbo
     pages.get("/?" + "&".join(f"host={n}" for n in range(101)), 400)
 
 
-@pytest.mark.parametrize("query", ["sort=usage", "sort=__class__", "dir=up", "group=day", "sort=model&group=key"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "sort=usage",
+        "sort=__class__",
+        "dir=up",
+        "group=hour",
+        "sort=model&group=key",
+        "columns=hour",
+        "columns=model",
+        "group=day&columns=day",
+        "measure=days",
+        "against=week",
+    ],
+)
 def test_a_sort_that_is_none_is_refused(pages: Pages, query: str) -> None:
     pages.get(f"/breakdown?{query}", 400)
 
@@ -349,7 +364,7 @@ def test_by_whatever_it_is_grouped_it_is_the_same_money(lively: Pages, sandbox: 
     page = lively.get(f"/breakdown?group={group}").text
     ((body, foot),) = tables(page)
     assert foot[0] == truth(sandbox)
-    for column in (0, 2, 3, 4, 5, 6):
+    for column in (0, 4, 5, 6, 7, 8, 9):
         assert sum(row[column] or 0 for row in body) == foot[column]
     dashboard = lively.get(f"/?group={group}").text
     assert total(dashboard) == truth(sandbox)
@@ -470,7 +485,7 @@ def test_with_byok_every_amount_says_so(app: Flask, pages: Pages, sandbox: Sandb
     breakdown = pages.get("/breakdown?byok=1").text
     ((_, foot),) = tables(breakdown)
     assert foot[0] == whole.usage + whole.byok_usage_inference
-    assert foot[2] == whole.byok_usage_inference
+    assert foot[4] == whole.byok_usage_inference
     assert "USDwithBYOKestimate" in text(breakdown)
     statement = pages.get("/statement?month=2026-11&byok=1").text
     month = sandbox.truth("byok", date(2026, 11, 1), last)
