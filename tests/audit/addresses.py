@@ -37,7 +37,7 @@ SIGNED_IN = (
 
 SIGNED_OUT = ("/login", "/register")
 
-SMALL_AND_FAST = ("/", "/breakdown", "/integrations", "/days/{day}", "/models/openai/gpt-5.4")
+SMALL_AND_FAST = ("/", "/breakdown", "/integrations", "/days/{day}", "/models/{model}?days=90")
 """Those that are opened every morning: Lighthouse measures them."""
 
 NO_PAGES = {
