@@ -101,8 +101,7 @@ def usd_rate(amount: Decimal | None) -> str:
         return UNKNOWN
     size = amount.copy_abs()
     last_place = min(-2, size.adjusted() - 2) if size else -2
-    dollars, _, cents = f"{_rounded(size, last_place):,f}".partition(".")
-    return f"{_sign(amount)}${dollars}.{cents.rstrip('0'):0<2}"
+    return f"{_sign(amount)}${_rounded(size, last_place):,f}"
 
 
 def usd_about(amount: Decimal | None, signed: bool = False) -> str:

@@ -30,10 +30,35 @@ from grafient.views.formats import (
     usd,
     usd_exact,
     usd_parts,
+    usd_rate,
+    weekday,
     whole,
 )
 
 NOON = datetime(2026, 6, 3, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (None, "—"),
+        ("0", "$0.00"),
+        ("2.8", "$2.80"),
+        ("1234.567", "$1,234.57"),
+        ("0.946", "$0.946"),
+        ("0.023", "$0.0230"),
+        ("0.00031249", "$0.000312"),
+        ("-0.5", "−$0.500"),
+    ],
+)
+def test_a_price_has_three_digits_that_say_something(amount: str | None, text: str) -> None:
+    assert usd_rate(None if amount is None else Decimal(amount)) == text
+
+
+def test_days_of_the_week_have_names() -> None:
+    assert [weekday(date(2026, 11, number)) for number in (16, 22)] == ["Monday", "Sunday"]
+
+
 amounts = st.decimals(min_value=Decimal("-1e15"), max_value=Decimal("1e15"), places=12)
 
 
