@@ -112,7 +112,7 @@ class Known:
         counted = {integration.id for integration in self.integrations}
         without = [integration.label for integration in self.asked if integration.id not in counted]
         found = Coverage.of([self.state(day) for day in self.period], len(self.asked), without)
-        return found if self._keys is None else replace(found, keys=len(self._keys), keys_unread=self._keys.unread)
+        return found if self._keys is None else replace(found, keys=self._keys.number, keys_unread=self._keys.unread)
 
     def coverage_of(self, integration: Integration) -> Coverage:
         """The coverage of the days of the query's period that one integration should cover."""
@@ -264,7 +264,9 @@ def load(
         counted[integration_id, day] = Counted(state, source, usage_usd or Decimal(0), analytics_usd)
         if not period.first <= day <= period.last or (query.hosts and source != Source.ACTIVITY):
             continue
-        asked = [key for key in query.keys if key == UNATTRIBUTED or (keys and keys.has(integration_id, key))]
+        asked = [
+            key for key in query.keys if key == UNATTRIBUTED or (keys is not None and keys.has(integration_id, key))
+        ]
         if keys is None or all(keys.is_read(integration_id, key, day, source) for key in asked):
             days[integration_id][day] = KnownDay(state, source, read_at)
         elif UNATTRIBUTED in asked or len(asked) > 1:
@@ -323,7 +325,8 @@ class KeyDays:
                 found._gone[name] = gone_at.date()
         return found
 
-    def __len__(self) -> int:
+    @property
+    def number(self) -> int:
         """How many keys there are, those that are gone left out."""
         return len(self._intervals) - len(self._gone)
 

@@ -198,7 +198,7 @@ def parts_add_up(integration_id: int) -> bool:
 
 def by_keys(integration_id: int, key_hash: str | None = None) -> list[BilledLine]:
     """What each key spent of each line, and the rest; or one of these alone."""
-    found = attribution.by_key([integration_id], key_hash=key_hash)
+    found = attribution.by_key([integration_id], key_hashes=() if key_hash is None else [key_hash])
     rows = db.session.execute(select(*(found.c[name] for name in stored_lines.FIELDS)))
     return [BilledLine(*row) for row in rows]
 

@@ -125,8 +125,8 @@ def test_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
     last_month, mean_day = forecast.measure(1)
     assert (last_month.against, mean_day.against) == ("last month's total", "the mean day × days")
     assert last_month.ours == mean_day.ours != last_month.reference != mean_day.reference
-    assert last_month.reaches
-    assert mean_day.reaches
+    assert last_month.verdict == "yes"
+    assert mean_day.verdict == "yes"
 
 
 @pytest.fixture

@@ -296,6 +296,9 @@ class TestPivot:
     def test_hosts_and_keys_are_unknown_on_days_that_do_not_tell_them(self, one: Integration) -> None:
         cover(one, [ago(8)], usd=None, source=Source.ANALYTICS, state=DayState.FINAL)
         put(one, BilledLine(ago(8), "dear", "", "", "dear", D(6)))
+        cover(one, [ago(9)], usd=None, source=Source.ANALYTICS, state=DayState.NO_USAGE)
+        without_usage = self.cells(one, Group.HOST, Step.DAY, Period(ago(9), ago(7)))
+        assert (without_usage["h"], without_usage[""]) == ([None, "?", 10, 10], [None, 6, None, 6])
         db.session.add(KeyReading(integration_id=one.id, key_hash="aa", first_day=ago(7), last_day=ago(1)))
         days = Period(ago(8), ago(1))
         assert self.cells(one, Group.HOST, Step.DAY, days) == {

@@ -105,7 +105,7 @@ def of(
         if not row.is_known or (silent is None and amount is None):
             return Tally(None, False)
         named, by = (row, down.by) if column.period else (column, across.by)
-        if not isinstance(by, Group) or not silent or (not named.id and not named.others):
+        if not isinstance(by, Group) or not silent:
             return amount
         if all(known.knows_part(day, by, None if named.others else named.id) for day in silent):
             return amount
@@ -138,14 +138,15 @@ class _Edge:
 
 
 def _silent(known: Known, row: Line, column: Line, with_lines: Collection[date]) -> list[date] | None:
-    """The days of a cell without lines that figures are of; None where no day of it is one. Of what has no days, such
-    as a model and a host, there are none to look at."""
+    """The days of a cell that had usage, but none in the cell; None where no day of it is known. Of what has no days,
+    such as a model and a host, there are none to look at."""
     periods = [one.period for one in (row, column) if one.period]
     if not periods:
         return []
     days = [day for day in periods[0] if day in periods[-1]]
     counted = [day for day in days if known.state(day) not in (DayState.MISSING, DayState.PROVISIONAL)]
-    return None if days and not counted else [day for day in counted if day not in with_lines]
+    silent = [day for day in counted if day not in with_lines and known.state(day) != DayState.NO_USAGE]
+    return None if days and not counted else silent
 
 
 def _total(known: Known, column: Line, amounts: Sequence[Tally]) -> Tally:

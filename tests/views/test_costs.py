@@ -19,8 +19,9 @@ from grafient.extensions import db
 from grafient.models import Line, ModelTotal, Workspace
 from grafient.money import usd
 from grafient.providers.openrouter import _Pace
-from grafient.query import Group
+from grafient.query import Group, Measure
 from grafient.reports.breakdown import DERIVED, FIGURES
+from grafient.reports.chart import Step
 from grafient.reports.ledger import COLUMNS
 from grafient.sandbox import Sandbox
 from grafient.views.formats import usd_exact
@@ -281,7 +282,11 @@ def test_hostile_names_are_shown_and_exported_as_text(app: Flask, pages: Pages, 
     connected(app, pages, sandbox, "hostile")
     day = sandbox.today - timedelta(days=1)
     paths = [f"{path}?group={group}&byok=1" for path in ("/", "/breakdown") for group in Group]
-    for path in (*paths, "/integrations/1", f"/integrations/1/days/{day}", "/statement?month=2026-11"):
+    pairs = [
+        f"/breakdown?group={one}&columns={other}"
+        for one, other in (("model", "key"), ("host", "model"), ("day", "host"))
+    ]
+    for path in (*paths, *pairs, "/integrations/1", f"/integrations/1/days/{day}", "/statement?month=2026-11"):
         page = pages.get(path).text
         assert "<script>alert" not in page
         for attribute in ("id", "class", "for"):
@@ -291,6 +296,9 @@ def test_hostile_names_are_shown_and_exported_as_text(app: Flask, pages: Pages, 
     texts = [row[name] for row in ledger for name in ("model", "permaslug", "host", "endpoint_id")]
     assert not [value for value in texts if value.startswith(("=", "+", "-", "@", "\t", "\r"))]
     assert [value for value in texts if value.startswith("'=")]
+    heads = next(csv.reader(io.StringIO(pages.get("/breakdown.csv?group=host&columns=model").text)))
+    assert not [value for value in heads if value.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert [value for value in heads if value.startswith("'=")]
     last = sandbox.today - timedelta(days=1)
     whole = sandbox.truth("hostile", last - timedelta(days=29), last)
     assert sum(Decimal(row["usage_usd"]) for row in ledger) == usd(whole.usage)
@@ -320,7 +328,20 @@ def test_pages_of_a_large_account_are_bounded(
     connected(app, pages, sandbox, "large")
     assert len(pages.get("/?days=365").data) < 1_000_000
     assert len(rows(pages, "/ledger.csv")) > 9_000
-    assert pages.get("/breakdown").text.count("<tr") <= 510
+    found = rows(pages, "/breakdown.csv?group=key")
+    first, second = (lint(pages.get(f"/breakdown?group=key&page={page}").text) for page in (1, 2))
+    assert len(first.query("tbody tr")) == 200
+    assert len(first.query("tbody tr")) + len(second.query("tbody tr")) == len(found) > 200
+    amounts = [str(row.query("data")[0].attrs["value"]) for page in (first, second) for row in page.query("tbody tr")]
+    assert [Decimal(one) for one in amounts] == [Decimal(row["usage_usd"]) for row in found]
+    assert first.query("tfoot")[0].to_text() == second.query("tfoot")[0].to_text()
+    pages.get("/breakdown?group=key&page=3", 404)
+    pages.get("/breakdown?page=x", 404)
+    for page in ("columns=host", "group=host&columns=model", "columns=day&days=7", "group=day&columns=model"):
+        answer = pages.get(f"/breakdown?{page}")
+        assert len(answer.data) < 1_000_000
+        assert len(lint(answer.text).query("thead th")) <= 33
+    assert "other models" in pages.get("/breakdown?group=host&columns=model").text
     day = TODAY - timedelta(days=1)
     page = pages.get(f"/integrations/1/days/{day}")
     assert f"{len(sandbox.truth('large', day, day).rows)} cost lines" in page.text
@@ -376,6 +397,97 @@ def test_by_whatever_it_is_grouped_it_is_the_same_money(lively: Pages, sandbox: 
         page
     )
     assert 'aria-current="true"' in page
+
+
+@pytest.mark.parametrize("step", Step)
+def test_days_weeks_and_months_add_up_to_the_same_money(lively: Pages, sandbox: Sandbox, step: str) -> None:
+    found = rows(lively, f"/breakdown.csv?group={step}")
+    assert sum(Decimal(row["usage_usd"]) for row in found) == truth(sandbox)
+    assert {row[step] for row in found} >= {
+        "day": {"2026-10-21", "2026-11-19"}, "week": {"2026-10-21", "2026-11-16"}, "month": {"2026-10", "2026-11"},
+    }[step]  # fmt: skip
+    page = lively.get(f"/breakdown?group={step}").text
+    ((body, foot),) = tables(page)
+    assert foot[0] == truth(sandbox) == sum(row[0] or 0 for row in body)
+    names = [name.to_text() for name in lint(page).query("tbody th")]
+    assert names[0] == {"day": "19 Nov 2026", "week": "16–19 Nov 2026", "month": "1–19 Nov 2026"}[step], "the latest"
+
+
+def test_a_day_is_compared_with_the_day_before_it(lively: Pages, sandbox: Sandbox) -> None:
+    day = a_day(sandbox)
+    found = {row["day"]: row for row in rows(lively, "/breakdown.csv?group=day")}
+    amounts = [sandbox.truth("lively", one, one).usage for one in (day - timedelta(days=1), day)]
+    assert Decimal(found[day.isoformat()]["change_usd"]) == amounts[1] - amounts[0]
+    assert found["2026-10-21"]["change_usd"] == "", "the day before it was not read"
+    of_month = {row["day"]: row for row in rows(lively, "/breakdown.csv?group=day&compare=year")}
+    assert {row["change_usd"] for row in of_month.values()} == {""}
+    none = lively.get("/breakdown?compare=none").text
+    assert "Change" not in text(none)
+
+
+@pytest.mark.parametrize(
+    ("group", "columns"),
+    [
+        ("model", "host"),
+        ("host", "model"),
+        ("key", "week"),
+        ("day", "model"),
+        ("host", "month"),
+        ("integration", "day"),
+    ],
+)
+@pytest.mark.parametrize("measure", Measure)
+def test_rows_and_columns_add_up_on_the_page_and_in_the_file(
+    lively: Pages, sandbox: Sandbox, group: str, columns: str, measure: str
+) -> None:
+    address = f"group={group}&columns={columns}&measure={measure}"
+    html = lively.get(f"/breakdown?{address}").text
+    ((body, foot),) = tables(html)
+    last = sandbox.today - timedelta(days=1)
+    used = sandbox.truth("lively", last - timedelta(days=29), last)
+    tokens = sum(row.prompt_tokens + row.completion_tokens for row in used.rows)
+    whole = {"usd": used.usage, "requests": sum(row.requests for row in used.rows), "tokens": tokens}[measure]
+    assert foot[0] == whole
+    for line in (*body, foot):
+        assert line[0] == sum(one or 0 for one in line[1:])
+    for column, amount in enumerate(foot):
+        assert sum(line[column] or 0 for line in body) == (amount or 0)
+    file = list(csv.reader(io.StringIO(lively.get(f"/breakdown.csv?{address}").text)))
+    first, end = file[0].index("total"), file[0].index("days_covered")
+    assert end == first + 1
+    amounts = [[Decimal(one or 0) for one in line[first - len(foot) + 1 : end]] for line in file[1:]]
+    assert sorted(amounts) == sorted([[*(one or Decimal(0) for one in (*line[1:], line[0]))] for line in body])
+    names = [head.to_text() for head in lint(html).query("thead th")[2:]]
+    if columns in ("host", "model"):
+        assert file[0][first - len(foot) + 1 : first] == names
+
+
+def test_what_has_no_room_for_its_columns_says_what_has(lively: Pages) -> None:
+    page = lively.get("/breakdown?days=90&columns=day").text
+    assert "Thisperiodhas90days,andatablehasroomfor31columns.Chooseashorterperiod,orweeksormonthsascolumns." in text(
+        page
+    )
+    assert not tables(page)
+    assert "/breakdown.csv" not in page
+    for by in ("week", "month"):
+        (link,) = [one for one in links(page, "/breakdown?") if f"columns={by}" in one and "#" not in one]
+        assert len(tables(lively.get(link).text)) == 1
+    assert "up to 31 columns" in lively.get("/breakdown.csv?days=90&columns=day", 400).text
+    assert "weeks" not in text(lively.get("/breakdown?days=365&columns=week").text).split("Choose")[-1]
+
+
+def test_rows_are_searched_by_whatever_they_are_called(lively: Pages, sandbox: Sandbox) -> None:
+    key = next(one for one in sandbox.account("lively").keys(sandbox.today) if by_key(sandbox)[one.hash])
+    page = lively.get(f"/breakdown?group=key&find={key.name[1:6].upper()}").text
+    names = [name.to_text() for name in lint(page).query("tbody th")]
+    assert key.name in names
+    assert all(key.name[1:6].lower() in name.lower() for name in names)
+    ((body, foot),) = tables(page)
+    assert foot[0] == sum(row[0] or 0 for row in body)
+    assert "find=" not in "".join(link for link in links(page, "/breakdown?") if "group=host" in link)
+    assert [row["host"] for row in rows(lively, "/breakdown.csv?group=host&find=azu")] == ["Azure"]
+    assert "Nothing matches" in lively.get("/breakdown?group=host&find=<b>").text
+    lively.get("/breakdown?group=host&find=%00", 400)
 
 
 def test_a_switch_of_groups_keeps_the_filters_and_not_a_sort_that_is_none(lively: Pages) -> None:
@@ -776,7 +888,7 @@ def test_the_running_total_has_its_table_and_ends_at_the_total(
     assert Decimal(str(rows[-1][0])) == truth(sandbox, 7) == total(page)
     assert Decimal(str(rows[-1][1])) == truth(sandbox, 14) - truth(sandbox, 7)
     first = TODAY - timedelta(days=7)
-    assert table.query("tbody th a")[0].attrs["href"] == f"/integrations/1/days/{first}"
+    assert table.query("tbody th a")[0].attrs["href"] == f"/days/{first}"
     assert any("view=cumulative" in link and "measure=tokens" in link for link in links(page, "/?"))
     lively.get("/?view=upside-down", 400)
 
@@ -798,3 +910,50 @@ def test_empty_parameters_are_no_part_of_an_address(lively: Pages, asked_for: st
 
 def test_a_file_with_empty_parameters_is_that_file(lively: Pages) -> None:
     assert lively.get("/ledger.csv?host=&q=").data == lively.get("/ledger.csv").data
+
+
+@pytest.mark.parametrize(
+    ("query", "most"),
+    [("", 8), ("group=day", 8), ("group=integration", 8), ("group=key", 10), ("columns=month", 8), ("columns=host", 9),
+     ("group=key&columns=model", 11), ("q=claude&host=Anthropic", 8)],
+)  # fmt: skip
+def test_a_breakdown_of_a_year_needs_few_statements(
+    a_year: None, app: Flask, pages: Pages, sandbox: Sandbox, query: str, most: int
+) -> None:
+    connected(app, pages, sandbox)
+    with asked(app) as statements:
+        pages.get(f"/breakdown?days=365&{query}")
+    assert len(statements) <= most, "\n\n".join(one.text for one in statements)
+    assert not scanned(app, statements)
+
+
+def test_a_statement_opens_and_closes_with_the_credits_that_were_used(
+    app: Flask, lively: Pages, sandbox: Sandbox
+) -> None:
+    assert "Creditswerefirstreadon20Nov2026,12:00UTC." in text(lively.get("/statement?month=2026-11").text)
+    (october,) = lint(lively.get("/statement?month=2026-10").text).query("section[aria-labelledby=credits]")
+    assert "Credits were first read on 20 Nov 2026" in october.to_text()
+    assert "$" not in october.to_text()
+    with later(11):
+        synced(app, lively)
+        (november,) = lint(lively.get("/statement?month=2026-11").text).query("section[aria-labelledby=credits]")
+        opening, closing, between = (Decimal(str(one.attrs["value"])) for one in november.query("td data"))
+        used = sandbox.truth("lively", TODAY, date(2026, 11, 30)).usage
+        assert abs(between - used) < 20 * MICRO
+        assert closing - opening == between
+        assert "20 Nov 2026, 00:00 UTC" in november.to_text()
+        assert "1 Dec 2026, 00:00 UTC" in november.to_text()
+        (december,) = lint(lively.get("/statement?month=2026-12").text).query("section[aria-labelledby=credits]")
+        assert Decimal(str(december.query("td data")[0].attrs["value"])) == closing
+        assert "first read" not in december.to_text()
+
+
+def test_statements_are_in_the_navigation_and_name_their_account(lively: Pages) -> None:
+    assert "/statement" in links(lively.get("/").text, "/statement")
+    page = lint(lively.get("/statement?month=2026-11").text)
+    (current,) = page.query("nav a[aria-current=page]")
+    assert current.to_text() == "Statements"
+    head = text(lively.get("/statement?month=2026-11").text)
+    assert "AccountOpenRouterProviderOpenRouter" in head
+    (foot,) = page.query(".page-foot")
+    assert foot.to_text() == "Grafient · Statement of November 2026 · OpenRouter"
