@@ -77,6 +77,13 @@ class TestWhatItIsMadeOf:
         assert len(found.rows) == 50
         assert (found.others, found.others_usd, found.found) == (10, sum(range(1, 11)), 60)
 
+    def test_what_has_no_name_is_listed_however_little_it_is(self, workspace: Workspace) -> None:
+        one = add(workspace, "one")
+        cover(one, [ago(1)], usd=None)
+        put(one, *(line(1, "m", str(number), host=f"h{number:02}") for number in range(1, 61)), line(1, "m", "0", ""))
+        found = page(workspace, ago(1)).hosts
+        assert (found.has_unnamed, len(found.rows), found.others) == (True, 51, 10)
+
     def test_other_workspaces_and_other_integrations_are_left_out(self, workspace: Workspace) -> None:
         other = Workspace(plan="free")
         db.session.add(other)
@@ -223,6 +230,22 @@ class TestUsual:
         found = page(workspace, ago(1)).usual
         assert found is not None
         assert found.days == 4
+
+    def test_of_a_day_that_may_still_grow_nothing_is_usual(self, workspace: Workspace) -> None:
+        one = add(workspace, "one")
+        cover(one, [TODAY - timedelta(weeks=weeks) for weeks in range(1, 9)], usd=10)
+        cover(one, [TODAY], usd=4, state=DayState.PROVISIONAL)
+        assert page(workspace, TODAY).usual is None
+
+    def test_what_no_total_counts_is_not_usual_either(self, workspace: Workspace) -> None:
+        one = add(workspace, "one")
+        gone = add(workspace, "gone", removed_at=NOON - timedelta(days=8))
+        cover(one, [ago(1 + 7 * weeks) for weeks in range(6)], usd=10)
+        cover(gone, [ago(8)], usd=500, state=DayState.PROVISIONAL)
+        cover(gone, [ago(15)], usd=500, state=DayState.PROVISIONAL)
+        found = page(workspace, ago(1)).usual
+        assert found is not None
+        assert (found.low, found.high) == (10, 10)
 
     def test_a_day_that_one_integration_misses_says_nothing_about_what_is_usual(self, workspace: Workspace) -> None:
         one, two = add(workspace, "one"), add(workspace, "two")
