@@ -166,18 +166,25 @@ class TestBreakdown:
             assert found.totals is not None
             return found.rows[0].change_usd, found.totals.change_usd
 
-        assert (change(Group.HOST), change(Group.KEY)) == ((D(39), D(39)), (None, D(39)))
+        def of_key(name: str) -> Decimal | None:
+            return {row.id: row for row in breakdown.report(query(one), Group.KEY, "key", True).rows}[name].change_usd
+
+        cover(one, [ago(1)], usd=1, model="free")
+        assert (change(Group.HOST), change(Group.KEY)) == ((D(40), D(40)), (None, D(40)))
         db.session.add(KeyReading(integration_id=one.id, key_hash="aa", first_day=ago(14), last_day=ago(1)))
-        assert change(Group.KEY) == (D(35), D(39))
+        assert (change(Group.KEY), of_key(""), of_key("bb")) == ((D(35), D(40)), None, None)
+        db.session.add(KeyReading(integration_id=one.id, key_hash="bb", first_day=ago(14), last_day=ago(1)))
+        assert (change(Group.KEY), of_key(""), of_key("bb")) == ((D(35), D(40)), D(1), D(4))
         cover(one, [ago(14)], usd=None, source=Source.ANALYTICS)
-        assert (change(Group.HOST), change(Group.KEY)) == ((None, D(39)), (None, D(39)))
-        assert change(Group.MODEL) == (D(35), D(39))
+        assert (change(Group.HOST), change(Group.KEY), of_key("")) == ((None, D(40)), (None, D(40)), None)
+        assert change(Group.MODEL) == (D(35), D(40))
 
     def test_a_removed_integration_and_one_never_read_are_no_part_of_a_comparison(
         self, one: Integration, workspace: Workspace
     ) -> None:
         cover(one, Period(ago(14), ago(8)), usd=5, model="dear")
-        cover(add(workspace, "gone", removed_at=NOON - timedelta(days=10)), Period(ago(14), ago(12)), usd=100)
+        gone = add(workspace, "gone", removed_at=NOON - timedelta(days=10))
+        cover(gone, Period(ago(14), ago(12)), usd=100, model="dear")
         unread, young = add(workspace, "unread"), add(workspace, "young")
         cover(young, WEEK, usd=1, model="dear")
         found = breakdown.report(query(one), Group.INTEGRATION, "usage_usd", True)
@@ -189,7 +196,7 @@ class TestBreakdown:
         assert found.totals is not None
         assert (found.totals.usage_usd, found.totals.change_usd) == (D(81), None), "young is not complete before"
         assert found.coverage.without_data == ["unread"]
-        alone = query(one, integrations=(one.id, unread.id))
+        alone = query(one, integrations=(one.id, unread.id, gone.id))
         (dear, _) = breakdown.report(alone, Group.MODEL, "usage_usd", True).rows
         assert dear.change_usd == D(35)
 
@@ -213,6 +220,8 @@ class TestBreakdown:
             (TODAY.isoformat(), None),
         ]
         assert [row.coverage.provisional for row in found.rows[-2:] if row.coverage] == [0, 1]
+        assert [row.days for row in found.rows[:3]] == [0, None, 1]
+        assert found.rows[2].change_usd is None, "the day before it is missing"
         assert [row.change_usd for row in found.rows[-4:]] == [D(0), D(2), D(0), None][-4:]
         assert (found.total_usd, found.found) == (D(74), 10)
         weeks = breakdown.report(query(one, period), Step.WEEK, "usage_usd", True).rows

@@ -33,8 +33,8 @@ Against = Callable[[Period], Period | None]
 class Row:
     """One model, host, key or integration over the period; or some of its days, which are its ``period``.
 
-    ``usage_usd`` is None where nothing is known of it. ``before_usd``: what it cost in the period it is compared with;
-    None without one, and where either of the two is not wholly known.
+    ``usage_usd`` and ``days``, with usage, are None where nothing is known of it. ``before_usd``: what it cost in the
+    period it is compared with; None without one, and where either of the two is not wholly known.
     """
 
     id: str
@@ -46,7 +46,7 @@ class Row:
     completion_tokens: Tally
     reasoning_tokens: Tally
     cached_tokens: Tally
-    days: int
+    days: int | None
     share: Decimal | None = None
     before_usd: Decimal | None = None
     period: Period | None = None
@@ -224,7 +224,7 @@ def _by_names(
             if str(one.id) not in there and not query.is_filtered:
                 has_data = one in known.integrations and known.any_settled
                 figures, usage = (_NOTHING, Decimal(0)) if has_data else (_UNKNOWN, None)
-                found.append(Row(str(one.id), one.label, usage, days=0, **figures))
+                found.append(Row(str(one.id), one.label, usage, days=0 if has_data else None, **figures))
     if before is None or not known.integrations:
         return found, None
     earlier = {name: tally.known for (name,), tally in sums.amounts_by(_at(query, known, before), Axis(group))}
@@ -272,11 +272,11 @@ def _by_days(
     for line in pivot.days_of(step, query.period, known):
         period = line.period or query.period
         some = [measured[day] for day in period if day in measured]
-        row = Row(line.id, line.id, None, days=len(some), period=period, coverage=line.coverage, **_UNKNOWN)
+        row = Row(line.id, line.id, None, days=None, period=period, coverage=line.coverage, **_UNKNOWN)
         if some or any(known.state(day).is_settled for day in period):
             usage = cost(period)
             part = share(usage, whole)
-            row = replace(row, usage_usd=usage, share=part, before_usd=earlier(period), **_added(some))
+            row = replace(row, usage_usd=usage, days=len(some), share=part, before_usd=earlier(period), **_added(some))
         found.append(row)
     return found, earlier(query.period)
 

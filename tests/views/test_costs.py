@@ -13,7 +13,7 @@ from decimal import Decimal
 import pytest
 from flask import Flask
 from justhtml import JustHTML
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from grafient.extensions import db
 from grafient.models import Line, ModelTotal, Workspace
@@ -25,6 +25,7 @@ from grafient.reports.chart import Step
 from grafient.reports.ledger import COLUMNS
 from grafient.sandbox import Sandbox
 from grafient.views.formats import usd_exact
+from tests import stored
 from tests.pages import Pages, lint
 from tests.statements import asked, scanned
 from tests.syncing import MICRO, NOON, a_day, at, later
@@ -957,3 +958,28 @@ def test_statements_are_in_the_navigation_and_name_their_account(lively: Pages) 
     assert "AccountOpenRouterProviderOpenRouter" in head
     (foot,) = page.query(".page-foot")
     assert foot.to_text() == "Grafient · Statement of November 2026 · OpenRouter"
+
+
+def test_whatever_is_stored_each_pair_of_rows_and_columns_has_a_page_and_a_file(app: Flask, pages: Pages) -> None:
+    """Names with markup, refunds and nothing at all, on one day of history; beside it an account never read."""
+    with app.app_context():
+        workspace = db.session.execute(select(Workspace)).scalar_one()
+        one = stored.add(workspace, "<b>one</b>", last_success_at=NOON)
+        stored.cover(one, [stored.ago(1)], usd=-3, model="<i>refund</i>", key="<u>key</u>")
+        stored.cover(one, [stored.ago(1)], usd=0, model="", requests=0, prompt_tokens=0, completion_tokens=0)
+        stored.add(workspace, "unread")
+        db.session.commit()
+    ways = [*Group, *Step]
+    for period in ("days=7", "period=yesterday", "period=all", f"from={TODAY}&to={TODAY}"):
+        for group, columns in [(one, other) for one in ways for other in (*ways, "") if one != other]:
+            address = f"{period}&group={group}&columns={columns}&measure=tokens&compare=month"
+            html = pages.get(f"/breakdown?{address}").text
+            assert not {"<b>one", "<i>refund", "<u>key"} & set(re.findall("<[biu]>[a-z]+", html))
+            pages.get(f"/breakdown.csv?{address}")
+    page = lint(pages.get("/breakdown?days=7&group=integration").text)
+    read, unread = (row.to_text() for row in page.query("tbody tr"))
+    assert read.startswith("<b>one</b> −$3.00")
+    assert unread.startswith("unread")
+    assert not re.search(r"[0-9$%]", unread)
+    assert "1 of 2 integrations" in page.to_text()
+    assert "nan" not in page.to_text().lower().split()
