@@ -1,12 +1,13 @@
 # Everything starts here and sets up what is missing; a fresh machine needs Python 3.11 to 3.13 and make.
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
-  $$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
+# Looked for when it is first needed, once.
+PYTHON ?= $(eval PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done))$(PYTHON)
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: run demo test bench bench-long check lock clean
+.PHONY: run demo test bench bench-long check audit pictures lock clean
 
 run: $(VENV)/run.stamp
 	@echo "Starting Grafient ..."
@@ -34,6 +35,14 @@ check: $(VENV)/test.stamp
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
 
+# The HTML of all pages, and Lighthouse's scores of those that are opened every morning; needs npm, Java and Chromium.
+audit: $(VENV)/test.stamp tests/audit/node_modules/made.stamp
+	@$(PY) -m tests.audit
+
+# The README's pictures, anew.
+pictures: $(VENV)/test.stamp
+	@$(PY) -m tests.audit.pictures
+
 # Resolve the direct dependencies of pyproject.toml anew into the two lock files.
 lock: $(VENV)/test.stamp
 	$(PY) -m pip install --quiet uv
@@ -43,24 +52,32 @@ lock: $(VENV)/test.stamp
 	  pyproject.toml --group test -c requirements.txt -o requirements-test.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench
+	rm -rf $(VENV) $(VENV)-bench tests/audit/node_modules
 
 $(VENV)/made.stamp:
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(FITS)' || \
 	  { echo "Grafient needs Python 3.11, 3.12 or 3.13. Install one, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
+	@echo "Making a Python environment in $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv is missing. On Debian: apt-get install python3-venv"; exit 1; }
 	@touch $@
 
 $(VENV)/run.stamp: requirements.txt $(VENV)/made.stamp
-	@echo "Installing what Grafient needs into $(VENV) ..."
+	@echo "Installing what Grafient needs into $(VENV); this takes a while, but only once ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
 $(VENV)/test.stamp: requirements-test.txt $(VENV)/run.stamp
+	@echo "Installing what the tests need into $(VENV) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.txt
 	@touch $@
 
 $(VENV)-bench/made.stamp: bench/requirements.txt $(VENV)/made.stamp
+	@echo "Installing what is compared with into $(VENV)-bench ..."
 	@$(PY) -m venv $(VENV)-bench
 	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
+	@touch $@
+
+tests/audit/node_modules/made.stamp: tests/audit/package-lock.json
+	@echo "Installing the Nu Html Checker and Lighthouse ..."
+	@cd tests/audit && npm ci --silent --no-audit --no-fund
 	@touch $@

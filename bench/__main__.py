@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import dashboards, disk, ingest, pages, run, start
+from bench import dashboards, disk, forecast, ingest, pages, run, start
 from bench.measure import Result
 
 PARTS: dict[str, Callable[[int], Iterator[Result]]] = {
@@ -23,6 +23,7 @@ PARTS: dict[str, Callable[[int], Iterator[Result]]] = {
     "run": run.measure,
     "disk": disk.measure,
     "start": start.measure,
+    "forecast": forecast.measure,
 }
 LONG: dict[str, Callable[[int], Iterator[Result]]] = {
     "accounts": run.measure_many,

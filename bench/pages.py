@@ -2,7 +2,8 @@
 
 Beside it, from the same server, a page of as many bytes that needs no data (``plain.py``); and Datasette, which answers
 from the same SQLite file with JSON what each model cost on each day of the period. The load comes from ``load.py``, on
-kept connections, without If-None-Match unless the row says so. Each page was asked for before it is measured.
+kept connections, without If-None-Match and Accept-Encoding unless the row says so. Each page was asked for before it is
+measured.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ def measure(rounds: int, rows: int = 50, days: int = 365, seconds: float = 2.0) 
                 again = page("/", **{"If-None-Match": dashboard.etag})
                 name_again = f"{name}, with If-None-Match"
                 yield compare(name_again, against, *pair(again, plain), rounds=rounds, said=rate)
+            compressed = page("/", **{"Accept-Encoding": "gzip"})
+            yield compare(f"{name}, compressed", against, *pair(compressed, plain), rounds=rounds, said=rate)
             if places.has("datasette"):
                 with _datasette(path / "grafient.db") as other:
                     asked = page(

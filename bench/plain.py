@@ -11,5 +11,5 @@ app = create_app()
 
 @app.get("/plain/<int:size>")
 def plain(size: int) -> Response:
-    """A page of that size."""
-    return Response(b"x" * size, mimetype="text/html")
+    """A page of that size; ``no-store``, or it would be asked who is signed in."""
+    return Response(b"x" * size, mimetype="text/html", headers={"Cache-Control": "no-store"})

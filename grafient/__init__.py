@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from flask import Flask, request
-from flask.sessions import SecureCookieSessionInterface
+from flask import Flask, Response, request
+from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from grafient import cli, database, jobs, views
@@ -17,6 +17,7 @@ from grafient.config import ConfigError, Settings
 from grafient.extensions import csrf, db
 from grafient.pace import Pace
 from grafient.providers import PROVIDERS
+from grafient.sample import Sample
 from grafient.vault import Vault, VaultError
 
 __version__ = "0.1.0"
@@ -77,6 +78,7 @@ def _bind(app: Flask, settings: Settings) -> None:
     with app.app_context():
         database.prepare(db.engine)
     app.extensions["providers"] = {slug: make(settings.base_urls.get(slug)) for slug, make in PROVIDERS.items()}
+    app.extensions["providers"][Sample.slug] = Sample()
     if settings.encryption_keys is not None:
         try:
             app.extensions["vault"] = Vault.parse(settings.encryption_keys)
@@ -92,3 +94,10 @@ class _SessionInterface(SecureCookieSessionInterface):
 
     def get_cookie_secure(self, app: Flask) -> bool:
         return request.is_secure
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """A static file is the same for everybody. Flask-Login looks at the session with each request, for which Flask
+        would add ``Vary: Cookie``, and a browser would load all files anew after each log-in.
+        """
+        if request.endpoint not in ("static", "favicon"):
+            super().save_session(app, session, response)

@@ -171,21 +171,24 @@ def _record_readings(integration_id: int, parts: Mapping[str, Activity], now: da
     lines.execute_many(insert(KeyReading), rows)
 
 
-def by_key(integration_ids: Any, period: Period | None = None, key_hashes: Collection[str] = ()) -> Subquery:
+def by_key(
+    integration_ids: Any, period: Period | None = None, key_hashes: Collection[str] = (), series: Any = None
+) -> Subquery:
     """The lines of integrations by API key, for reading: the parts that keys spent, under their hashes, and the rest of
-    each line, under ``UNATTRIBUTED``; or of some of these alone.
+    each line, under ``UNATTRIBUTED``; or of some of these alone. ``series``: a select of the ids of series, to have
+    the lines of these only.
 
     The rest is the line less its parts, unknown where one of them is, and less than nothing where they are more. A
     line that keys explain to nothing has none. For each line the rows add up to the whole, exactly.
     """
-    part = _parts(integration_ids, period)
+    part = _parts(integration_ids, period, series)
     wanted = []
     named = set(key_hashes) - {UNATTRIBUTED}
     if named or not key_hashes:
         parts = select(*part.c)
         wanted.append(parts.where(part.c.key_hash.in_(named)) if named else parts)
     if not key_hashes or UNATTRIBUTED in key_hashes:
-        wanted.append(_rest(_whole(integration_ids, period), part))
+        wanted.append(_rest(_whole(integration_ids, period, series), part))
     rows = union_all(*wanted).subquery("part_or_rest")
     return _with_names(select(*rows.c, *_NAMES), rows.c).subquery("by_key")
 
@@ -206,19 +209,23 @@ def _rest(whole: Subquery, part: Subquery) -> Select[Any]:
     return found.group_by(*both.c[:3]).having(some)
 
 
-def _parts(integration_ids: Any, period: Period | None) -> Subquery:
+def _parts(integration_ids: Any, period: Period | None, series: Any) -> Subquery:
     columns = ApiKey.integration_id, KeyPart.day, KeyPart.series_id, ApiKey.key_hash
     query = select(*columns, *(getattr(KeyPart, name) for name in FIGURES)).join(ApiKey, ApiKey.id == KeyPart.key_id)
-    return _within(query, ApiKey, KeyPart, integration_ids, period).subquery("part")
+    return _within(query, ApiKey, KeyPart, integration_ids, period, series).subquery("part")
 
 
-def _whole(integration_ids: Any, period: Period | None) -> Subquery:
+def _whole(integration_ids: Any, period: Period | None, series: Any) -> Subquery:
     columns = Line.integration_id, Line.day, Line.series_id
     query = select(*columns, *(getattr(Line, name) for name in FIGURES))
-    return _within(query, Line, Line, integration_ids, period).subquery("whole")
+    return _within(query, Line, Line, integration_ids, period, series).subquery("whole")
 
 
-def _within(query: Select[Any], owner: Any, table: Any, integration_ids: Any, period: Period | None) -> Select[Any]:
+def _within(
+    query: Select[Any], owner: Any, table: Any, integration_ids: Any, period: Period | None, series: Any
+) -> Select[Any]:
+    if series is not None:
+        query = query.where(table.series_id.in_(series))
     if period is not None:
         query = query.where(table.day.between(period.first, period.last))
     return query.where(owner.integration_id.in_(integration_ids))

@@ -34,6 +34,10 @@ class Coverage:
     restated: int
     integrations: int = 1
     without_data: Sequence[str] = ()
+    keys: int = 0
+    keys_unread: int = 0
+    """Of so many API keys, how many were never read, so that what they spent looks like nobody's. Known only where
+    costs are shown by key."""
 
     @property
     def is_complete(self) -> bool:
@@ -97,6 +101,7 @@ class Known:
         self._days, self._keys = days, keys
         self._states: dict[date, DayState] = {}
         self._expected_on: dict[date, list[DayState]] = {}
+        self._throughout: dict[tuple[Period, Group, Any], bool] = {}
         self.asked = [i for i in scope if self._expected(i, query.period) or self._has_data(i)]
         self.integrations = [i for i in self.asked if self._has_data(i)] or self.asked
         """Those that the figures are of."""
@@ -106,7 +111,8 @@ class Known:
         """The coverage of the query's period, over all integrations that count."""
         counted = {integration.id for integration in self.integrations}
         without = [integration.label for integration in self.asked if integration.id not in counted]
-        return Coverage.of([self.state(day) for day in self.period], len(self.asked), without)
+        found = Coverage.of([self.state(day) for day in self.period], len(self.asked), without)
+        return found if self._keys is None else replace(found, keys=len(self._keys), keys_unread=self._keys.unread)
 
     def coverage_of(self, integration: Integration) -> Coverage:
         """The coverage of the days of the query's period that one integration should cover."""
@@ -123,13 +129,13 @@ class Known:
         states = self._states_of_expected(day)
         if not states:  # all were removed before it was due; what they had read of it is all there will ever be
             states = [self._state_of(i, day) for i in self.integrations if day in self._days[i.id]]
-        distinct = set(states)
-        if not distinct - {DayState.MISSING}:
-            return DayState.MISSING
-        for state in (DayState.MISSING, DayState.PROVISIONAL, DayState.RESTATED):
-            if state in distinct:
-                return DayState.PARTIAL if state == DayState.MISSING else state
-        return DayState.NO_USAGE if distinct == {DayState.NO_USAGE} else DayState.FINAL
+        return joint(states)
+
+    def states_on(self, day: date) -> dict[int, DayState]:
+        """The state of a day of each integration (by its id) that should cover it, also of those that are left out of
+        the query's figures; where none should, of those that have it."""
+        should = [i for i in self.asked if is_expected(i, day)] or [i for i in self.asked if day in self._days[i.id]]
+        return {i.id: self._state_of(i, day) for i in should}
 
     def missing_part(self, day: date) -> tuple[int, int]:
         """Of how many integrations a day is missing, and how many should cover it."""
@@ -166,6 +172,31 @@ class Known:
             return source == Source.ACTIVITY and self._keys.is_read(integration.id, UNATTRIBUTED, day, source)
         return not self._keys.has(integration.id, name) or self._keys.is_read(integration.id, name, day, source)
 
+    def knows_part_throughout(self, integrations: Iterable[Integration], group: Group, name: str | None) -> bool:
+        """Whether it is known what a host or key had on each day of the query's period in these integrations; None:
+        what all of them had, so that the rest, which none of them explains, is known too.
+        """
+        return all(
+            self._knows_part(integration, day, known.source, group, name)
+            for integration in integrations
+            if name is None or self._keys is None or self._keys.has(integration.id, name)
+            for day, known in self._days[integration.id].items()
+            if day in self.period
+        )
+
+    def knows_throughout(self, period: Period, group: Group, name: str | None) -> bool:
+        """Whether ``knows_part`` is true of each day of a period. Keys that were read on the same days, as nearly all
+        are, are asked once: of 1,000 keys and two years it took seconds.
+        """
+        same: Any = name
+        if group == Group.HOST:
+            same = None
+        elif group == Group.KEY and name and self._keys is not None:
+            same = self._keys.history(name)
+        if (period, group, same) not in self._throughout:
+            self._throughout[period, group, same] = all(self.knows_part(day, group, name) for day in period)
+        return self._throughout[period, group, same]
+
     def is_complete(self, integration: Integration, period: Period) -> bool:
         """Whether an integration has data for a period, for every day of it that it should cover."""
         days = self._expected(integration, period)
@@ -200,6 +231,17 @@ class Known:
     def _expected(self, integration: Integration, period: Period) -> list[date]:
         end = None if integration.removed_at is None else last_due(integration.removed_at)
         return span(period.first, period.last if end is None else min(period.last, end))
+
+
+def joint(states: Iterable[DayState]) -> DayState:
+    """The state of a day of several integrations, from that of each."""
+    distinct = set(states)
+    if not distinct - {DayState.MISSING}:
+        return DayState.MISSING
+    for state in (DayState.MISSING, DayState.PROVISIONAL, DayState.RESTATED):
+        if state in distinct:
+            return DayState.PARTIAL if state == DayState.MISSING else state
+    return DayState.NO_USAGE if distinct == {DayState.NO_USAGE} else DayState.FINAL
 
 
 def load(
@@ -281,9 +323,30 @@ class KeyDays:
                 found._gone[name] = gone_at.date()
         return found
 
+    def __len__(self) -> int:
+        """How many keys there are, those that are gone left out."""
+        return len(self._intervals) - len(self._gone)
+
+    @property
+    def unread(self) -> int:
+        """How many of these were never read."""
+        return sum(not days and name not in self._gone for name, days in self._intervals.items())
+
     def has(self, integration_id: int, key_hash: str) -> bool:
         """Whether the integration has, or had, that key."""
         return (integration_id, key_hash) in self._intervals
+
+    def history(self, key_hash: str) -> frozenset[tuple[int, _History]]:
+        """When a key was read, in each integration that has it."""
+        return self._by_key.get(key_hash, frozenset())
+
+    @cached_property
+    def _by_key(self) -> dict[str, frozenset[tuple[int, _History]]]:
+        found: dict[str, set[tuple[int, _History]]] = defaultdict(set)
+        for (integration_id, key_hash), intervals in self._intervals.items():
+            history = tuple(intervals), self._gone.get((integration_id, key_hash))
+            found[key_hash].add((integration_id, history))
+        return {key_hash: frozenset(histories) for key_hash, histories in found.items()}
 
     def is_read(self, integration_id: int, key_hash: str, day: date, source: Source) -> bool:
         """Whether what a key spent on a day is known; for what no key explains, whether all keys' is.

@@ -60,17 +60,14 @@ class Period:
     def previous(self) -> Period:
         """What it is compared with by default: of a whole month the month before, of any other as many days."""
         whole = self == Period.month(self.first)
-        return Period.month(self.first - ONE_DAY) if whole else self.before
+        return self.months_earlier(1) if whole else self.before
 
-    def months_before(self, months: int) -> Period:
-        """The same days so many months earlier; of a whole month, that whole month.
-
-        A day that the earlier month does not have is its last: 31 March becomes 28 February.
-        """
-        first = _months_before(self.first, months)
-        if self == Period.month(self.first):
-            return Period.month(first)
-        return Period(first, _months_before(self.last, months))
+    def months_earlier(self, months: int) -> Period:
+        """The same days so many months earlier: of 31 March, 28 February. Whole months stay whole, so that 1 to 28
+        February becomes 1 to 31 January."""
+        first, last = _months_earlier(self.first, months), _months_earlier(self.last, months)
+        is_whole = self.first.day == 1 and (self.last + ONE_DAY).day == 1
+        return Period(first, Period.month(last).last if is_whole else last)
 
     def __contains__(self, day: date) -> bool:
         return self.first <= day <= self.last
@@ -91,10 +88,10 @@ class Period:
         return cls(first, (first + timedelta(days=31)).replace(day=1) - ONE_DAY)
 
 
-def _months_before(day: date, months: int) -> date:
+def _months_earlier(day: date, months: int) -> date:
     year, month = divmod(day.year * 12 + day.month - 1 - months, 12)
-    last = Period.month(date(year, month + 1, 1)).last
-    return last.replace(day=min(day.day, last.day))
+    end = Period.month(date(year, month + 1, 1)).last
+    return end.replace(day=min(day.day, end.day))
 
 
 def intervals(days: Iterable[date]) -> list[Period]:

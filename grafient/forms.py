@@ -39,24 +39,37 @@ class _KeyForm(FlaskForm):  # type: ignore[misc]
     )
 
 
-class IntegrationForm(_KeyForm):
-    """Add Integration, and Test Connection."""
-
-    provider = SelectField(
-        "Provider", choices=[SelectChoice(slug, p.name) for slug, p in PROVIDERS.items()], default="openrouter"
-    )
+class _LabelForm(FlaskForm):  # type: ignore[misc]
     label = StringField(
         "Label",
         filters=[strip],
         validators=[Length(max=MAX_LABEL, message=f"A label can have up to {MAX_LABEL} characters.")],
     )
-    twice = BooleanField("Connect this account a second time and count its costs twice")
-    twice_offered = False
 
     def validate_label(self, field: StringField) -> None:
         """Refuse what can't be seen; the label is shown and exported as it is."""
         if field.data and not field.data.isprintable():
             raise ValidationError("The label contains characters that can't be shown, such as a line break.")
+
+
+class IntegrationForm(_KeyForm, _LabelForm):
+    """Add Integration, and Test Connection."""
+
+    provider = SelectField(
+        "Provider", choices=[SelectChoice(slug, p.name) for slug, p in PROVIDERS.items()], default="openrouter"
+    )
+    twice = BooleanField("Connect this account a second time and count its costs twice")
+    twice_offered = False
+
+
+class RenameForm(_LabelForm):
+    """Another label, which can't be left blank."""
+
+    def validate_label(self, field: StringField) -> None:
+        """The rules of a label, and that there is one."""
+        super().validate_label(field)
+        if not field.data:
+            raise ValidationError("Enter a label.")
 
 
 class ReplaceKeyForm(_KeyForm):

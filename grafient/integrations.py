@@ -1,23 +1,30 @@
-"""The write side: connect an account, replace its key, ask for a sync, pause, resume, remove.
+"""The write side: connect an account, rename it, replace its key, ask for a sync, pause, resume, remove.
 
-A provider's key is in the clear only inside ``check``, ``connect`` and ``replace_key`` here, and in ``sync``. No
+A provider's key is in the clear only inside ``preview``, ``connect`` and ``replace_key`` here, and in ``sync``. No
 transaction is open while a provider is asked.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
 from sqlalchemy import delete, exists, func, select
 
-from grafient import runs
+from grafient import runs, sample
+from grafient.days import Period
 from grafient.extensions import db, providers, vault
 from grafient.models import CoveredDay, Integration, Workspace, utc_now
-from grafient.providers import KeyInfo
+from grafient.providers import Activity, KeyInfo, KeyRejected, ProviderError
 from grafient.states import Trigger
 
 MAX_INTEGRATIONS = 1000
 """In one workspace."""
 
 MAX_LABEL = 100
+
+LATELY_DAYS = 14
 
 
 class Refused(Exception):
@@ -38,20 +45,63 @@ def find(workspace_id: int, integration_id: int) -> Integration | None:
     return db.session.execute(query).scalar_one_or_none()
 
 
+@dataclass(frozen=True)
+class Recent:
+    """What an account used lately: on how many days of the ``window``, and what was charged to credits on the last of
+    them (``lately``), to be compared with the provider's own page."""
+
+    window: Period
+    days_used: int
+    lately: Period
+    lately_usd: Decimal
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a key would bring. ``recent`` is None where that could not be read, for the reason in ``why``."""
+
+    info: KeyInfo
+    recent: Recent | None
+    why: str = ""
+
+
 def check(provider: str, key: str) -> KeyInfo:
-    """Test Connection: ask the provider, store nothing. Raises ProviderError; answers within 10 seconds."""
+    """Ask the provider whether the key can read costs. Raises ProviderError; answers within 10 seconds."""
     db.session.rollback()
     return providers[provider].check_key(key)
+
+
+def preview(provider: str, key: str) -> Preview:
+    """Test Connection: ask the provider what the key is and what its account used lately, store nothing.
+
+    Raises ProviderError; answers within 20 seconds.
+    """
+    info = check(provider, key)
+    try:
+        return Preview(info, _recent(providers[provider].recent_activity(key)))
+    except KeyRejected:
+        raise
+    except ProviderError as error:
+        return Preview(info, None, str(error))
+
+
+def _recent(activity: Activity) -> Recent:
+    window = Period(activity.first_day, activity.last_day)
+    lately = Period(max(window.first, window.last - timedelta(days=LATELY_DAYS - 1)), window.last)
+    usage = (line.usage_usd for line in activity.lines() if line.day in lately)
+    return Recent(window, sum(day in window for day in activity.by_day), lately, sum(usage, Decimal(0)))
 
 
 def connect(workspace_id: int, provider: str, label: str, key: str, *, twice: bool = False) -> Integration:
     """Check the key, seal it, and want the backfill. Commits.
 
-    An account that was removed with its history kept goes on where it ended, so that no day counts twice.
+    An account that was removed with its history kept goes on where it ended, so that no day counts twice. Sample data
+    is removed first.
     ``twice``: connect an account that is connected already. Raises ProviderError, AlreadyConnected or Refused.
     """
     info = check(provider, key)
     _lock(workspace_id)
+    _keep_sample_apart(workspace_id, provider)
     if _count(workspace_id) >= MAX_INTEGRATIONS:
         raise Refused(f"A workspace can have {MAX_INTEGRATIONS:,} integrations. Remove one to add another.")
     integration = None if twice else _known(workspace_id, provider, info)
@@ -67,6 +117,36 @@ def connect(workspace_id: int, provider: str, label: str, key: str, *, twice: bo
     runs.request(integration.id, Trigger.BACKFILL)
     db.session.commit()
     return integration
+
+
+def add_sample(workspace_id: int) -> None:
+    """Fill a workspace that has nothing connected with sample data. Commits; where it is there already, it stays.
+
+    Raises Refused if anything real is there, a removed integration's history included.
+    """
+    try:
+        connect(workspace_id, sample.SLUG, sample.LABEL, sample.KEY)
+    except AlreadyConnected:
+        db.session.rollback()
+
+
+def remove_sample(workspace_id: int) -> None:
+    """Remove the sample data, and all that was stored of it, if it is there. Commits."""
+    _lock(workspace_id)
+    _delete_sample(workspace_id)
+    db.session.commit()
+
+
+def has_sample(workspace_id: int) -> bool:
+    """Whether the figures of a workspace are the sample's. There are no others beside them then."""
+    here = Integration.workspace_id == workspace_id, Integration.provider == sample.SLUG
+    return bool(db.session.execute(select(exists().where(*here))).scalar())
+
+
+def rename(integration: Integration, label: str) -> None:
+    """Call it something else. Commits."""
+    integration.label = label
+    db.session.commit()
 
 
 def replace_key(integration: Integration, key: str) -> None:
@@ -120,11 +200,12 @@ def pause(integration: Integration) -> None:
 def remove(integration: Integration, *, keep_history: bool) -> None:
     """Forget the key for good, and the costs too unless they are to be kept. Commits.
 
-    Where no day was ever read there is nothing to keep.
+    Where no day was ever read there is nothing to keep, and of sample data nothing may be kept.
     """
     runs.cancel_open(integration.id)
     has_history = select(exists().where(CoveredDay.integration_id == integration.id))
-    if keep_history and db.session.execute(has_history).scalar():
+    may_keep = keep_history and integration.provider != sample.SLUG
+    if may_keep and db.session.execute(has_history).scalar():
         integration.key_ciphertext = integration.key_encryption_id = None
         integration.key_hint = ""
         integration.removed_at = utc_now()
@@ -146,6 +227,21 @@ def _lock(workspace_id: int) -> None:
     connect it.
     """
     db.session.execute(select(Workspace.id).where(Workspace.id == workspace_id).with_for_update())
+
+
+def _keep_sample_apart(workspace_id: int, provider: str) -> None:
+    """Let a workspace have sample data or real integrations, never both; under the lock of the workspace."""
+    if provider != sample.SLUG:
+        _delete_sample(workspace_id)
+        return
+    real = Integration.workspace_id == workspace_id, Integration.provider != sample.SLUG
+    if db.session.execute(select(exists().where(*real))).scalar():
+        raise Refused("Sample data can only be shown while nothing is connected, so that it never mixes with your own.")
+
+
+def _delete_sample(workspace_id: int) -> None:
+    here = Integration.workspace_id == workspace_id, Integration.provider == sample.SLUG
+    db.session.execute(delete(Integration).where(*here))
 
 
 def _refuse_second(workspace_id: int, integration_id: int, provider: str, info: KeyInfo) -> None:

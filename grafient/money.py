@@ -44,6 +44,11 @@ def usd(amount: Decimal | int | str) -> Decimal:
     raise ValueError(f"not an amount in USD that can be kept: {value:.6E}")
 
 
+def rounded(figure: Decimal) -> Decimal:
+    """What was divided, at 12 decimals, half to even; of any size."""
+    return _quantize(figure, STEP_USD)
+
+
 def places(amounts: Iterable[Decimal | int | None]) -> int:
     """The most decimals that one of these has, and at least two: a column of all of them lines up."""
     shown = (Decimal(amount).normalize().as_tuple().exponent for amount in amounts if amount)

@@ -22,7 +22,7 @@ from grafient.days import ONE_DAY, Period, span
 from grafient.extensions import db
 from grafient.models import CreditReading, DayCheck, Integration, Restatement
 from grafient.models.columns import usd_sum
-from grafient.providers import Activity
+from grafient.providers import Activity, Credits
 from grafient.query import is_expected
 from grafient.states import Source
 
@@ -59,10 +59,11 @@ _CHECKS = select(DayCheck.day, DayCheck.analytics_usd).where(
 )
 
 
-def record_reading(integration_id: int, lifetime_usd: Decimal, read_at: datetime, today_usd: Decimal | None) -> None:
+def record_reading(integration_id: int, found: Credits, read_at: datetime, today_usd: Decimal | None) -> None:
     """Write a reading of the credits, in the caller's transaction. ``today_usd``: see ``own_day``."""
-    reading = {"integration_id": integration_id, "read_at": read_at}
-    lines.execute_many(_WRITE_READING, [reading | {"lifetime_usd": lifetime_usd, "today_usd": today_usd}])
+    reading = {"integration_id": integration_id, "read_at": read_at, "today_usd": today_usd}
+    read = {"lifetime_usd": found.used_usd, "bought_usd": found.bought_usd}
+    lines.execute_many(_WRITE_READING, [reading | read])
 
 
 def own_day(read_at: datetime, totals: Mapping[date, Decimal], days: Period, answered_at: datetime) -> Decimal | None:
@@ -131,18 +132,23 @@ class VerdictState(StrEnum):
     DIFFERS = "differs"
     """By ``Verdict.difference_usd``, on its ``differing`` days or over its ``wrong_spans``."""
     UNVERIFIED = "unverified"
-    """There is too little to compare with, for the reason in ``Verdict.why``."""
+    """There is too little to compare with, for the reason in ``Verdict.why``. That is no fault as long as
+    ``Verdict.unasked`` is zero: no second count can exist of a day that is known from analytics only."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a period's figures are worth, and how that was checked. ``asked`` counts days times integrations."""
+    """What a period's figures are worth, and how that was checked. ``asked`` counts days times integrations.
+
+    ``unasked``: how many days should have a second count and have none, because analytics was not asked or failed.
+    """
 
     state: VerdictState
     asked: int
     days: Sequence[CheckedDay]
     spans: Sequence[Span]
     why: str
+    unasked: int = 0
 
     @property
     def differing(self) -> list[CheckedDay]:
@@ -162,11 +168,14 @@ class Verdict:
         return max(self.asked - len(self.days), 0)
 
     @property
+    def days_differ_usd(self) -> Decimal:
+        """What the days are off by, over all integrations."""
+        return sum((abs(day.difference_usd) for day in self.differing), Decimal(0))
+
+    @property
     def difference_usd(self) -> Decimal:
         """The larger of what the days and what the credits are off by, over all integrations."""
-        days = sum((abs(day.difference_usd) for day in self.differing), Decimal(0))
-        spans = sum((abs(span.difference_usd) for span in self.wrong_spans), Decimal(0))
-        return max(days, spans)
+        return max(self.days_differ_usd, sum((abs(span.difference_usd) for span in self.wrong_spans), Decimal(0)))
 
 
 def verdict(known: Known) -> Verdict:
@@ -193,7 +202,13 @@ def verdict(known: Known) -> Verdict:
         proven = {(day.integration_id, day.day) for day in checked}
         state = VerdictState.VERIFIED if proven and expected <= proven else VerdictState.UNVERIFIED
     why = _why(integrations, expected, len(checked), settled) if state == VerdictState.UNVERIFIED else ""
-    return Verdict(state, len(expected | settled.keys()), checked, spans, why)
+    offered = {i.id for i in integrations if i.no_history is None and i.removed_at is None}
+    unasked = [
+        name
+        for name, found in settled.items()
+        if name[0] in offered and found.source == Source.ACTIVITY and found.analytics_usd is None
+    ]
+    return Verdict(state, len(expected | settled.keys()), checked, spans, why, len(unasked))
 
 
 _Key = tuple[int, date]
@@ -203,7 +218,7 @@ _Days = Mapping[_Key, Counted]
 def _spans(ids: Sequence[int], period: Period, settled: _Days, days: _Days, restated: bool) -> list[Span]:
     """For each integration the longest stretch of settled days that lies between two readings, if there is one."""
     ends: dict[int, list[CreditReading]] = {}
-    for reading in _readings(ids, period):
+    for reading in end_readings(ids, period):
         ends.setdefault(reading.integration_id, []).append(reading)
     found = []
     for integration_id, readings in ends.items():
@@ -220,11 +235,19 @@ def _spans(ids: Sequence[int], period: Period, settled: _Days, days: _Days, rest
     return spans
 
 
-def _readings(ids: Sequence[int], period: Period) -> list[CreditReading]:
-    """The first and the last reading of each integration that have days of the period between them, in order."""
+def end_readings(ids: Sequence[int], period: Period) -> list[CreditReading]:
+    """The first and the last reading of each integration on days of a period and the day after, in order."""
     begin = datetime.combine(period.first, time(), tzinfo=UTC)
     end = datetime.combine(period.last + timedelta(days=2), time(), tzinfo=UTC)
     return list(db.session.execute(_READINGS, {"ids": list(ids), "begin": begin, "end": end}).scalars())
+
+
+def first_readings(ids: Sequence[int]) -> dict[int, datetime]:
+    """When the credits of each integration were first read; without those of which they never were."""
+    first = select(CreditReading.integration_id, func.min(CreditReading.read_at).label("read_at"))
+    first = first.group_by(CreditReading.integration_id)
+    found = db.session.execute(first.where(CreditReading.integration_id.in_(ids)))
+    return {row.integration_id: row.read_at for row in found}
 
 
 _ENDS = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, case, false, func, or_, select
 
@@ -71,8 +71,10 @@ class Alarm:
 @dataclass(frozen=True)
 class Brought:
     """What the last successful sync brought: days that it settled and what they cost, settled days that
-    it changed and by how much, and by how much what is known of unsettled days, such as today so far, grew."""
+    it changed and by how much, and by how much what is known of unsettled days, such as today so far, grew.
+    ``first``: whether it was the first one, which brings the history."""
 
+    first: bool
     days_settled: int
     settled_usd: Decimal
     days_restated: int
@@ -127,6 +129,14 @@ class Card:
         return bool(self.steps_asked) and self.stage in (Stage.HISTORY, Stage.KEYS)
 
 
+class Earlier(NamedTuple):
+    """So many days, from ``first`` to ``last``; there can be others in between."""
+
+    days: int
+    first: date
+    last: date
+
+
 @dataclass(frozen=True)
 class IntegrationPage:
     """One integration: its card, the state of each recent day (oldest first), its syncs and restatements."""
@@ -134,12 +144,16 @@ class IntegrationPage:
     card: Card
     calendar: Sequence[tuple[date, DayState]]
     runs: Sequence[SyncRun]
+    earlier: Mapping[int, Earlier]
+    """The days before the provider's window that a run read, by its id, where there are any."""
     replies: Mapping[int, int]
     """How many raw replies are kept of a run, by its id."""
     restatements: Sequence[RestatedDay]
     verdict: Verdict
     """What the last 30 days that are due are worth."""
     keys: int
+    keys_unread: int
+    """How many of these have not been read yet; what they spent is not known as theirs."""
     no_keys: str | None
     no_credits: str | None
 
@@ -162,8 +176,8 @@ class IntegrationPage:
 class CardsPage:
     """Some of a workspace's cards: those that need a person first, then first syncs under way, then by label.
 
-    ``there_are`` integrations, of which ``need_someone``. ``found`` match what was searched; ``page`` (from 1 on) of
-    ``pages`` has some of these.
+    ``found`` of the integrations that ``there_are`` match what was searched; ``page`` (from 1 on) of ``pages`` has some
+    of these.
     """
 
     cards: Sequence[Card]
@@ -171,7 +185,6 @@ class CardsPage:
     pages: int
     found: int
     there_are: int
-    need_someone: int
 
     @property
     def first(self) -> int:
@@ -185,20 +198,15 @@ def cards(workspace_id: int, page: int = 1, label: str = "") -> CardsPage:
     found = Integration.label.icontains(label, autoescape=True) if label else ~false()
     mine = Integration.workspace_id == workspace_id, Integration.removed_at.is_(None)
     open_run = and_(SyncRun.integration_id == Integration.id, SyncRun.status.in_(OPEN))
-    counts = select(func.count(), func.count(case((found, 1))), func.count(case((urgency < _FIRST_SYNC, 1))))
-    counts = counts.select_from(Integration).outerjoin(SyncRun, open_run).where(*mine)
-    there_are, matching, need_someone = db.session.execute(counts).one()
+    counts = select(func.count(), func.count(case((found, 1)))).select_from(Integration).where(*mine)
+    there_are, matching = db.session.execute(counts).one()
     pages = max(1, math.ceil(matching / CARDS_A_PAGE))
     page = min(page, pages)
     chosen = select(Integration).outerjoin(SyncRun, open_run).where(*mine, found)
     chosen = chosen.order_by(urgency, func.lower(Integration.label), Integration.label, Integration.id)
     chosen = chosen.limit(CARDS_A_PAGE).offset((page - 1) * CARDS_A_PAGE)
     shown = _cards(list(db.session.execute(chosen).scalars()))
-    return CardsPage(shown, page, pages, matching, there_are, need_someone)
-
-
-_FIRST_SYNC = 3
-"""Before it in the order of cards are those that need a person."""
+    return CardsPage(shown, page, pages, matching, there_are)
 
 
 def _urgency(now: datetime) -> ColumnElement[int]:
@@ -209,13 +217,13 @@ def _urgency(now: datetime) -> ColumnElement[int]:
     overdue = or_(Integration.last_success_at.is_(None), Integration.last_success_at < now - OVERDUE_AFTER)
     return case(
         (or_(retries, wanted_at < now - UNATTENDED_AFTER), 2),
-        (and_(SyncRun.id.is_not(None), first), _FIRST_SYNC),
-        (SyncRun.id.is_not(None), 4),
+        (and_(SyncRun.id.is_not(None), first), 4),
+        (SyncRun.id.is_not(None), 5),
         (Integration.problem == Problem.NEEDS_KEY, 0),
         (Integration.problem == Problem.API_CHANGED, 1),
-        (Integration.paused_at.is_not(None), 4),
-        (overdue, 2),
-        else_=4,
+        (Integration.paused_at.is_not(None), 3),
+        (or_(overdue, Integration.problem == Problem.FAULT), 2),
+        else_=5,
     )
 
 
@@ -253,7 +261,7 @@ def _cards(integrations: list[Integration]) -> list[Card]:
             select(SyncRun).where(SyncRun.integration_id.in_(ids), SyncRun.status.in_(OPEN))
         ).scalars()
     }
-    missing, brought = _missing_soon(ids), _brought(ids)
+    missing, brought = missing_soon(ids), _brought(ids)
     days = {
         row.integration_id: row
         for row in db.session.execute(
@@ -280,6 +288,7 @@ def _brought(ids: Sequence[int]) -> dict[int, Brought]:
     nothing = Decimal(0)
     return {
         run.integration_id: Brought(
+            run.trigger == Trigger.BACKFILL,
             run.days_settled,
             run.settled_usd or nothing,
             run.days_restated or 0,
@@ -291,17 +300,19 @@ def _brought(ids: Sequence[int]) -> dict[int, Brought]:
     }
 
 
-def _missing_soon(ids: Sequence[int]) -> dict[int, list[date]]:
+def missing_soon(ids: Sequence[int]) -> dict[int, list[date]]:
     """By integration, the days in the window's last week that are not settled, the first to go first."""
-    soon = _soon()
+    if not ids:
+        return {}
+    window = soon()
     query = select(CoveredDay.integration_id, CoveredDay.day).where(
-        CoveredDay.integration_id.in_(ids), within(CoveredDay.day, soon), CoveredDay.state != DayState.PROVISIONAL
+        CoveredDay.integration_id.in_(ids), within(CoveredDay.day, window), CoveredDay.state != DayState.PROVISIONAL
     )
     settled = {(row[0], row[1]) for row in db.session.execute(query)}
-    return {i: [day for day in soon if (i, day) not in settled] for i in ids}
+    return {i: [day for day in window if (i, day) not in settled] for i in ids}
 
 
-def _soon() -> Period:
+def soon() -> Period:
     """The days that OpenRouter's window, the shortest there is, loses within a week."""
     today = utc_now().date()
     return Period(today - timedelta(days=WINDOW_DAYS), today - timedelta(days=WINDOW_DAYS - ALARM_DAYS + 1))
@@ -311,8 +322,13 @@ def _alarm(integration: Integration, missing: Sequence[date], run: SyncRun | Non
     """None while a first attempt may yet bring them."""
     if not missing or (run is not None and run.attempt == 0):
         return None
-    until = missing[0] + timedelta(days=providers[integration.provider].window_days)
-    return Alarm(len(missing), missing[0], until, integration.no_history is None)
+    return alarm_of(integration.provider, missing, per_model=integration.no_history is None)
+
+
+def alarm_of(provider: str, missing: Sequence[date], *, per_model: bool) -> Alarm:
+    """What to say of these missing days, in order; ``per_model``: whether analytics would still have them."""
+    until = missing[0] + timedelta(days=providers[provider].window_days)
+    return Alarm(len(missing), missing[0], until, per_model)
 
 
 def _card(
@@ -373,6 +389,8 @@ def _status(integration: Integration, run: SyncRun | None, days: Any, now: datet
         return CardState.API_CHANGED, Tone.BAD, f"{detail} Nothing that is stored was changed.", since
     if integration.paused_at is not None:
         return CardState.PAUSED, Tone.WARN, "There are no daily syncs until you resume it.", integration.paused_at
+    if integration.problem == Problem.FAULT:
+        return CardState.RETRYING, Tone.WARN, f"{detail} The next daily sync tries again.", since
     last = integration.last_success_at
     if last is None or now - last > OVERDUE_AFTER:
         what = f"There has been no successful sync for more than a day. {_NO_WORKER}"
@@ -410,17 +428,37 @@ def integration_page(integration: Integration) -> IntegrationPage:
     states = {row.day: row.state for row in db.session.execute(covered)}
     history = select(SyncRun).where(SyncRun.integration_id == integration.id).order_by(SyncRun.id.desc())
     runs = list(db.session.execute(history.limit(HISTORY_ROWS)).scalars())
+    unread = case((ApiKey.read_at.is_(None) & ApiKey.gone_at.is_(None), 1))
+    count_keys = select(func.count(), func.count(unread)).where(ApiKey.integration_id == integration.id)
+    keys, keys_unread = db.session.execute(count_keys).one()
     lately = Query(integration.workspace_id, Period.latest(WINDOW_DAYS, utc_now()), (integration.id,))
     return IntegrationPage(
         card=card(integration),
         calendar=[(day, states.get(day, DayState.MISSING)) for day in period],
         runs=runs,
+        earlier=_earlier(integration.id, runs),
         replies=evidence.counts([run.id for run in runs]),
         restatements=restatements.restated_days([integration.id], HISTORY_ROWS),
         verdict=reconciliation.verdict(coverage.load(lately, [integration])),
-        keys=db.session.execute(
-            select(func.count()).select_from(ApiKey).where(ApiKey.integration_id == integration.id)
-        ).scalar_one(),
+        keys=keys,
+        keys_unread=keys_unread,
         no_keys=integration.no_keys,
         no_credits=integration.no_credits,
     )
+
+
+def _earlier(integration_id: int, runs: Sequence[SyncRun]) -> dict[int, Earlier]:
+    """The days before the window that each run read. These are read once, so a day belongs to the run it came with."""
+    before = [
+        and_(CoveredDay.first_run_id == run.id, CoveredDay.day < run.first_day)
+        for run in runs
+        if run.first_day is not None
+    ]
+    if not before:
+        return {}
+    query = (
+        select(CoveredDay.first_run_id, func.count(), func.min(CoveredDay.day), func.max(CoveredDay.day))
+        .where(CoveredDay.integration_id == integration_id, or_(*before))
+        .group_by(CoveredDay.first_run_id)
+    )
+    return {row[0]: Earlier(row[1], row[2], row[3]) for row in db.session.execute(query)}

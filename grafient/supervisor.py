@@ -85,8 +85,10 @@ def run(environ: dict[str, str], *, demo: bool = False) -> int:
                 child, environ["REDIS_URL"] = start_redis(settings.data_dir)
                 children.append(child)
             if outdated:
+                print("Preparing the database ...", flush=True)
                 _run(["flask", "--app", "wsgi", "upgrade"], environ)
             if demo:
+                print("Connecting the demo's account ...", flush=True)
                 _run(["-m", "grafient.demo"], environ)
             host = environ.get("HOST", "").strip() or "127.0.0.1"
             os.environ.clear()

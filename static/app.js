@@ -19,6 +19,20 @@
     document.querySelectorAll("form[data-once]").forEach((form) => setOnce(form, null));
   });
 
+  /* Back restores a page as it was, also after a log-out, and no header prevents that. So a page for somebody who is
+     not signed in leaves a mark, and a page that was loaded before the mark is loaded anew when it is restored. */
+  const mark = "signed-out";
+  if (!document.body.classList.contains("signed-in")) {
+    localStorage.setItem(mark, Date.now());
+  }
+  const marked = localStorage.getItem(mark);
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted && localStorage.getItem(mark) !== marked) {
+      document.documentElement.hidden = true;
+      window.location.reload();
+    }
+  });
+
   function setOnce(form, value) {
     for (const button of form.querySelectorAll("button[type=submit]")) {
       if (value) {
@@ -54,6 +68,15 @@
     element.textContent = text;
     element.hidden = !text;
   }
+
+  /* Moments are UTC; whoever points at one is told their own time. */
+  document.addEventListener("pointerover", ({ target }) => {
+    const time = target.closest("time[datetime*=T]");
+    if (time) {
+      const own = new Date(time.dateTime).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "long" });
+      time.title = `${own}, your time`;
+    }
+  });
 
   document.addEventListener("DOMContentLoaded", () => {
     document.querySelector('[aria-invalid="true"], .form > [role=alert], .result:has(.result-bad)')?.focus();

@@ -37,9 +37,7 @@
       drawCharts();
     }
   });
-  for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"]) {
-    window.matchMedia(query).addEventListener("change", drawCharts);
-  }
+  document.addEventListener("themechange", drawCharts); /* see theme.js */
 
   class TableChart {
     constructor(wrapper, canvas, table) {

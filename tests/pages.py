@@ -53,6 +53,7 @@ class Pages:
         assert response.status_code == status, f"{response.status_code} instead of {status}: {response.text[-700:]}"
         if response.mimetype == "text/html" and response.text.strip() and status not in (302, 303):
             lint(response.text)
+        response.get_data()  # a stream that nobody read would be closed whenever it is collected, within another test
         return response
 
 

@@ -52,9 +52,8 @@ _TO_LAB = (
 def tokens(theme: str) -> dict[str, str]:
     """The colours of a theme in the style sheet, by their names."""
     sheet = STYLE.read_text()
-    light, dark = re.findall(r":root \{(.*?)\n *\}", sheet, re.DOTALL)[:2]
-    found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", light))
-    return found if theme == "light" else found | dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", dark))
+    pairs = re.findall(r"--([\w-]+): light-dark\((#[0-9a-f]{6}), (#[0-9a-f]{6})\);", sheet)
+    return {name: light if theme == "light" else dark for name, light, dark in pairs}
 
 
 def series(theme: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from bench import dashboards, disk, ingest, pages, places, run, start, upgrade
+from bench import dashboards, disk, forecast, ingest, pages, places, run, start, upgrade
 from bench.__main__ import _page, _row
 from bench.measure import Result, compare, within
 from grafient.extensions import db
@@ -118,6 +118,15 @@ def test_start(monkeypatch: pytest.MonkeyPatch) -> None:
     _, memory, imported = start.measure(1)
     assert float(memory.ours.split()[0]) > 50, "several processes"
     assert imported.ours.count(" ms") >= start.SLOWEST
+
+
+def test_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "accounts", lambda: forecast.ACCOUNTS[:5])
+    last_month, mean_day = forecast.measure(1)
+    assert (last_month.against, mean_day.against) == ("last month's total", "the mean day × days")
+    assert last_month.ours == mean_day.ours != last_month.reference != mean_day.reference
+    assert last_month.reaches
+    assert mean_day.reaches
 
 
 @pytest.fixture

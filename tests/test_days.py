@@ -66,6 +66,33 @@ def test_a_month_has_all_its_days(month: int, last: int) -> None:
         assert Period.month(date(2026, month, day)) == Period(date(2026, month, 1), date(2026, month, last))
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "months", "found"),
+    [
+        ("2026-11-13", "2026-11-19", 1, ("2026-10-13", "2026-10-19")),
+        ("2026-01-31", "2026-01-31", 1, ("2025-12-31", "2025-12-31")),
+        ("2026-03-30", "2026-03-31", 1, ("2026-02-28", "2026-02-28")),
+        ("2026-02-15", "2026-02-28", 1, ("2026-01-15", "2026-01-28")),
+        ("2026-02-01", "2026-02-28", 1, ("2026-01-01", "2026-01-31")),
+        ("2026-01-01", "2026-12-31", 12, ("2025-01-01", "2025-12-31")),
+        ("2028-02-29", "2028-02-29", 12, ("2027-02-28", "2027-02-28")),
+        ("2029-02-01", "2029-02-28", 12, ("2028-02-01", "2028-02-29")),
+    ],
+)
+def test_months_earlier_are_the_same_days_and_whole_months_stay_whole(
+    first: str, last: str, months: int, found: tuple[str, str]
+) -> None:
+    period = Period(date.fromisoformat(first), date.fromisoformat(last))
+    assert period.months_earlier(months) == Period(*map(date.fromisoformat, found))
+
+
+@given(first=st.dates(date(2000, 1, 1), date(2200, 1, 1)), length=st.integers(0, 365), months=st.integers(1, 12))
+def test_a_period_months_earlier_ends_before_it_and_is_none_backwards(first: date, length: int, months: int) -> None:
+    period = Period(first, first + timedelta(days=length))
+    earlier = period.months_earlier(months)
+    assert earlier.first <= earlier.last < period.last
+
+
 @given(found=st.sets(days))
 def test_intervals_hold_the_days_and_no_others_and_do_not_touch(found: set[date]) -> None:
     periods = intervals(found)

@@ -38,6 +38,7 @@ from grafient.jobs.schedule import SCHEDULE, Entry, GrafientScheduler
 from grafient.jobs.worker import GrafientWorker
 from grafient.models import CostLine, CoveredDay, Integration, SyncRun, Workspace, utc_now
 from grafient.models.columns import usd_sum
+from grafient.providers import Credits
 from grafient.providers.openrouter import OpenRouterReader
 from grafient.sandbox import Sandbox
 from grafient.states import Trigger
@@ -286,17 +287,17 @@ def test_four_workers_share_what_is_due_and_one_that_comes_later_takes_its_part(
 def test_one_account_that_takes_long_keeps_no_other_waiting(
     context: Flask, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lifetime_usd, released = OpenRouterReader.lifetime_usd, threading.Event()
+    credits_, released = OpenRouterReader.credits, threading.Event()
 
-    def held_up(self: OpenRouterReader) -> Decimal:
+    def held_up(self: OpenRouterReader) -> Credits:
         assert self._calls._key != sandbox.key("lively") or released.wait(30)
-        return lifetime_usd(self)
+        return credits_(self)
 
     def work() -> None:
         with context.app_context():
             jobs.sync_due()
 
-    monkeypatch.setattr(OpenRouterReader, "lifetime_usd", held_up)
+    monkeypatch.setattr(OpenRouterReader, "credits", held_up)
     monkeypatch.setattr(jobs_work, "CLAIM_SECONDS", 0.2)
     slow = integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively")).id
     worker = threading.Thread(target=work)
@@ -327,14 +328,14 @@ def test_a_job_whose_time_is_up_makes_way_for_another(
 def test_garbage_is_looked_for_less_often_during_a_job_and_as_before_after_it(
     context: Flask, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def looked(self: OpenRouterReader) -> Decimal:
+    def looked(self: OpenRouterReader) -> Credits:
         seen.append((gc.get_freeze_count() > 0, gc.get_threshold() > before))
-        return Decimal(1)
+        return Credits(Decimal(1))
 
     seen: list[tuple[bool, bool]] = []
     before = gc.get_threshold()
     integrations.connect(workspace.id, "openrouter", "", sandbox.key("empty"))
-    monkeypatch.setattr(OpenRouterReader, "lifetime_usd", looked)
+    monkeypatch.setattr(OpenRouterReader, "credits", looked)
     jobs.sync_due()
     assert seen == [(True, True)]
     assert (gc.get_freeze_count(), gc.get_threshold()) == (0, before)
@@ -349,7 +350,7 @@ def test_a_fault_of_our_own_is_said_and_tried_again(
 ) -> None:
     integration_id = integrations.connect(workspace.id, "openrouter", "", sandbox.key("lively")).id
     with monkeypatch.context() as broken:
-        broken.setattr(OpenRouterReader, "lifetime_usd", lambda self: 1 / 0)
+        broken.setattr(OpenRouterReader, "credits", lambda self: 1 / 0)
         jobs.sync_due()
     assert "ZeroDivisionError" in caplog.text
     assert sandbox.key("lively") not in caplog.text

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from grafient import coverage, restatements
 from grafient.days import Period
 from grafient.extensions import db
-from grafient.models import UNATTRIBUTED, ApiKey, Integration, Restatement, SyncRun, User, Workspace
+from grafient.models import (
+    UNATTRIBUTED,
+    ApiKey,
+    CreditReading,
+    Integration,
+    KeyReading,
+    Restatement,
+    SyncRun,
+    User,
+    Workspace,
+)
+from grafient.providers import BilledLine
 from grafient.query import Group, Measure, Query, all_integrations
-from grafient.reports import breakdown, chart, dashboard, ledger, statement, sums
-from grafient.reports import day as day_report
+from grafient.reports import breakdown, chart, dashboard, integration_day, ledger, pivot, statement, sums
+from grafient.reports.chart import Step
+from grafient.reports.pivot import By
 from grafient.reports.sums import Slot, Tally
 from grafient.states import DayState, Source, Trigger
-from tests.stored import TODAY, add, ago, check, cover
+from grafient.views.formats import plain
+from tests.stored import TODAY, add, ago, check, cover, put
 from tests.syncing import NOON, at
 
 WEEK = Period(ago(7), ago(1))
@@ -127,6 +141,232 @@ class TestBreakdown:
         found = breakdown.report(query(one), Group.MODEL, "usage_usd", True)
         assert (found.total_usd, found.totals, found.rows) == (None, None, [])
 
+    def test_what_a_row_cost_is_compared_with_before_where_both_are_complete(self, one: Integration) -> None:
+        def changes(by: Group | Step = Group.MODEL, **more: Any) -> dict[str, tuple[Decimal | None, Decimal | None]]:
+            found = breakdown.report(query(one), by, "usage_usd", True, **more)
+            assert found.totals is not None
+            return {row.id: (row.change_usd, row.change) for row in (*found.rows, found.totals)}
+
+        unknown = (None, None)
+        assert changes() == {"dear": unknown, "cheap": unknown, "": unknown}, "nothing is known of the days before"
+        cover(one, Period(ago(13), ago(8)), usd=5, model="dear")
+        assert changes() == {"dear": unknown, "cheap": unknown, "": unknown}, "a day is missing"
+        cover(one, [ago(14)], usd=5, model="gone")
+        assert changes() == {"dear": (D(40), D(40) / 30), "cheap": (D(4), None), "": (D(39), D(39) / 35)}
+        assert changes(against=lambda _: None) == {"dear": unknown, "cheap": unknown, "": unknown}
+        assert changes(against=lambda of: of.months_before(12))["dear"] == unknown
+        assert changes(find="ea")["dear"] == (D(40), D(40) / 30)
+        assert changes(find="ea")[""] == unknown
+
+    def test_days_of_analytics_tell_no_hosts_to_compare_with_and_unread_days_no_keys(self, one: Integration) -> None:
+        cover(one, Period(ago(14), ago(8)), usd=5, model="dear", key="aa")
+
+        def change(by: Group) -> tuple[Decimal | None, Decimal | None]:
+            found = breakdown.report(query(one), by, "usage_usd", True)
+            assert found.totals is not None
+            return found.rows[0].change_usd, found.totals.change_usd
+
+        assert (change(Group.HOST), change(Group.KEY)) == ((D(39), D(39)), (None, D(39)))
+        db.session.add(KeyReading(integration_id=one.id, key_hash="aa", first_day=ago(14), last_day=ago(1)))
+        assert change(Group.KEY) == (D(35), D(39))
+        cover(one, [ago(14)], usd=None, source=Source.ANALYTICS)
+        assert (change(Group.HOST), change(Group.KEY)) == ((None, D(39)), (None, D(39)))
+        assert change(Group.MODEL) == (D(35), D(39))
+
+    def test_a_removed_integration_and_one_never_read_are_no_part_of_a_comparison(
+        self, one: Integration, workspace: Workspace
+    ) -> None:
+        cover(one, Period(ago(14), ago(8)), usd=5, model="dear")
+        cover(add(workspace, "gone", removed_at=NOON - timedelta(days=10)), Period(ago(14), ago(12)), usd=100)
+        unread, young = add(workspace, "unread"), add(workspace, "young")
+        cover(young, WEEK, usd=1, model="dear")
+        found = breakdown.report(query(one), Group.INTEGRATION, "usage_usd", True)
+        assert [(row.name, row.usage_usd, row.change_usd, row.requests.known) for row in found.rows] == [
+            ("one", D(74), D(39), 31),
+            ("young", D(7), None, None),
+            ("unread", None, None, None),
+        ]
+        assert found.totals is not None
+        assert (found.totals.usage_usd, found.totals.change_usd) == (D(81), None), "young is not complete before"
+        assert found.coverage.without_data == ["unread"]
+        alone = query(one, integrations=(one.id, unread.id))
+        (dear, _) = breakdown.report(alone, Group.MODEL, "usage_usd", True).rows
+        assert dear.change_usd == D(35)
+
+    def test_prices_are_of_known_counts_alone(self, one: Integration) -> None:
+        cover(one, [ago(3)], usd=3, model="free", requests=0, prompt_tokens=0, completion_tokens=0)
+        cover(one, [ago(3)], usd=6, model="full", requests=4, prompt_tokens=2_000_000, completion_tokens=1_000_000)
+        rows = {row.id: row for row in breakdown.report(query(one), Group.MODEL, "usage_usd", True).rows}
+        prices = {name: (row.usd_per_million_tokens, row.usd_per_request) for name, row in rows.items()}
+        assert prices == {
+            "full": (D(2), D("1.5")), "free": (None, None), "dear": (None, D(70) / 21), "cheap": (None, D(4) / 10),
+        }  # fmt: skip
+
+    def test_days_weeks_and_months_are_rows_and_what_is_unknown_is_no_zero(self, one: Integration) -> None:
+        cover(one, [ago(9)], usd=None, state=DayState.NO_USAGE)
+        period = Period(ago(9), TODAY)
+        found = breakdown.report(query(one, period), Step.DAY, "day", False)
+        assert [(row.id, row.usage_usd) for row in found.rows] == [
+            (ago(9).isoformat(), D(0)),
+            (ago(8).isoformat(), None),
+            *((ago(n).isoformat(), D(10 if n > 2 else 12)) for n in range(7, 0, -1)),
+            (TODAY.isoformat(), None),
+        ]
+        assert [row.coverage.provisional for row in found.rows[-2:] if row.coverage] == [0, 1]
+        assert [row.change_usd for row in found.rows[-4:]] == [D(0), D(2), D(0), None][-4:]
+        assert (found.total_usd, found.found) == (D(74), 10)
+        weeks = breakdown.report(query(one, period), Step.WEEK, "usage_usd", True).rows
+        assert [(row.id, row.usage_usd, row.days) for row in weeks] == [
+            ("2026-11-16", D(44), 4),
+            ("2026-11-11", D(30), 3),
+        ]
+        assert [(row.coverage.covered, row.coverage.asked) for row in weeks if row.coverage] == [(4, 5), (4, 5)]
+        (month,) = breakdown.report(query(one, period), Step.MONTH, "month", True).rows
+        assert (month.id, month.usage_usd, month.requests) == ("2026-11", D(74), Tally(31, True))
+
+    def test_rows_are_found_by_a_part_of_their_names_and_come_in_pages(self, one: Integration) -> None:
+        found = breakdown.report(query(one), Group.KEY, "usage_usd", True, find="prod")
+        assert [row.name for row in found.rows] == ["Production"]
+        assert found.totals is not None
+        assert (found.totals.usage_usd, found.rows[0].share) == (D(70), D(70) / 74)
+        second = breakdown.report(query(one), Group.KEY, "usage_usd", True, page=2, limit=1)
+        assert ([row.name for row in second.rows], second.page, second.pages) == (["Trial"], 2, 2)
+        assert second.totals is not None
+        assert second.totals.usage_usd == D(74)
+        assert breakdown.report(query(one), Group.KEY, "usage_usd", True, find="no such").rows == []
+
+    @pytest.mark.parametrize("amount", [0, -3])
+    def test_of_nothing_and_of_refunds_there_are_no_shares(self, workspace: Workspace, amount: int) -> None:
+        one = add(workspace, "one")
+        cover(one, Period(ago(14), ago(1)), usd=amount, requests=2)
+        found = breakdown.report(query(one), Group.MODEL, "share", True)
+        assert found.totals is not None
+        for row in (*found.rows, found.totals):
+            assert (row.usage_usd, row.share, row.change_usd, row.change) == (D(7 * amount), None, D(0), None)
+
+
+class TestPivot:
+    def cells(
+        self, one: Integration, rows: By, columns: By, period: Period = WEEK, **more: Any
+    ) -> dict[str, list[Any]]:
+        """The columns' names, the amounts of each row and its total, and the columns' totals."""
+        found = breakdown.report(query(one, period), rows, "usage_usd", True, columns=columns, **more)
+        assert found.pivot is not None
+        assert found.totals is not None
+        measure, pivot = found.pivot.measure, found.pivot
+        lines = {
+            row.name: [*(_said(cell) for cell in cells), _said(row.amount(measure))]
+            for row, cells in zip(found.rows, pivot.cells, strict=True)
+        }
+        foot = [*map(_said, pivot.totals), _said(found.totals.amount(measure))]
+        heads = [f"{column.others} others" if column.others else column.name or column.id for column in pivot.columns]
+        return {"columns": heads, **lines, "total": foot}
+
+    def test_each_pair_has_what_it_cost_and_the_totals_are_those_of_both(self, one: Integration) -> None:
+        assert self.cells(one, Group.MODEL, Group.KEY) == {
+            "columns": ["Production", "Trial"],
+            "dear": [70, None, 70],
+            "cheap": [None, 4, 4],
+            "total": [70, 4, 74],
+        }
+        assert self.cells(one, Group.HOST, Group.INTEGRATION) == {"columns": ["one"], "h": [74, 74], "total": [74, 74]}
+        assert self.cells(one, Group.MODEL, Group.HOST, measure=Measure.REQUESTS) == {
+            "columns": ["h"], "dear": [21, 21], "cheap": [10, 10], "total": [31, 31],
+        }  # fmt: skip
+
+    def test_unknown_tokens_are_no_zeros(self, one: Integration) -> None:
+        assert self.cells(one, Group.MODEL, Group.HOST, measure=Measure.TOKENS) == {
+            "columns": ["h"], "dear": ["≥700", "≥700"], "cheap": ["?", "?"], "total": ["≥700", "≥700"],
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("rows", [Group.MODEL, Group.INTEGRATION])
+    def test_days_without_usage_are_empty_and_days_that_are_unknown_are_not(
+        self, one: Integration, rows: Group
+    ) -> None:
+        cover(one, [ago(9)], usd=None, state=DayState.NO_USAGE)
+        found = self.cells(one, rows, Step.DAY, Period(ago(9), TODAY))
+        first = "dear" if rows == Group.MODEL else "one"
+        assert found["columns"] == [day.isoformat() for day in Period(ago(9), TODAY)]
+        ends = [12, 12] if rows == Group.INTEGRATION else [10, 10]
+        assert found[first] == [None, "?", 10, 10, 10, 10, 10, *ends, "?", sum(ends) + 50]
+        assert found["total"] == [0, "?", 10, 10, 10, 10, 10, 12, 12, "?", 74]
+        if rows == Group.MODEL:
+            assert found["cheap"] == [None, "?", *[None] * 5, 2, 2, "?", 4]
+
+    def test_hosts_and_keys_are_unknown_on_days_that_do_not_tell_them(self, one: Integration) -> None:
+        cover(one, [ago(8)], usd=None, source=Source.ANALYTICS, state=DayState.FINAL)
+        put(one, BilledLine(ago(8), "dear", "", "", "dear", D(6)))
+        db.session.add(KeyReading(integration_id=one.id, key_hash="aa", first_day=ago(7), last_day=ago(1)))
+        days = Period(ago(8), ago(1))
+        assert self.cells(one, Group.HOST, Step.DAY, days) == {
+            "columns": [day.isoformat() for day in days],
+            "h": ["?", 10, 10, 10, 10, 10, 12, 12, 74],
+            "": [6, *[None] * 7, 6],
+            "total": [6, 10, 10, 10, 10, 10, 12, 12, 80],
+        }
+        assert self.cells(one, Step.MONTH, Group.HOST, days)["2026-11"] == ["≥74", 6, 80]
+        keys = self.cells(one, Group.KEY, Step.WEEK, days)
+        assert keys["columns"] == ["2026-11-12", "2026-11-16"]
+        assert keys["Production"] == ["≥30", 40, 70]
+        assert keys["Trial"] == ["?", "≥4", 4]
+        assert keys["Unattributed"] == [6, None, 6]
+
+    def test_an_integration_that_was_never_read_is_unknown_beside_a_complete_one(
+        self, one: Integration, workspace: Workspace
+    ) -> None:
+        add(workspace, "unread")
+        cover(add(workspace, "idle"), [ago(1)], usd=None, state=DayState.NO_USAGE)
+        found = self.cells(one, Group.INTEGRATION, Step.DAY, Period(ago(2), ago(1)))
+        assert found == {
+            "columns": [ago(2).isoformat(), ago(1).isoformat()],
+            "one": [12, 12, 24],
+            "idle": ["?", None, 0],
+            "unread": ["?", "?", "?"],
+            "total": [12, 12, 24],
+        }
+
+    def test_of_more_columns_than_there_is_room_for_the_others_are_one(
+        self, one: Integration, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pivot, "MOST_COLUMNS", 2)
+        cover(one, [ago(1)], usd=1, model="third")
+        assert self.cells(one, Group.HOST, Group.MODEL) == {
+            "columns": ["dear", "2 others"], "h": [70, 5, 75], "total": [70, 5, 75],
+        }  # fmt: skip
+        found = breakdown.report(query(one), Group.MODEL, "usage_usd", True, columns=Step.DAY)
+        assert (found.pivot, found.too_many) == (None, 7)
+
+    @pytest.mark.parametrize("columns", [Group.KEY, Step.WEEK])
+    def test_totals_are_of_all_rows_that_were_found_on_whatever_page(self, one: Integration, columns: By) -> None:
+        cover(one, [ago(1)], usd=1, model="third")
+        whole = self.cells(one, Group.MODEL, columns)
+        assert len(whole) == 5
+        for page in (1, 2, 3):
+            part = self.cells(one, Group.MODEL, columns, limit=1, page=page)
+            assert len(part) == 3
+            assert part.items() <= whole.items()
+        found = self.cells(one, Group.MODEL, columns, limit=1, find="e")
+        assert found == {
+            "columns": whole["columns"],
+            "dear": whole["dear"],
+            "total": [(a or 0) + (b or 0) for a, b in zip(whole["dear"], whole["cheap"], strict=True)],
+        }
+        by_day = self.cells(one, Step.DAY, columns, limit=1, find="-1", page=2)
+        assert by_day["total"] == whole["total"]
+
+    def test_days_can_be_both(self, one: Integration) -> None:
+        found = self.cells(one, Step.WEEK, Step.DAY)
+        assert found["columns"] == [day.isoformat() for day in WEEK]
+        assert found["2026-11-13"] == [10, 10, 10, None, None, None, None, 30]
+        assert found["2026-11-16"] == [None, None, None, 10, 10, 12, 12, 44]
+
+
+def _said(cell: Tally | None) -> Any:
+    """An amount; None for an empty cell, “?” for what is unknown, and “≥” before what is known of it."""
+    if cell is None or cell.complete:
+        return None if cell is None else cell.known
+    return "?" if cell.known is None else f"≥{plain(cell.known)}"
+
 
 class TestStatement:
     def test_a_month_adds_up(self, one: Integration) -> None:
@@ -163,10 +403,46 @@ class TestStatement:
         assert (day.usage_usd, day.requests, day.byok_usd) == (D(0), Tally(0, True), Tally(0, True))
 
 
+class TestCredits:
+    def read(self, one: Integration, at_: datetime, lifetime: int, today: int | None = 1) -> None:
+        today_usd = None if today is None else D(today)
+        db.session.add(CreditReading(integration_id=one.id, read_at=at_, lifetime_usd=D(lifetime), today_usd=today_usd))
+        db.session.flush()
+
+    def of(self, one: Integration, month: int) -> tuple[Any, ...]:
+        (found,) = statement.report(query(one, Period.month(date(2026, month, 1)))).credits
+        ends = [None if end is None else (end.usd, end.at) for end in (found.opening, found.closing)]
+        return (*ends, found.used_usd)
+
+    def test_a_month_opens_and_closes_with_what_was_used_when_its_first_and_last_day_began(
+        self, one: Integration
+    ) -> None:
+        for day, lifetime in ((1, 101), (1, 104), (15, 150), (31, 180)):
+            self.read(one, datetime(2026, 10, day, 6 + lifetime % 10, tzinfo=UTC), lifetime)
+        self.read(one, datetime(2026, 11, 1, 6, tzinfo=UTC), 191, 2)
+        self.read(one, datetime(2026, 11, 1, 18, tzinfo=UTC), 195, 6)
+        self.read(one, datetime(2026, 11, 2, 6, tzinfo=UTC), 250, 0)
+        october = (D(100), datetime(2026, 10, 1, tzinfo=UTC)), (D(189), datetime(2026, 11, 1, tzinfo=UTC)), D(89)
+        assert self.of(one, 10) == october
+        (found,) = statement.report(query(one, Period.month(date(2026, 10, 1)))).credits
+        assert found.first_read_at is None, "nothing has to be explained"
+        november = (D(189), datetime(2026, 11, 1, tzinfo=UTC)), (D(250), datetime(2026, 11, 2, 6, tzinfo=UTC)), D(61)
+        assert self.of(one, 11) == november, "it goes on: closed at its last reading"
+
+    def test_what_cannot_be_said_is_not(self, one: Integration) -> None:
+        assert self.of(one, 10) == (None, None, None)
+        first = datetime(2026, 11, 1, 6, tzinfo=UTC)
+        self.read(one, first, 100, None)
+        assert self.of(one, 10) == (None, (D(100), first), None), "of its own day nothing is known"
+        assert self.of(one, 11) == ((D(100), first), None, None), "one reading alone"
+        (found,) = statement.report(query(one, Period.month(date(2026, 10, 1)))).credits
+        assert found.first_read_at == first
+
+
 class TestDay:
     def test_it_has_its_lines_and_keys_and_its_second_count(self, one: Integration) -> None:
         check(one, [ago(1)], usd=12)
-        page = day_report.report(one, ago(1))
+        page = integration_day.report(one, ago(1))
         assert (page.state, page.source, page.usage_usd) == (DayState.FINAL, Source.ACTIVITY, D(12))
         assert [line.model for line in page.lines] == ["dear", "cheap"]
         assert (page.found, page.lines_left_out, page.changes, page.changes_left_out) == (2, 0, [], 0)
@@ -180,12 +456,12 @@ class TestDay:
     def test_what_is_not_settled_or_from_analytics_has_no_second_count(self, one: Integration) -> None:
         cover(one, [ago(9)], source=Source.ANALYTICS)
         check(one, [TODAY, ago(9)])
-        assert day_report.report(one, TODAY).check is None
-        assert day_report.report(one, ago(9)).check is None
-        assert day_report.report(one, ago(1)).check is None, "analytics was not asked"
+        assert integration_day.report(one, TODAY).check is None
+        assert integration_day.report(one, ago(9)).check is None
+        assert integration_day.report(one, ago(1)).check is None, "analytics was not asked"
 
     def test_a_missing_day_has_no_amount(self, one: Integration) -> None:
-        page = day_report.report(one, ago(20))
+        page = integration_day.report(one, ago(20))
         assert (page.state, page.source, page.usage_usd, page.unchanged_since) == (DayState.MISSING, None, None, None)
 
 
@@ -315,8 +591,8 @@ class TestAroundThePeriod:
     def test_a_day_that_is_not_settled_is_not_compared_with_analytics(self, one: Integration) -> None:
         cover(one, [ago(9)], state=DayState.PROVISIONAL)
         check(one, [ago(9), ago(7)])
-        assert day_report.report(one, ago(9)).check is None
-        assert day_report.report(one, ago(7)).check is not None
+        assert integration_day.report(one, ago(9)).check is None
+        assert integration_day.report(one, ago(7)).check is not None
 
     def test_without_a_line_of_a_host_nothing_is_known_of_a_day_from_analytics(self, one: Integration) -> None:
         cover(one, [ago(9)], source=Source.ANALYTICS)
@@ -388,9 +664,9 @@ class TestRestatements:
         db.session.commit()
         (unseen,) = restatements.with_unseen(user_id, workspace_id)[1]
         assert (unseen.days, unseen.change_usd) == (1, D(2))
-        assert len(day_report.report(one, ago(3)).changes) == 2
-        monkeypatch.setattr(day_report, "MOST_ROWS", 1)
-        page = day_report.report(one, ago(3))
+        assert len(integration_day.report(one, ago(3)).changes) == 2
+        monkeypatch.setattr(integration_day, "MOST_ROWS", 1)
+        page = integration_day.report(one, ago(3))
         assert (len(page.changes), page.changes_found, page.changes_left_out) == (1, 2, 1)
-        page = day_report.report(one, ago(2))
+        page = integration_day.report(one, ago(2))
         assert (len(page.lines), page.found, page.lines_left_out) == (1, 2, 1)

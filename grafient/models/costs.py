@@ -239,7 +239,8 @@ class DayCheck(Base):
 class CreditReading(Base):
     """All that was ever charged to the account's credits, as the provider said at a moment.
 
-    ``today_usd``: how much of it was on the UTC day of the moment, where analytics said so.
+    ``today_usd``: how much of it was on the UTC day of the moment, where analytics said so. ``bought_usd``: all that
+    was ever paid into the account, where the provider said so; what is left is that less what was charged.
     """
 
     __tablename__ = "credit_reading"
@@ -250,6 +251,7 @@ class CreditReading(Base):
     read_at: Mapped[datetime] = mapped_column(UtcDateTime)
     lifetime_usd: Mapped[Decimal] = mapped_column(Usd)
     today_usd: Mapped[Decimal | None] = mapped_column(Usd)
+    bought_usd: Mapped[Decimal | None] = mapped_column(Usd)
 
 
 class RestatementSeen(Base):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from grafient.providers.contract import (
     Activity,
     BilledLine,
+    Credits,
     DayReply,
     KeyCannotReadCosts,
     KeyInfo,
@@ -29,6 +30,7 @@ __all__ = [
     "PROVIDERS",
     "Activity",
     "BilledLine",
+    "Credits",
     "DayReply",
     "KeyCannotReadCosts",
     "KeyInfo",

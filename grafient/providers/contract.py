@@ -189,6 +189,15 @@ class NotOffered(ProviderError):
     """The provider does not offer this to the account. Everything else it reports still counts."""
 
 
+@dataclass(frozen=True)
+class Credits:
+    """All that was ever charged to an account's credits, and all that was ever bought of them (None where the provider
+    does not say), in USD."""
+
+    used_usd: Decimal
+    bought_usd: Decimal | None = None
+
+
 class Reader(Protocol):
     """One account, read with one key for the length of a sync. Every call raises ProviderError; different ones may be
     made side by side.
@@ -209,8 +218,8 @@ class Reader(Protocol):
     def day_totals(self, first: date, last: date) -> Mapping[date, Decimal]:
         """A second count of what was charged per day, in USD, at 6 decimals or more. No entry: no usage at all."""
 
-    def lifetime_usd(self) -> Decimal:
-        """Everything that was ever charged to the account, in USD; can be a minute old."""
+    def credits(self) -> Credits:
+        """What was ever charged to the account, and paid into it; can be a minute old."""
 
     def api_keys(self, scopes: Sequence[str] = ()) -> KeyList:
         """The inference keys that exist now, disabled ones too. ``scopes``: those of the last list, which need not be
@@ -236,8 +245,12 @@ class Provider(Protocol):
     """What the provider calls the kind of key that Grafient needs."""
     key_url: str
     """Where to make one."""
+    key_button: str
+    """What one presses there."""
     key_caution: str
     """A sentence on what else such a key can do."""
+    usage_url: str
+    """Where the provider itself shows what was used."""
     window_days: int
     """How many completed UTC days ``Reader.activity`` reaches back."""
     history_days: int
@@ -245,6 +258,9 @@ class Provider(Protocol):
 
     def check_key(self, key: str) -> KeyInfo:
         """Ask whether the key can read costs; answers within 10 seconds. Raises ProviderError."""
+
+    def recent_activity(self, key: str) -> Activity:
+        """What ``Reader.activity`` says, for somebody who waits: answers within 10 seconds. Raises ProviderError."""
 
     def reader(self, key: str, before_each: Callable[[], None] = lambda: None) -> Reader:
         """Read the account of this key; nothing is sent yet. ``before_each`` is called before every request, which can

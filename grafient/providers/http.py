@@ -6,6 +6,7 @@ deadline bounds the whole exchange, from looking up the name to the last byte, w
 
 from __future__ import annotations
 
+import math
 import queue
 import ssl
 import threading
@@ -29,8 +30,9 @@ _deadline: ContextVar[float] = ContextVar("deadline")
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Bound every exchange inside the block, together, to that many seconds from now."""
-    token = _deadline.set(time.monotonic() + seconds)
+    """Bound every exchange inside the block, together, to that many seconds from now, or to what is left of a block
+    around it."""
+    token = _deadline.set(min(time.monotonic() + seconds, _deadline.get(math.inf)))
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from grafient.coverage import Known
 from grafient.days import Period
 from grafient.query import Group, Measure, Query
 from grafient.reports import colours, sums
-from grafient.reports.sums import Total
+from grafient.reports.sums import MeasuredDay, Total
 from grafient.states import DayState
 
 MOST_SERIES = 7
@@ -44,6 +44,13 @@ class Step(StrEnum):
         if self == Step.WEEK:
             return day - timedelta(days=day.weekday())
         return day.replace(day=1) if self == Step.MONTH else day
+
+    def parts(self, period: Period) -> list[Period]:
+        """The days, weeks or months of a period; the first and the last may be cut off by its ends."""
+        together: dict[date, list[date]] = defaultdict(list)
+        for day in period:
+            together[self.first_of(day)].append(day)
+        return [Period(days[0], days[-1]) for days in together.values()]
 
     @classmethod
     def of(cls, days: int) -> Step:
@@ -165,11 +172,26 @@ def of(
     amounts = _amounts(query, known, group, [one.id for one in named], measure)
     chosen = colours.of(query.workspace_id, group, [one.id for one in named]) if named else {}
     series = [Series(one.id, one.name, chosen[one.id]) for one in named]
+    if len(named) == len(totals):
+        # Where tokens of a model are unknown, so are the day's; that says nothing of models that there are not.
+        amounts = {day: {k: v for k, v in one.items() if k is not None or v} for day, one in amounts.items()}
     if any(None in by_name for by_name in amounts.values()):
         series.append(Series("", "All others", colours.OTHER, is_rest=True))
     drawn = [day for day in query.period if day in known.period or known.state(day) != DayState.MISSING]
     names = [None if one.is_rest else one.id for one in series]
     return series, [_bar(day, known, group, names, amounts.get(day, {})) for day in drawn]
+
+
+def of_one(query: Query, known: Known, group: Group, name: str, days: Sequence[MeasuredDay]) -> Chart:
+    """One model, host or key alone, in USD. ``days``: what is measured of its days, see ``sums.every_day``."""
+    amounts: dict[date, _ByName] = defaultdict(dict)
+    for day, settled, measures in days:
+        if settled or not known.state(day).is_settled:
+            amounts[day][name] = amounts[day].get(name, _NOTHING) + measures.usage_usd  # type: ignore[operator]
+    colour = colours.of(query.workspace_id, group, [name])[name]
+    bars = [_bar(day, known, group, [name], amounts.get(day, {})) for day in query.period]
+    step = Step.of(query.period.days)
+    return Chart(group, Measure.USD, step, [Series(name, name, colour)], stepped(bars, step))
 
 
 def stepped(bars: Sequence[Bar], step: Step) -> list[Bar]:

@@ -19,6 +19,7 @@ from grafient.reports.chart import Bar, Chart, Running, Step
 from grafient.reports.parts import Filters, Provisional
 from grafient.reports.sums import Measures, Slot, Tally, Total, added_usd
 from grafient.restatements import Unseen
+from grafient.states import Problem
 
 TOTALS = 20
 PROVIDERS = 20
@@ -47,6 +48,8 @@ class ProviderTotal:
     provider: str
     provider_name: str
     removed: bool
+    problem: Problem | None
+    paused: bool
     usage_usd: Decimal | None
     byok_usd: Tally
     requests: Tally
@@ -64,6 +67,8 @@ class Dashboard:
     """
 
     period: Period
+    integrations: Sequence[Integration]
+    """The workspace's, removed ones too."""
     filters: Filters
     coverage: Coverage
     verdict: Verdict
@@ -140,6 +145,7 @@ def report(
         running = chart.running(query, known, bars, before, measure)
     return Dashboard(
         period=query.period,
+        integrations=integrations,
         filters=parts.filters(query, integrations),
         coverage=known.coverage,
         verdict=reconciliation.verdict(known),
@@ -212,6 +218,8 @@ def _provider(known: Known, integration: Integration, measures: Measures | None)
         provider=integration.provider,
         provider_name=providers[integration.provider].name,
         removed=integration.removed_at is not None,
+        problem=integration.problem,
+        paused=integration.paused_at is not None,
         usage_usd=measures.usage_usd if measures else nothing.known,
         byok_usd=measures.byok_usd if measures else Tally(nothing.known, True),
         requests=measures.requests if measures else nothing,

@@ -1,107 +1,215 @@
-"""One UTC day of one integration, line by line, with all that was ever changed of it."""
+"""One UTC day over all integrations: what it cost, whether that is usual, and what made the difference."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy import select
+from grafient import coverage, restatements, usual
+from grafient.coverage import Coverage, Known
+from grafient.days import ONE_DAY, Period
+from grafient.models import Integration, utc_now
+from grafient.query import Group, Query, all_integrations
+from grafient.reports import changes, parts, sums
+from grafient.reports.changes import Contribution
+from grafient.reports.parts import MOST_PARTS, Parts
+from grafient.reports.sums import Piece, added_usd
+from grafient.states import DayState
+from grafient.usual import WEEKS, Usual
 
-from grafient import restatements
-from grafient.days import Period
-from grafient.extensions import db
-from grafient.models import CostLine, CoveredDay, DayCheck, Integration
-from grafient.money import places
-from grafient.query import Group, Query
-from grafient.reconciliation import CheckedDay
-from grafient.reports import parts, sums
-from grafient.reports.parts import Keys
-from grafient.reports.sums import Tally, Total, added_usd, tally
-from grafient.restatements import Change
-from grafient.states import DayState, Source
-
-MOST_ROWS = 1000
+MOST_DRIVERS = 5
+_NOTHING = Decimal(0)
 
 
 @dataclass(frozen=True)
-class DayPage:
-    """``lines`` (the most expensive first) and ``changes`` (the latest first) are at most MOST_ROWS; ``found`` and
-    ``changes_found`` say how many there are. ``check``: the day by the provider's other count, if it was asked.
+class OfIntegration:
+    """The day in one integration. ``usage_usd`` is None where nothing is known. ``counted``: whether it is in the
+    day's total: what a removed integration had read of its last, unfinished day is not."""
+
+    id: int
+    label: str
+    removed: bool
+    state: DayState
+    usage_usd: Decimal | None
+    counted: bool
+
+
+@dataclass(frozen=True)
+class Restated:
+    """What one sync made of the whole day in one integration, whatever the page is filtered by."""
+
+    integration_id: int
+    label: str
+    changed_at: datetime
+    lines: int
+    before_usd: Decimal
+    after_usd: Decimal
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The day against the day before, over the integrations of which both are settled: ``compared`` of ``asked``.
+
+    ``drivers``: the models that changed the most, at most MOST_DRIVERS. ``fraction``: None where the day before cost
+    nothing.
+    """
+
+    before_usd: Decimal
+    after_usd: Decimal
+    fraction: Decimal | None
+    drivers: Sequence[Contribution]
+    compared: int
+    asked: int
+
+    @property
+    def change_usd(self) -> Decimal:
+        return self.after_usd - self.before_usd
+
+
+@dataclass(frozen=True)
+class Day:
+    """Everything on a day's page. ``total_usd`` is None where nothing is known of the day.
+
+    ``state`` is over all integrations that should cover the day; ``coverage`` counts them, and names those without it.
+    ``usual``: None where there is too little history, or the day is not settled.
     """
 
     day: date
     state: DayState
-    source: Source | None
-    changed_at: datetime | None
-    usage_usd: Decimal | None
-    byok_usd: Tally
-    lines: Sequence[CostLine]
-    found: int
-    by_key: Keys
-    changes: Sequence[Change]
-    changes_found: int
-    check: CheckedDay | None
+    to_come: bool
+    is_today: bool
+    coverage: Coverage
+    total_usd: Decimal | None
+    read_at: datetime | None
+    """When what is known of an unsettled day was last read."""
+    restated: Sequence[Restated]
+    usual: Usual | None
+    difference: Difference | None
+    models: Parts
+    keys: Parts
+    hosts: Parts
+    integrations: Sequence[OfIntegration]
+    integrations_left_out: int
+    others_usd: Decimal
+    """What is known of what these cost, as far as the total counts it."""
+    connected: bool
+    """Whether the workspace has an integration at all, removed or not."""
 
     @property
-    def decimals(self) -> int:
-        """Decimals that every amount in USD fits in, so that columns line up; 2 at least."""
-        groups: tuple[Sequence[CostLine | Total], ...] = (self.lines, self.by_key.rows)
-        return places([self.by_key.others_usd, *(one.usage_usd for group in groups for one in group)])
-
-    @property
-    def byok_decimals(self) -> int:
-        """The same for the BYOK estimates."""
-        return places(line.byok_usd for line in self.lines)
-
-    @property
-    def changed_decimals(self) -> int:
-        """The same for what changed."""
-        return places(amount for one in self.changes for amount in (one.usage_before_usd, one.usage_after_usd))
-
-    @property
-    def unchanged_since(self) -> datetime | None:
-        """When the day was last read otherwise than before."""
-        return self.changes[0].changed_at if self.changes else self.changed_at
-
-    @property
-    def lines_left_out(self) -> int:
-        return self.found - len(self.lines)
-
-    @property
-    def changes_left_out(self) -> int:
-        return self.changes_found - len(self.changes)
+    def against_usual(self) -> str | None:
+        """Whether the total is "below", "within" or "above" what is usual."""
+        return self.usual.where(self.total_usd) if self.usual and self.total_usd is not None else None
 
 
-def report(integration: Integration, day: date) -> DayPage:
-    """The day's lines now, what each key spent, and what changed."""
-    covered = db.session.get(CoveredDay, (integration.id, day))
-    mine = CostLine.integration_id == integration.id, CostLine.day == day
-    found = db.session.execute(select(CostLine).where(*mine)).scalars().all()
-    usage = added_usd(line.usage_usd for line in found) if covered else None
-    estimates = [line.byok_usd for line in found if line.byok_usd is not None]
-    query = Query(integration.workspace_id, Period(day, day), (integration.id,))
-    changes, changes_found = restatements.changes_of_day(integration.id, day, MOST_ROWS)
-    return DayPage(
+def report(query: Query) -> Day:
+    """The day that is the query's period."""
+    day = query.period.last
+    integrations = all_integrations(query.workspace_id)
+    wide = replace(query, period=Period(day - timedelta(weeks=WEEKS), day))
+    known = coverage.load(wide, integrations)
+    states = known.states_on(day)
+    around = replace(known.query, period=Period(day - ONE_DAY, day))
+    found = sums.pieces(around, keys=True, daily=True)
+    open_too = DayState.PROVISIONAL in states.values()
+    mine = [one for one in found if one.first == day]
+    known_in = [one for one in mine if states.get(one.integration_id) != DayState.MISSING]
+    counted = [one for one in known_in if one.settled or open_too]
+    state = coverage.joint(states.values())
+    of_integrations = _integrations(integrations, states, mine, counted)
+    now = utc_now()
+    return Day(
         day=day,
-        state=covered.state if covered else DayState.MISSING,
-        source=covered.source if covered else None,
-        changed_at=covered.changed_at if covered else None,
-        usage_usd=usage,
-        byok_usd=tally(added_usd(estimates) if estimates else None, len(estimates), len(found)),
-        lines=sorted(found, key=lambda line: (-line.usage_usd, line.model, line.endpoint_id, line.host))[:MOST_ROWS],
-        found=len(found),
-        by_key=parts.keys(sums.totals_by(query, Group.KEY)),
-        changes=changes,
-        changes_found=changes_found,
-        check=_check(integration.id, covered, usage),
+        state=state,
+        to_come=state == DayState.MISSING and day > now.date(),
+        is_today=day == now.date(),
+        coverage=_coverage(states, integrations),
+        total_usd=None if state == DayState.MISSING else added_usd(one.usage_usd for one in counted),
+        read_at=known.provisional(removed=False).get(day),
+        restated=_restated(known, day),
+        usual=_usual(known, day),
+        difference=_difference(known, found, day),
+        models=parts.made_of(counted, Group.MODEL),
+        keys=parts.made_of(counted, Group.KEY),
+        hosts=parts.made_of(counted, Group.HOST),
+        integrations=of_integrations[:MOST_PARTS],
+        integrations_left_out=max(0, len(of_integrations) - MOST_PARTS),
+        others_usd=added_usd(one.usage_usd or _NOTHING for one in of_integrations[MOST_PARTS:] if one.counted),
+        connected=bool(integrations),
     )
 
 
-def _check(integration_id: int, covered: CoveredDay | None, usage_usd: Decimal | None) -> CheckedDay | None:
-    """The day by both counts; None where it is not settled or known from one of them only."""
-    if covered is None or usage_usd is None or not covered.state.is_settled or covered.source != Source.ACTIVITY:
+def _coverage(states: Mapping[int, DayState], integrations: Sequence[Integration]) -> Coverage:
+    missing = [one.label for one in integrations if states.get(one.id) == DayState.MISSING]
+    return Coverage.of([coverage.joint(states.values())], len(states), missing)
+
+
+def _integrations(
+    integrations: Sequence[Integration], states: Mapping[int, DayState], mine: Iterable[Piece], counted: Iterable[Piece]
+) -> list[OfIntegration]:
+    """Those that should cover the day or have lines of it; the missing ones first, since they need somebody to look."""
+    whole, in_total = _by_integration(mine), _by_integration(counted)
+    found = []
+    for one in integrations:
+        state = states.get(one.id, DayState.PROVISIONAL)
+        if one.id in states or one.id in whole:
+            is_counted = one.id in states
+            amount = (in_total if is_counted else whole).get(one.id, _NOTHING)
+            usage = None if state == DayState.MISSING else amount
+            found.append(OfIntegration(one.id, one.label, one.removed_at is not None, state, usage, is_counted))
+    return sorted(found, key=lambda one: (one.usage_usd is not None, -(one.usage_usd or _NOTHING), one.label, one.id))
+
+
+def _by_integration(pieces: Iterable[Piece]) -> dict[int, Decimal]:
+    found: dict[int, Decimal] = defaultdict(Decimal)
+    for one in pieces:
+        found[one.integration_id] += one.usage_usd
+    return found
+
+
+def _restated(known: Known, day: date) -> list[Restated]:
+    """The latest first. Each sync's amounts are of the lines it changed; the whole day's are worked out backwards from
+    what it is now: $72.65 that a sync raised by $41.50 was $31.15."""
+    amounts = {
+        integration_id: counted.usage_usd
+        for (integration_id, of), counted in known.counted.items()
+        if of == day and counted.state == DayState.RESTATED
+    }
+    found = []
+    for row in restatements.restated_days(list(amounts), MOST_PARTS, Period(day, day)) if amounts else ():
+        after = amounts[row.integration_id]
+        before = amounts[row.integration_id] = after - row.change_usd
+        found.append(Restated(row.integration_id, row.label, row.changed_at, row.lines, before, after))
+    return found
+
+
+def _usual(known: Known, day: date) -> Usual | None:
+    if not known.state(day).is_settled:
         return None
-    check = db.session.get(DayCheck, (integration_id, covered.day))
-    return None if check is None else CheckedDay(integration_id, covered.day, usage_usd, check.analytics_usd)
+    amounts = {one: _NOTHING for one in known.period if known.state(one).is_settled}
+    for one in sums.every_day(known.query):
+        if one.settled and one.day in amounts:
+            amounts[one.day] += one.measures.usage_usd
+    return usual.of(amounts, day)
+
+
+def _difference(known: Known, found: Sequence[Piece], day: date) -> Difference | None:
+    states, before = known.states_on(day), known.states_on(day - ONE_DAY)
+    compared = {i for i, state in states.items() if state.is_settled and i in before and before[i].is_settled}
+    if not compared:
+        return None
+    models: list[dict[str, Decimal]] = [defaultdict(Decimal), defaultdict(Decimal)]
+    for one in found:
+        if one.integration_id in compared and one.settled:
+            models[one.first == day][one.model] += one.usage_usd
+    before_usd, after_usd = (added_usd(amounts.values()) for amounts in models)
+    return Difference(
+        before_usd,
+        after_usd,
+        sums.share(after_usd - before_usd, before_usd),
+        changes.drivers(models[0], models[1], MOST_DRIVERS),
+        len(compared),
+        len(states),
+    )

@@ -1,8 +1,10 @@
-"""What several pages show alike: what is known so far of unsettled days, and what can be filtered by."""
+"""What several pages show alike: what is known so far of unsettled days, what can be filtered by, and what costs are
+made of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -10,9 +12,9 @@ from decimal import Decimal
 from grafient import query as queries
 from grafient.coverage import Known
 from grafient.models import UNATTRIBUTED, Integration
-from grafient.query import KeyChoice, Query
+from grafient.query import Group, KeyChoice, Query
 from grafient.reports import sums
-from grafient.reports.sums import Measures, Slot, Total
+from grafient.reports.sums import Measures, Piece, Slot, Total
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,83 @@ class Provisional:
     removed: bool
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one model, host, key, integration or endpoint cost, its share (see ``sums.share``), and the days between
+    which it was used. ``note``: what tells it apart from others of its name."""
+
+    id: str
+    name: str
+    usage_usd: Decimal
+    share: Decimal | None
+    first: date
+    last: date
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What costs are made of, the most expensive first, at most MOST_PARTS; ``others`` (so many) are one amount."""
+
+    rows: Sequence[Part]
+    others: int
+    others_usd: Decimal
+
+    @property
+    def found(self) -> int:
+        return len(self.rows) + self.others
+
+    @property
+    def names_any(self) -> bool:
+        """Whether any part of the costs is under a name."""
+        return any(row.id for row in self.rows)
+
+    @property
+    def has_unnamed(self) -> bool:
+        """Whether a part of the costs is under no name."""
+        return any(not row.id for row in self.rows)
+
+
+MOST_PARTS = 50
 MOST_KEYS = 200
+
+
+def made_of(
+    pieces: Iterable[Piece], group: Group | None, names: Mapping[str, str] | None = None, most: int = MOST_PARTS
+) -> Parts:
+    """What pieces come to by model, host, key or integration; None: by endpoint. ``names``: by id, where they differ.
+
+    What has no name is listed, however little it is, because it needs a sentence.
+    """
+    found: dict[str, list[Piece]] = defaultdict(list)
+    for piece in pieces:
+        found[_ID_OF[group](piece)].append(piece)
+    amounts = {one: sums.added_usd(part.usage_usd for part in some) for one, some in found.items()}
+    whole = sums.added_usd(amounts.values())
+    ranked = sorted(found, key=lambda one: (-amounts[one], one))
+    others = [one for one in ranked[most:] if one]
+    rows = []
+    for part_id in (one for number, one in enumerate(ranked) if number < most or not one):
+        some = found[part_id]
+        name, note = (names or {}).get(part_id, part_id), ""
+        if group is None:
+            name, note = some[0].permaslug, _endpoint(some[0])
+        first, last = min(one.first for one in some), max(one.last for one in some)
+        rows.append(Part(part_id, name, amounts[part_id], sums.share(amounts[part_id], whole), first, last, note))
+    return Parts(rows, len(others), sums.added_usd(amounts[one] for one in others))
+
+
+_ID_OF: Mapping[Group | None, Callable[[Piece], str]] = {
+    Group.MODEL: lambda one: one.model,
+    Group.HOST: lambda one: one.host,
+    Group.KEY: lambda one: one.key,
+    Group.INTEGRATION: lambda one: str(one.integration_id),
+    None: lambda one: f"{one.permaslug}\n{one.endpoint_id}\n{one.host}",
+}
+
+
+def _endpoint(one: Piece) -> str:
+    return " at ".join(filter(None, (one.endpoint_id, one.host)))
 
 
 def keys(totals: Sequence[Total]) -> Keys:

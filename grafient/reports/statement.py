@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 
 from grafient import coverage, reconciliation, restatements
 from grafient.coverage import Coverage, Known
 from grafient.days import Period, last_due
-from grafient.models import utc_now
+from grafient.models import CreditReading, Integration, utc_now
 from grafient.money import places
-from grafient.query import Group, Query, all_integrations
+from grafient.query import Group, Query, all_integrations, selected
 from grafient.reconciliation import Verdict
 from grafient.reports import breakdown, parts, sums
 from grafient.reports.parts import Choice, Keys, Provisional
-from grafient.reports.sums import Measures, Slot, Tally, Total, added, added_usd
+from grafient.reports.sums import Measures, Slot, Tally, Total, added
 from grafient.restatements import RestatedDay
 from grafient.states import DayState
 
@@ -34,6 +35,34 @@ class StatementDay:
     usage_usd: Decimal | None
     byok_usd: Tally
     requests: Tally
+
+
+@dataclass(frozen=True)
+class Used:
+    """All that an account had ever used of its credits, at a moment."""
+
+    usd: Decimal
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Credits:
+    """What one integration's account had used of its credits when the month began and when it ended, or at the first
+    and the last moment of it at which that can be said; None where it can't.
+
+    ``first_read_at``: when its credits were first read. ``why``: why they never are.
+    """
+
+    label: str
+    opening: Used | None
+    closing: Used | None
+    first_read_at: datetime | None
+    why: str | None
+
+    @property
+    def used_usd(self) -> Decimal | None:
+        """Between the two."""
+        return None if self.opening is None or self.closing is None else self.closing.usd - self.opening.usd
 
 
 @dataclass(frozen=True)
@@ -58,6 +87,9 @@ class Statement:
     totals: breakdown.Row | None
     restated: Sequence[RestatedDay]
     verdict: Verdict
+    providers: Sequence[str]
+    credits: Sequence[Credits]
+    """Of each integration, at most MOST_ROWS."""
 
     @property
     def decimals(self) -> int:
@@ -85,8 +117,8 @@ def report(query: Query) -> Statement:
     """The statement of the query's period, which is a month."""
     integrations = all_integrations(query.workspace_id)
     known = coverage.load(query, integrations)
-    models = sorted(breakdown.rows(query, Group.MODEL), key=lambda row: (-row.usage_usd, row.name, row.id))
-    total = added_usd(row.usage_usd for row in models) if known.any_settled else None
+    models = sorted(breakdown.rows(query, Group.MODEL), key=lambda row: (-(row.usage_usd or 0), row.name, row.id))
+    total = breakdown.usd(models) if known.any_settled else None
     others = models[MOST_ROWS:]
     by_integration = sums.by_integration(query, query.period)
     by_day = sums.measures_by_day(query)
@@ -101,12 +133,46 @@ def report(query: Query) -> Statement:
         days=[_day(known, day, by_day.get(day)) for day in query.period],
         models=models[:MOST_ROWS],
         models_left_out=len(others),
-        other_models=breakdown.totals(others, added_usd(row.usage_usd for row in others)) if others else None,
+        other_models=breakdown.totals(others, breakdown.usd(others)) if others else None,
         keys=parts.keys(sums.totals_by(query, Group.KEY)),
         totals=None if total is None else breakdown.totals(models, total),
         restated=restatements.restated_days([i.id for i in known.asked], limit=MOST_ROWS, period=query.period),
         verdict=reconciliation.verdict(known),
+        providers=sorted({one.provider for one in selected(query, integrations)}),
+        credits=_credits(known.asked[:MOST_ROWS], query.period),
     )
+
+
+def _credits(integrations: Sequence[Integration], month: Period) -> list[Credits]:
+    ends: dict[int, list[CreditReading]] = defaultdict(list)
+    for reading in reconciliation.end_readings([one.id for one in integrations], month):
+        ends[reading.integration_id].append(reading)
+    both = {one.id: (_opening(ends[one.id], month), _closing(ends[one.id], month)) for one in integrations}
+    late = [of for of, (opening, _) in both.items() if opening is None or opening.at.date() > month.first]
+    first = reconciliation.first_readings(late) if late else {}
+    return [Credits(one.label, *both[one.id], first.get(one.id), one.no_credits) for one in integrations]
+
+
+def _opening(ends: Sequence[CreditReading], month: Period) -> Used | None:
+    return _when_its_day_began(ends[0]) if ends and ends[0].read_at.date() in month else None
+
+
+def _closing(ends: Sequence[CreditReading], month: Period) -> Used | None:
+    """When the month ended; of a month that goes on, or whose end was not read, at its last reading."""
+    if not ends:
+        return None
+    last = ends[-1]
+    found = Used(last.lifetime_usd, last.read_at) if last.read_at.date() in month else _when_its_day_began(last)
+    opening = _opening(ends, month)
+    return None if opening is not None and found.at <= opening.at else found
+
+
+def _when_its_day_began(reading: CreditReading) -> Used:
+    """What a reading says, less what was charged on its own UTC day, where that is known."""
+    if reading.today_usd is None:
+        return Used(reading.lifetime_usd, reading.read_at)
+    midnight = datetime.combine(reading.read_at.date(), time(), tzinfo=UTC)
+    return Used(reading.lifetime_usd - reading.today_usd, midnight)
 
 
 def _day(known: Known, day: date, measures: Measures | None) -> StatementDay:

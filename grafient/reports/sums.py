@@ -6,7 +6,7 @@ Pages, alerts and exports ask here. Nothing here knows a page.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
@@ -35,12 +35,19 @@ from sqlalchemy.orm import join
 from grafient import attribution
 from grafient.days import Period
 from grafient.extensions import db
-from grafient.models import UNATTRIBUTED, ApiKey, CostLine, CoveredDay, DayTotal, Integration, Model, ModelTotal
+from grafient.models import UNATTRIBUTED, ApiKey, CostLine, CoveredDay, DayTotal, Integration, Model, ModelTotal, Series
 from grafient.models.columns import count_sum, usd_sum
 from grafient.query import Group, Measure, Query, within
 from grafient.states import DayState
 
 COUNTS = ("requests", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens")
+
+_MEASURED: Mapping[Measure, Sequence[str]] = {
+    Measure.USD: (),
+    Measure.REQUESTS: ("requests",),
+    Measure.TOKENS: ("prompt_tokens", "completion_tokens"),
+}
+"""The counts that a measure adds up."""
 
 
 @dataclass(frozen=True)
@@ -116,12 +123,27 @@ def _totals(query: Query, group: Group, found: Iterable[Any]) -> list[Total]:
     return sorted(totals, key=lambda one: (-one.usage_usd, one.name, one.id))
 
 
-def measures_by(query: Query, group: Group) -> dict[str, Measures]:
-    """All that is measured of each model, host or key on settled days."""
+def measures_by(query: Query, group: Group, among: Collection[int] | None = None) -> dict[str, Measures]:
+    """All that is measured of each model, host or key on settled days; ``among``: of these integrations alone."""
     rows = _rows(query, group)
     column = rows.by(group)
     statement = _lines(query, rows, column.label("id"), *_measured(rows, query))
+    if among is not None:
+        statement = statement.where(rows.owner.in_(among))
     return {row.id: _measures(row) for row in db.session.execute(statement.group_by(column))}
+
+
+def models_on(query: Query, days: Collection[date]) -> dict[date, dict[str, Decimal]]:
+    """What each model cost on some days, by its name, whether a day is settled or not."""
+    wide = replace(query, period=Period(min(days), max(days)))
+    rows = _rows(wide, Group.MODEL)
+    day, name = rows.columns.day, rows.by(Group.MODEL).label("name")
+    columns = day.label("day"), name, _amount(rows, wide).label("usage_usd")
+    statement = _lines(wide, rows, *columns, settled=False).where(day.in_(days)).group_by(day, name)
+    found: dict[date, dict[str, Decimal]] = {one: {} for one in days}
+    for row in db.session.execute(statement):
+        found[row.day][row.name] = row.usage_usd
+    return found
 
 
 def measures_by_day(query: Query) -> dict[date, Measures]:
@@ -129,6 +151,106 @@ def measures_by_day(query: Query) -> dict[date, Measures]:
     rows = _rows(query)
     statement = _lines(query, rows, rows.columns.day.label("id"), *_measured(rows, query))
     return {row.id: _measures(row) for row in db.session.execute(statement.group_by(rows.columns.day))}
+
+
+class Axis(NamedTuple):
+    """What amounts are told apart by: a ``group``, or each day (None). ``named``: of a group, those that are told
+    apart, where all others are one; None for all."""
+
+    group: Group | None = None
+    named: Collection[str] | None = None
+
+
+def amounts_by(query: Query, *axes: Axis, measure: Measure = Measure.USD) -> list[tuple[tuple[Any, ...], Tally]]:
+    """What was measured on settled days by one or two things at once: their names (None for all others) or days, in the
+    order of ``axes``, and how much it was.
+    """
+    rows = _rows(query, *(axis.group for axis in axes))
+    places = [_place(rows, axis).label(f"place_{number}") for number, axis in enumerate(axes)]
+    names = _MEASURED[measure]
+    figures = [_amount(rows, query).label("usage_usd")] if measure == Measure.USD else []
+    figures += [count_sum(getattr(rows.columns, name)).label(name) for name in names]
+    known = [rows.known(name).label(f"{name}_known") for name in names]
+    statement = _lines(query, rows, *places, *figures, *known, rows.number_of_lines.label("lines"))
+    found = []
+    for row in db.session.execute(statement.group_by(*places)):
+        values = row._mapping
+        tallies = [tally(values[name], values[f"{name}_known"], row.lines) for name in names]
+        amount = added(tallies) if names else Tally(row.usage_usd, True)
+        found.append((tuple(row[: len(axes)]), amount))
+    return found
+
+
+def _place(rows: _Rows, axis: Axis) -> Any:
+    if axis.group is None:
+        return rows.columns.day
+    name = rows.by(axis.group)
+    return name if axis.named is None else case((name.in_(axis.named), name))
+
+
+class MeasuredDay(NamedTuple):
+    """All that is measured of one day's lines, those that totals count (``settled``) or the others."""
+
+    day: date
+    settled: bool
+    measures: Measures
+
+
+def every_day(query: Query) -> list[MeasuredDay]:
+    """Each day that has lines, settled or not, in order."""
+    rows = _rows(query)
+    day, settled = rows.columns.day, case((_unsettled(query, rows), 0), else_=1).label("settled")
+    statement = _lines(query, rows, day.label("day"), settled, *_measured(rows, query), settled=False)
+    found = db.session.execute(statement.group_by(day, settled).order_by(day, settled))
+    return [MeasuredDay(row.day, bool(row.settled), _measures(row)) for row in found]
+
+
+class Piece(NamedTuple):
+    """What one series of an integration cost, and one API key's part of it if that was asked for. ``settled``: whether
+    totals count it. ``first`` and ``last``: the days between which it has lines."""
+
+    integration_id: int
+    permaslug: str
+    endpoint_id: str
+    host: str
+    model: str
+    key: str
+    settled: bool
+    first: date
+    last: date
+    usage_usd: Decimal
+
+
+def pieces(query: Query, *, keys: bool, daily: bool = False) -> list[Piece]:
+    """What the query's lines are made of, settled or not. ``keys``: by API key too; ``daily``: each day apart.
+
+    One statement for everything that costs can be told apart by, so that a page with five tables doesn't read the
+    same lines five times.
+    """
+    rows = _rows(query, Group.KEY) if keys or query.keys else _rows(query, Group.HOST)
+    line = rows.columns
+    names = line.integration_id, line.series_id, line.permaslug, line.endpoint_id, line.host, line.model
+    key = line.key_hash if keys else literal(UNATTRIBUTED)
+    settled = case((_unsettled(query, rows), 0), else_=1).label("settled")
+    group = [*names, settled, *([line.key_hash] if keys else []), *([line.day] if daily else [])]
+    days = func.min(line.day).label("first"), func.max(line.day).label("last")
+    columns = *names, key.label("key"), settled, *days, _amount(rows, query).label("usage_usd")
+    found = db.session.execute(_lines(query, rows, *columns, settled=False).group_by(*group))
+    return [
+        Piece(
+            row.integration_id,
+            row.permaslug,
+            row.endpoint_id,
+            row.host,
+            row.model,
+            row.key,
+            bool(row.settled),
+            row.first,
+            row.last,
+            row.usage_usd,
+        )
+        for row in found
+    ]
 
 
 class Slot(StrEnum):
@@ -239,7 +361,7 @@ def _measure(rows: _Rows, query: Query, measure: Measure) -> Any:
     """A sum; NULL where a line of it is unknown."""
     if measure == Measure.USD:
         return _amount(rows, query)
-    names = ("requests",) if measure == Measure.REQUESTS else ("prompt_tokens", "completion_tokens")
+    names = _MEASURED[measure]
     all_known = and_(*(rows.known(name) == rows.number_of_lines for name in names))
     return case((all_known, count_sum(*(getattr(rows.columns, name) for name in names))))
 
@@ -360,16 +482,27 @@ class _Rows:
         return func.sum(self.columns.lines) if self.summed else func.count()
 
 
-def _rows(query: Query, group: Group | None = None) -> _Rows:
+def _rows(query: Query, *groups: Group | None) -> _Rows:
     """The narrowest rows that have what a query filters and groups by."""
-    if query.keys or group == Group.KEY:
-        lines = attribution.by_key(_mine(query), query.period, query.keys)
+    if query.keys or Group.KEY in groups:
+        lines = attribution.by_key(_mine(query), query.period, query.keys, _series(query))
         return _Rows(lines, lines.c)
-    if query.hosts or group == Group.HOST:
+    if query.hosts or Group.HOST in groups:
         return _Rows(CostLine, CostLine)
-    if query.models or query.text or group == Group.MODEL:
+    if query.models or query.text or Group.MODEL in groups:
         return _Rows(join(Model, ModelTotal, ModelTotal.model_id == Model.id), ModelTotal, summed=True)
     return _Rows(DayTotal, DayTotal, summed=True)
+
+
+def _series(query: Query) -> Select[Any] | None:
+    """Those that the query's lines are of; None for all. What no key explains is worked out line by line, which takes
+    much longer of all lines than of the few that are asked for."""
+    found = select(Series.id).join(Model, Model.id == Series.model_id).where(Series.integration_id.in_(_mine(query)))
+    if query.models:
+        found = found.where(Model.name.in_(query.models))
+    if query.hosts:
+        found = found.where(Series.host.in_(query.hosts))
+    return found if query.models or query.hosts else None
 
 
 def _amount(rows: _Rows, query: Query) -> Any:

@@ -27,7 +27,7 @@ from grafient.ledger import Recorded
 from grafient.models import CoveredDay, Integration, SyncRun, Workspace, utc_now
 from grafient.money import LIMIT_USD
 from grafient.plans import PLANS
-from grafient.providers import Activity, KeyList, NotOffered, ProviderError, UnexpectedResponse, Unreachable
+from grafient.providers import Activity, Credits, KeyList, NotOffered, ProviderError, UnexpectedResponse, Unreachable
 from grafient.runs import Claimed
 from grafient.states import DayState, Source, Stage, Trigger
 from grafient.sync.hold import Hold
@@ -124,9 +124,9 @@ NOT_OFFERED = ("no_credits", "no_history", "no_keys")
 
 @dataclass(frozen=True)
 class _Credits:
-    """What was ever charged to credits, and between which moments that was so."""
+    """What was ever charged to credits and bought of them, and between which moments that was so."""
 
-    lifetime_usd: Decimal
+    credits: Credits
     asked_at: datetime
     read_at: datetime
 
@@ -174,8 +174,8 @@ def ask_further(hold: Hold, window: Window, late: Callable[[], None]) -> Answers
 
 def _read_credits(hold: Hold) -> _Credits:
     asked_at = utc_now()
-    lifetime_usd = hold.reader.lifetime_usd()
-    return _Credits(lifetime_usd, asked_at, utc_now())
+    found = hold.reader.credits()
+    return _Credits(found, asked_at, utc_now())
 
 
 def _read_analytics(hold: Hold, window: Window) -> _Analytics:
@@ -197,7 +197,7 @@ def record_further(hold: Hold, run: SyncRun, window: Window, answers: Answers) -
     hashes: Sequence[str] = ()
     if isinstance(found_credits, _Credits):
         own_day = _own_day(found_credits, analytics) if isinstance(analytics, _Analytics) else None
-        reconciliation.record_reading(run.integration_id, found_credits.lifetime_usd, found_credits.read_at, own_day)
+        reconciliation.record_reading(run.integration_id, found_credits.credits, found_credits.read_at, own_day)
     if isinstance(analytics, _Analytics):
         reconciliation.record_checks(run.integration_id, window.activity, analytics.totals, utc_now())
         today = ledger.renamed(analytics.today, lambda: ledger.model_names(run.integration_id))

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from flask import Flask, Response, current_app, render_template, request
 from flask.typing import ResponseReturnValue
+from flask_security import current_user
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 
-from grafient import database, disk
+from grafient import database, disk, trouble
 from grafient.config import Settings
 from grafient.extensions import db
-from grafient.views import accounts, costs, formats, health, integrations, kept, operations
+from grafient.views import (
+    accounts,
+    addresses,
+    assets,
+    changes,
+    costs,
+    days,
+    delivery,
+    formats,
+    health,
+    integrations,
+    kept,
+    lives,
+    operations,
+    sample,
+)
 from grafient.views.addresses import BadPeriod
 
 log = logging.getLogger(__name__)
@@ -25,6 +42,7 @@ _CONTENT_SECURITY_POLICY = "; ".join(
         "script-src 'self'",
         "style-src 'self'",
         "img-src 'self' data:",
+        "manifest-src 'self'",
         "connect-src 'self'",
         "form-action 'self'",
         "base-uri 'none'",
@@ -39,11 +57,12 @@ def register(app: Flask, settings: Settings) -> None:
     app.teardown_request(_may_write_again)
     app.after_request(_headers)
     accounts.register(app, settings)
-    for area in (costs, integrations, accounts, health, operations):
+    for area in (costs, changes, days, lives, integrations, sample, accounts, health, operations):
         app.register_blueprint(area.blueprint)
     formats.register(app)
+    assets.register(app)
     kept.register(app)
-    app.context_processor(lambda: {"version": app.extensions["version"], "disk_full": _disk_full(settings)})
+    app.context_processor(lambda: _on_each_page(settings))
     app.register_error_handler(HTTPException, _error_page)
     app.register_error_handler(CSRFError, _stale_form)
     app.register_error_handler(DBAPIError, _database_error)
@@ -64,10 +83,10 @@ def _headers(response: Response) -> Response:
     response.headers["Referrer-Policy"] = "same-origin"
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
-    if request.endpoint != "static":
-        response.headers.setdefault("Cache-Control", "no-store")
     if request.endpoint == "security.logout":
         response.headers["Clear-Site-Data"] = '"cache"'  # the costs that a browser kept are not the next user's
+    delivery.keep(response)
+    delivery.compress(response)
     return response
 
 
@@ -102,6 +121,27 @@ def _database_error(error: DBAPIError) -> ResponseReturnValue:
     db.session.rollback()
     database.reading.set(True)  # the page reads who is signed in, and must not want to write
     return _page(507, "The disk is full", f"{disk.FULL} Your costs are safe; nothing was changed.")
+
+
+def _on_each_page(settings: Settings) -> dict[str, Any]:
+    return {
+        "version": current_app.extensions["version"],
+        "disk_full": _disk_full(settings),
+        "shows_sample": sample.is_shown,
+        "kept_in_navigation": _kept_in_navigation,
+        "find_trouble": lambda: trouble.of(current_user.workspace_id),
+    }
+
+
+def _kept_in_navigation() -> addresses.Address:
+    """What the links to the pages of costs keep of the address of one of them: its period and its filters."""
+    if request.blueprint not in ("costs", "changes", "days", "lives"):
+        return {}
+    try:
+        found = addresses.kept()
+    except HTTPException:  # an address that can't be answered; this is its error page
+        return {}
+    return {name: value for name, value in found.items() if name not in ("measure", "by")}
 
 
 def _disk_full(settings: Settings) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
@@ -13,8 +13,9 @@ from flask_security import current_user
 
 from grafient.days import ONE_DAY, Period, last_due
 from grafient.models import UNATTRIBUTED, utc_now
-from grafient.query import Group, Match, Measure, Query, all_owned, first_stored, matching
+from grafient.query import Group, Match, Measure, Query, all_owned, first_stored, matching, owned
 from grafient.reports.chart import Step
+from grafient.reports.pivot import By
 
 LENGTHS = (7, 30, 90, 365)
 """In days, of the periods that are chosen by their length."""
@@ -35,7 +36,10 @@ PERIOD = ("days", "period", "from", "to")
 SEVERAL = ("integration", "model", "host", "key")
 """What can be asked for several times, to have any of them."""
 
-FILTERS = (*PERIOD, *SEVERAL, "q", "group", "byok", "compare", "measure", "by", "view")
+FILTERS = (*PERIOD, *SEVERAL, "q", "group", "columns", "find", "byok", "against", "measure", "by", "view")
+AGAINST = {"previous": "Previous period", "month": "A month before", "year": "A year before", "none": "Nothing"}
+"""What a period can be compared with, other than days that are named, and what that is called."""
+
 NO_KEY = "unattributed"
 """In the address, for what no key explains."""
 
@@ -51,6 +55,11 @@ def query() -> Query:
     """What the address of this request asks for. 400 or 404 where it can't be answered; raises BadPeriod."""
     chosen = integrations()
     return _query(chosen, period(request.args, chosen))
+
+
+def query_of(of: Period) -> Query:
+    """The same of a period that the address says in another way."""
+    return _query(integrations(), of)
 
 
 def query_or_latest() -> tuple[Query, str]:
@@ -81,13 +90,47 @@ def kept() -> Address:
     return found | {name: several for name in SEVERAL if (several := list(_texts(name)))}
 
 
+def days_until(day: date, integrations: Sequence[int] = ()) -> Address:
+    """The 30 days that end with a day, for links from it to what was used on it."""
+    of = Period(day - timedelta(days=29), day)
+    narrow: Address = {"integration": [str(one) for one in integrations]} if integrations else {}
+    return narrow | {"from": of.first.isoformat(), "to": of.last.isoformat()}
+
+
 def group() -> Group:
     """What costs are added up by; 400 for anything else."""
     return _one_of(Group, "group") or Group.MODEL
 
 
+def rows() -> By:
+    """What a breakdown has a row for; 400 for anything else."""
+    return _by("group") or Group.MODEL
+
+
+def columns() -> By | None:
+    """What it has a column for, if it has; 400 for anything else, and for what it has a row for."""
+    found = _by("columns")
+    if found is not None and found == rows():
+        abort(400)
+    return found
+
+
+def _by(name: str) -> By | None:
+    return _one_of(Step, name) if request.args.get(name) in set(Step) else _one_of(Group, name)
+
+
+def find() -> str:
+    """A part of the names of a breakdown's rows."""
+    return _text("find").strip()
+
+
+def page() -> int:
+    """Which page of a list, from 1 on; 404 for no number."""
+    return int(place().get("page", 1))
+
+
 def measure() -> Measure:
-    """What the chart adds up; 400 for anything else."""
+    """What the chart, or a breakdown with columns, adds up; 400 for anything else."""
     return _one_of(Measure, "measure") or Measure.USD
 
 
@@ -178,6 +221,14 @@ def named() -> Address | Search:
     return args
 
 
+def name_of(what: str, chosen: str) -> str:
+    """What something that is filtered by is called; of an API key, its hash."""
+    if what == "integration":
+        one = owned(current_user.workspace_id, int(chosen)) if chosen.isascii() and chosen.isdigit() else None
+        return one.label if one else chosen
+    return chosen
+
+
 def period(args: Mapping[str, str], integrations: Sequence[int] = ()) -> Period:
     """From ``from`` and ``to``; or what ``period`` names; or ``days`` up to the last one that is due, or the last 30.
 
@@ -192,6 +243,25 @@ def period(args: Mapping[str, str], integrations: Sequence[int] = ()) -> Period:
         choices = ", ".join(map(str, LENGTHS[:-1]))
         raise BadPeriod(f"“days” is {days[:20]!r}, but must be {choices} or {LENGTHS[-1]}.")
     return Period.latest(int(days), utc_now())
+
+
+def against(period: Period) -> Period | None:
+    """What to compare a period with, from ``against``: ``previous`` (the default: as many days just before, or before a
+    whole month the month before), ``month`` and ``year`` (the same days, a month or a year earlier), ``none``, or days
+    such as ``2026-05-01/2026-05-31`` or ``2026-05-01``. Raises BadPeriod.
+    """
+    text = request.args.get("against") or "previous"
+    if text in AGAINST:
+        months = {"month": 1, "year": 12}
+        return None if text == "none" else period.months_earlier(months[text]) if text in months else period.previous
+    first, _, last = text.partition("/")
+    try:
+        Period(_day(first), _day(last or first))
+    except ValueError:
+        raise BadPeriod(
+            "“against” must be previous, month or year, or days such as 2026-05-01/2026-05-31 or 2026-05-01."
+        ) from None
+    return _between(first, last or first)
 
 
 def month(text: str) -> Period:
@@ -239,25 +309,6 @@ def _named_period(name: str, integrations: Sequence[int]) -> Period:
     if name not in first_of:
         raise BadPeriod(f"“period” is {name[:20]!r}, but must be one of: {', '.join(NAMED_PERIODS)}.")
     return Period(first_of[name], max(first_of[name], due))
-
-
-def compared(of: Period) -> Period | None:
-    """What a period is compared with: as many days just before, the same a month or a year ago, or nothing.
-
-    400 for anything else.
-    """
-    how = request.args.get("compare") or "previous"
-    if how not in COMPARISONS:
-        abort(400)
-    return COMPARISONS[how](of)
-
-
-COMPARISONS: Mapping[str, Callable[[Period], Period | None]] = {
-    "previous": lambda of: of.previous,
-    "month": lambda of: of.months_before(1),
-    "year": lambda of: of.months_before(12),
-    "none": lambda _: None,
-}
 
 
 def _next_due() -> date:

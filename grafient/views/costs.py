@@ -14,16 +14,19 @@ from flask_security import auth_required, current_user
 from grafient import status
 from grafient.days import ONE_DAY, Period
 from grafient.models import UNATTRIBUTED, utc_now
+from grafient.money import rounded
 from grafient.query import MOST_CHOICES, Group, Measure, Query, keys_called
 from grafient.reports import breakdown as breakdowns
 from grafient.reports import dashboard as dashboards
-from grafient.reports import ledger
+from grafient.reports import headline as headlines
+from grafient.reports import ledger, pivot
 from grafient.reports import statement as statements
 from grafient.reports.breakdown import Breakdown, Row
 from grafient.reports.chart import Step
 from grafient.reports.dashboard import Dashboard
 from grafient.reports.parts import Choice, Filters
-from grafient.reports.sums import Total
+from grafient.reports.pivot import By, Pivot
+from grafient.reports.sums import Tally, Total
 from grafient.views import addresses, csv
 from grafient.views.formats import key_names
 from grafient.views.kept import kept
@@ -56,7 +59,7 @@ def dashboard() -> ResponseReturnValue:
         query,
         addresses.group(),
         current_user.id,
-        against=addresses.compared,
+        against=addresses.against,
         measure=addresses.measure(),
         step=addresses.step(),
         cumulative=addresses.is_cumulative(),
@@ -64,6 +67,7 @@ def dashboard() -> ResponseReturnValue:
     page = render_template(
         "dashboard/index.html",
         dashboard=found,
+        headline=headlines.report(query, found.integrations),
         measures=list(Measure),
         steps=_steps(found.period),
         backfilling=any(row.last_success_at is None for row in found.providers)
@@ -85,32 +89,58 @@ def _steps(period: Period) -> list[Step]:
 @blueprint.get("/breakdown")
 @kept
 def breakdown() -> ResponseReturnValue:
-    """The same per model, host, key or integration, sorted and filtered."""
-    (query, wrong), group, kept = addresses.query_or_latest(), addresses.group(), addresses.kept()
+    """The same per model, host, key, integration, day, week or month, by one of these or two; sorted and filtered."""
+    (query, wrong), group, kept = addresses.query_or_latest(), addresses.rows(), addresses.kept()
     sort, descending = _sort(group)
-    found = breakdowns.report(query, group, sort, descending)
+    found = _breakdown(query, page=addresses.page())
+    if found.page > found.pages:
+        abort(404)
     direction = "desc" if descending else "asc"
-    sorted_address = kept if (sort, direction) == ("usage_usd", "desc") else kept | {"sort": sort, "dir": direction}
+    is_usual = (sort, descending) == _usual_sort(group)
     page = render_template(
         "dashboard/breakdown.html",
         breakdown=found,
         sort=sort,
         direction=direction,
         directions=lambda name: _next_direction(name, group, sort, descending),
-        limit=breakdowns.MOST_ROWS,
-        filtered=query.is_filtered or bool(query.integrations),
-        **_shared("costs.breakdown", query, found, sorted_address, wrong),
+        rows_and_columns=[*Group, *Step],
+        columns=addresses.columns(),
+        most_columns=pivot.MOST_COLUMNS,
+        measure=addresses.measure(),
+        measures=list(Measure),
+        filtered=query.is_filtered or bool(query.integrations or addresses.find()),
+        **_shared(
+            "costs.breakdown", query, found, kept if is_usual else kept | {"sort": sort, "dir": direction}, wrong
+        ),
     )
     return page, 400 if wrong else 200
+
+
+def _breakdown(query: Query, page: int = 1, limit: int | None = breakdowns.MOST_ROWS) -> Breakdown:
+    group = addresses.rows()
+    return breakdowns.report(
+        query,
+        group,
+        *_sort(group),
+        against=addresses.against,
+        columns=addresses.columns(),
+        measure=addresses.measure(),
+        find=addresses.find(),
+        page=page,
+        limit=limit,
+    )
 
 
 @blueprint.get("/breakdown.csv")
 @auth_required("session")
 def breakdown_csv() -> ResponseReturnValue:
     """The breakdown's rows, all of them. A figure of which a part is unknown is empty: it is not a total."""
-    query, group = addresses.query(), addresses.group()
-    found = breakdowns.report(query, group, *_sort(group), limit=None)
-    names = (group, "key_hash") if group == Group.KEY else (group,)
+    query, group = addresses.query(), addresses.rows()
+    found = _breakdown(query, limit=None)
+    if found.too_many:
+        raise addresses.BadPeriod(f"A table can have up to {pivot.MOST_COLUMNS} columns; this has {found.too_many:,}.")
+    ids = {Group.KEY: "key_hash", Group.INTEGRATION: "integration_id"}
+    names = (group, *(name for by, name in ids.items() if by == group))
     covered = found.coverage
     ends = {
         "days_covered": covered.covered,
@@ -118,11 +148,29 @@ def breakdown_csv() -> ResponseReturnValue:
         "integrations_covered": covered.counted,
         "integrations_asked": covered.integrations,
     }
-    cells = (
-        [row.name, row.id][: len(names)] + [getattr(row, name) for name in breakdowns.FIGURES] + list(ends.values())
-        for row in found.rows
+    if found.pivot is None:
+        figures: Sequence[Any] = breakdowns.FIGURES
+        derived: Sequence[str] = breakdowns.DERIVED
+        values = ([getattr(row, name) for name in figures] for row in found.rows)
+    else:
+        figures, derived = (*_heads(found.pivot, _key_names(query, found)), "total"), ()
+        zero = Tally(0, True)
+        cells = zip(found.pivot.cells, found.rows, strict=True)
+        values = ([*(one or zero for one in some), row.amount(found.pivot.measure)] for some, row in cells)
+    lines = (
+        [row.name, row.id][: len(names)]
+        + some
+        + [*ends.values()]
+        + [rounded(one) if (one := getattr(row, name)) is not None else None for name in derived]
+        for row, some in zip(found.rows, values, strict=True)
     )
-    return csv.download("breakdown", query.period, (*names, *breakdowns.FIGURES, *ends), cells)
+    return csv.download("breakdown", query.period, (*names, *figures, *ends, *derived), lines)
+
+
+def _heads(found: Pivot, names: Mapping[str, str]) -> list[str]:
+    """The columns of a file: days as such, and names as on the page."""
+    called = names if found.by == Group.KEY else {}
+    return ["others" if one.others else called.get(one.id, one.name or one.id) or "unknown" for one in found.columns]
 
 
 @blueprint.get("/ledger.csv")
@@ -161,7 +209,7 @@ def statement() -> ResponseReturnValue:
 
 
 @blueprint.app_template_filter()
-def with_group(args: Mapping[str, Any], group: Group) -> dict[str, Any]:
+def with_group(args: Mapping[str, Any], group: By) -> dict[str, Any]:
     """An address's filters, added up by that; models are what is shown without asking."""
     return dict(args) if group == Group.MODEL else {**args, "group": group}
 
@@ -197,7 +245,7 @@ def _shared(
         "kept": kept,
         "lengths": addresses.LENGTHS,
         "named_periods": addresses.NAMED_PERIODS,
-        "comparisons": _COMPARISONS,
+        "comparisons": addresses.AGAINST,
         "period": found.period,
         "wrong": wrong,
         "coverage": found.coverage,
@@ -210,20 +258,14 @@ def _shared(
     }
 
 
-_COMPARISONS = {
-    "previous": "Previous period",
-    "month": "A month before",
-    "year": "A year before",
-    "none": "Nothing",
-}
-
-
 def _key_names(query: Query, found: Dashboard | Breakdown) -> dict[str, str]:
     """The names of all API keys; where they are too many to choose from, of those that the page shows."""
     if len(found.filters.keys) <= MOST_CHOICES:
         return key_names(found.filters.keys)
     rows: Sequence[Row | Total] = found.rows if isinstance(found, Breakdown) else found.totals
     shown = {row.id for row in rows} if found.group == Group.KEY else set()
+    if isinstance(found, Breakdown) and found.pivot and found.pivot.by == Group.KEY:
+        shown |= {column.id for column in found.pivot.columns}
     return key_names(keys_called(query.workspace_id, (shown | set(query.keys)) - {UNATTRIBUTED}))
 
 
@@ -272,16 +314,21 @@ def _linked(choices: Iterable[Choice]) -> set[int]:
     return {choice.id for choice in choices if not choice.removed}
 
 
-def _next_direction(name: str, group: Group, sort: str, descending: bool) -> str:
+def _next_direction(name: str, group: By, sort: str, descending: bool) -> str:
     """Which way a click on a column's head sorts: names from A on and figures from the largest, then the other way."""
     if name == sort:
         return "asc" if descending else "desc"
-    return "asc" if name == group else "desc"
+    return "asc" if name == group and isinstance(group, Group) else "desc"
 
 
-def _sort(group: Group) -> tuple[str, bool]:
-    sort = request.args.get("sort") or "usage_usd"
-    direction = request.args.get("dir") or ("asc" if sort == group else "desc")
-    if sort not in (group, *breakdowns.FIGURES) or direction not in ("asc", "desc"):
+def _usual_sort(group: By) -> tuple[str, bool]:
+    """What costs most comes first, and of days the latest."""
+    return ("usage_usd" if isinstance(group, Group) else group), True
+
+
+def _sort(group: By) -> tuple[str, bool]:
+    sort = request.args.get("sort") or _usual_sort(group)[0]
+    direction = request.args.get("dir") or ("asc" if sort == group and isinstance(group, Group) else "desc")
+    if sort not in (group, "tokens", *breakdowns.FIGURES, *breakdowns.DERIVED) or direction not in ("asc", "desc"):
         abort(400)
     return sort, direction == "desc"

@@ -14,13 +14,15 @@ from flask import Response, stream_with_context
 from grafient import database
 from grafient.days import Period
 from grafient.reports.sums import Tally
+from grafient.views import sample
 
 _PORTION = 64 * 1024
 
 
 def download(name: str, period: Period, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Response:
-    """A file of these rows, sent as they come."""
-    filename = f"grafient-{name}-{period.first}-{period.last}.csv"
+    """A file of these rows, sent as they come. The name of one of sample data says so."""
+    what = f"sample-{name}" if sample.is_shown() else name
+    filename = f"grafient-{what}-{period.first}-{period.last}.csv"
     return Response(
         stream_with_context(_portions(columns, rows)),
         mimetype="text/csv",
@@ -32,7 +34,7 @@ def _portions(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterator
     database.reading.set(True)  # a stream goes on after its request, and must keep no writer out
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    writer.writerow(columns)
+    writer.writerow([_cell(column) for column in columns])
     for row in rows:
         writer.writerow([_cell(value) for value in row])
         if buffer.tell() > _PORTION:

@@ -14,6 +14,8 @@ from grafient.days import Period
 from grafient.extensions import providers
 from grafient.models import UNATTRIBUTED
 from grafient.query import Group, KeyChoice
+from grafient.reports.chart import Step
+from grafient.reports.pivot import By
 from grafient.restatements import Change
 from grafient.states import DayState, Problem, Stage
 from grafient.status import Brought, Card
@@ -30,6 +32,7 @@ _MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
 )  # fmt: skip
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _UNITS = ((3, "K"), (6, "M"), (9, "B"), (12, "T"))
 
 
@@ -38,6 +41,8 @@ def register(app: Flask) -> None:
     for filter_ in (
         usd,
         usd_parts,
+        usd_rate,
+        usd_about,
         usd_exact,
         exact_parts,
         plain,
@@ -48,9 +53,11 @@ def register(app: Flask) -> None:
         days,
         period,
         month,
+        month_name,
         by_month,
         moment,
         clock,
+        weekday,
         iso,
         duration,
         span,
@@ -86,6 +93,23 @@ def usd_parts(amount: Decimal | int | None) -> tuple[str, str]:
     last_place = size.adjusted() - 1 if 0 < size < _CENT else -2
     dollars, _, cents = f"{_rounded(size, last_place):,f}".partition(".")
     return f"{_sign(value)}${dollars}", f".{cents.rstrip('0'):0<2}"
+
+
+def usd_rate(amount: Decimal | None) -> str:
+    """What one of something costs: cents, and three digits that say something at least: ``$2.80``, ``$0.0225``."""
+    if amount is None:
+        return UNKNOWN
+    size = amount.copy_abs()
+    last_place = min(-2, size.adjusted() - 2) if size else -2
+    dollars, _, cents = f"{_rounded(size, last_place):,f}".partition(".")
+    return f"{_sign(amount)}${dollars}.{cents.rstrip('0'):0<2}"
+
+
+def usd_about(amount: Decimal | None, signed: bool = False) -> str:
+    """For an estimate: whole dollars from ten on, ``$31``; below, as ``usd``."""
+    if amount is None or amount.copy_abs() < 10:
+        return usd(amount, signed)
+    return f"{'+' if signed and amount > 0 else _sign(amount)}${_rounded(amount.copy_abs(), 0):,f}"
 
 
 def usd_exact(amount: Decimal | int | None, decimals: int = 2, signed: bool = False) -> str:
@@ -175,6 +199,11 @@ def month(value: date, short: bool = False) -> str:
     return f"{name[:3] if short else name} {value.year}"
 
 
+def month_name(value: date) -> str:
+    """``June``, where the year is said beside it."""
+    return _MONTHS[value.month - 1]
+
+
 def by_month(entries: Iterable[tuple[date, DayState]]) -> list[tuple[date, Sequence[tuple[date, DayState] | None]]]:
     """Entries of days as a row for each month: its first day, and a cell for each of 31 days."""
     rows: dict[date, list[tuple[date, DayState] | None]] = {}
@@ -191,6 +220,11 @@ def moment(value: datetime | None) -> str:
 def clock(value: datetime) -> str:
     """``06:00 UTC``, where the day is said beside it."""
     return f"{_utc(value):%H:%M} UTC"
+
+
+def weekday(value: date) -> str:
+    """``Friday``."""
+    return _WEEKDAYS[value.weekday()]
 
 
 def iso(value: date | datetime) -> str:
@@ -297,12 +331,13 @@ def card_progress(card: Card) -> str:
 
 
 def brought(found: Brought) -> str:
-    """What a sync brought: ``1 new day, $29.07; 3 days changed, +$41.51``, or ``Nothing new``."""
+    """What a sync brought: ``1 new day, $29.07; 3 days changed, +$41.51``, or ``Nothing new``; a first one ``365 days,
+    $1,234.56``."""
     if found.is_nothing:
         return "Nothing new"
     parts = []
     if found.days_settled:
-        parts.append(f"{_days(found.days_settled, 'new day')}, {usd(found.settled_usd)}")
+        parts.append(f"{_days(found.days_settled, 'day' if found.first else 'new day')}, {usd(found.settled_usd)}")
     if found.days_restated:
         parts.append(f"{_days(found.days_restated, 'day')} changed, {usd(found.restated_usd, signed=True)}")
     if found.provisional_usd:
@@ -315,31 +350,34 @@ def _days(number: int, name: str) -> str:
     return f"{whole(number)} {name}{'' if number == 1 else 's'}"
 
 
-_GROUPS = {
+_GROUPS: dict[By, tuple[str, str]] = {
     Group.MODEL: ("model", "models"),
     Group.HOST: ("host", "hosts"),
     Group.KEY: ("API key", "API keys"),
     Group.INTEGRATION: ("integration", "integrations"),
+    Step.DAY: ("day", "days"),
+    Step.WEEK: ("week", "weeks"),
+    Step.MONTH: ("month", "months"),
 }
 
 
-def group_one(group: Group) -> str:
+def group_one(group: By) -> str:
     """What one thing that costs are added up by is called."""
     return _GROUPS[group][0]
 
 
-def group_many(group: Group) -> str:
+def group_many(group: By) -> str:
     """The same, of several."""
     return _GROUPS[group][1]
 
 
-def group_head(group: Group) -> str:
+def group_head(group: By) -> str:
     """The same, as a column's head."""
     name = _GROUPS[group][0]
     return name[0].upper() + name[1:]
 
 
-def group_unknown(group: Group) -> str:
+def group_unknown(group: By) -> str:
     """What stands for one without a name."""
     return f"{group_head(group)} unknown"
 

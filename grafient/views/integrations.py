@@ -20,15 +20,16 @@ from flask import (
 )
 from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user
+from flask_wtf import FlaskForm
 
 from grafient import disk, evidence, integrations, jobs, status
 from grafient.extensions import limiter, providers
-from grafient.forms import IntegrationForm, RemoveForm, ReplaceKeyForm
-from grafient.integrations import AlreadyConnected, Refused
+from grafient.forms import IntegrationForm, RemoveForm, RenameForm, ReplaceKeyForm
+from grafient.integrations import AlreadyConnected, Preview, Refused
 from grafient.models import UNATTRIBUTED, Integration, utc_now
-from grafient.providers import KeyInfo, KeyRejected, ProviderError
+from grafient.providers import PROVIDERS, KeyRejected, ProviderError
 from grafient.query import keys_called
-from grafient.reports import day as day_report
+from grafient.reports import integration_day
 from grafient.restatements import mark_restatements_seen
 from grafient.views import addresses
 from grafient.views.formats import key_names
@@ -37,7 +38,7 @@ from grafient.views.htmx import answer, is_htmx
 blueprint = Blueprint("integrations", __name__, url_prefix="/integrations")
 
 CHECKS = "30 per minute"
-"""A check keeps a thread for up to 10 seconds.
+"""A check keeps a thread for up to 20 seconds.
 
 The limit stands above the sign-in, because it asks Redis: who is signed in is read from the database, and that begins a
 transaction which would keep SQLite's other writers waiting for a Redis that does not answer.
@@ -138,7 +139,7 @@ def create() -> ResponseReturnValue:
 @owned
 def show(integration: Integration) -> ResponseReturnValue:
     """One integration. Whoever opens it has seen what changed."""
-    page = _page(integration, ReplaceKeyForm())
+    page = _page(integration)
     with disk.tolerated():
         mark_restatements_seen(current_user.id, integration.id)
     return page
@@ -150,12 +151,13 @@ def day(integration: Integration, day: str) -> ResponseReturnValue:
     """One of its days, line by line."""
     found = addresses.day(day)
     today, provider = utc_now().date(), providers[integration.provider]
-    page = day_report.report(integration, found)
+    page = integration_day.report(integration, found)
     return render_template(
         "integrations/day.html",
         integration=integration,
         page=page,
         names=key_names(keys_called(integration.workspace_id, {row.id for row in page.by_key.rows} - {UNATTRIBUTED})),
+        around=addresses.days_until(found, [integration.id]),
         who=provider.name,
         window_days=provider.window_days,
         in_window=(today - found).days <= provider.window_days,
@@ -186,6 +188,18 @@ def act(integration: Integration, action: str) -> ResponseReturnValue:
     return answer(html, url_for(".index", **addresses.place()))
 
 
+@blueprint.post("/<int(max=2147483647):integration_id>/rename")
+@owned
+def rename(integration: Integration) -> ResponseReturnValue:
+    """Another label; addresses and history stay."""
+    form = RenameForm()
+    if not form.validate():
+        return _page(integration, 422, rename_form=form)
+    integrations.rename(integration, form.label.data)
+    flash(f"The integration is called “{integration.label}” now.", "success")
+    return redirect(url_for(".show", integration_id=integration.id), 303)
+
+
 @blueprint.post("/<int(max=2147483647):integration_id>/key")
 @limiter.limit(CHECKS)
 @owned
@@ -193,13 +207,13 @@ def replace_key(integration: Integration) -> ResponseReturnValue:
     """Another key; the history stays."""
     form = ReplaceKeyForm()
     if not form.validate():
-        return _page(integration, form, 422)
+        return _page(integration, 422, key_form=form)
     integration_id = integration.id
     try:
         integrations.replace_key(integration, form.api_key.data)
     except (ProviderError, Refused) as error:
         form.api_key.errors = [str(error)]
-        return _page(integration, form, 422)
+        return _page(integration, 422, key_form=form)
     jobs.wake()
     flash("The new key works. A sync is running.", "success")
     return redirect(url_for(".show", integration_id=integration_id), 303)
@@ -211,7 +225,7 @@ def delete(integration: Integration) -> ResponseReturnValue:
     """Remove it, with or without its history."""
     form = RemoveForm()
     if not form.validate():
-        return _page(integration, ReplaceKeyForm(), 422)
+        return _page(integration, 422, delete_form=form)
     label, keep = integration.label, form.history.data == "keep"
     integrations.remove(integration, keep_history=keep)
     flash(f"“{label}” was removed. Its costs were {'kept' if keep else 'deleted'}.", "success")
@@ -228,16 +242,21 @@ def replies(integration: Integration, run_id: int) -> ResponseReturnValue:
     return send_file(file, "application/zip", as_attachment=True, download_name=f"grafient-sync-{run_id}-replies.zip")
 
 
-def _page(integration: Integration, key_form: ReplaceKeyForm, code: int = 200) -> ResponseReturnValue:
+def _page(integration: Integration, code: int = 200, **forms: FlaskForm) -> ResponseReturnValue:
+    """Its page; ``forms``: the one that was sent, under the name that the template has for it."""
     page = status.integration_page(integration)
+    others = {
+        "rename_form": RenameForm(formdata=None, label=integration.label),
+        "key_form": ReplaceKeyForm(formdata=None),
+        "delete_form": RemoveForm(formdata=None),
+    }
     html = render_template(
         "integrations/show.html",
         page=page,
-        key_form=key_form,
-        delete_form=RemoveForm(),
         key_name=providers[integration.provider].key_name,
         reply_days=current_app.extensions["settings"].raw_reply_days,
         limit=status.HISTORY_ROWS,
+        **{**others, **forms},
     )
     return html, code
 
@@ -246,17 +265,21 @@ def _form_page(
     form: IntegrationForm, code: int = 200, result: dict[str, Any] | None = None, error: str | None = None
 ) -> ResponseReturnValue:
     html = render_template(
-        "integrations/new.html", form=form, result=result, error=error, providers=list(providers.values())
+        "integrations/new.html",
+        form=form,
+        result=result,
+        error=error,
+        providers=[providers[slug] for slug in PROVIDERS],
     )
     return html, code, {"Vary": "HX-Request"}
 
 
 def _tested(form: IntegrationForm) -> dict[str, Any]:
     try:
-        info = integrations.check(form.provider.data, form.api_key.data)
+        found = integrations.preview(form.provider.data, form.api_key.data)
     except ProviderError as error:
         return _failed(form, error)
-    return _result(form, info=info)
+    return _result(form, found=found)
 
 
 def _failed(form: IntegrationForm, error: ProviderError) -> dict[str, Any]:
@@ -268,13 +291,13 @@ def _wrong_input(form: IntegrationForm) -> dict[str, Any]:
 
 
 def _result(
-    form: IntegrationForm, info: KeyInfo | None = None, message: str = "", offer_key_link: bool = False
+    form: IntegrationForm, found: Preview | None = None, message: str = "", offer_key_link: bool = False
 ) -> dict[str, Any]:
     """What the result of a connection test shows; it is good if the provider described the key."""
     provider = providers.get(form.provider.data) or next(iter(providers.values()))
     return {
-        "ok": info is not None,
-        "info": info,
+        "ok": found is not None,
+        "found": found,
         "provider": provider,
         "message": message,
         "offer_key_link": offer_key_link,

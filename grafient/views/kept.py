@@ -7,6 +7,8 @@ commit that changes an integration, or anything stored of its account, gives the
 the first request after a sync's commit gets the new figures, whichever process answers it, and a user who was disabled,
 or whose password was changed elsewhere, gets none.
 
+What becomes true by the clock alone, such as that an integration is overdue, is counted in the same statement.
+
 A page is kept for one user, one address and one UTC day. The browser keeps it too, and asks each time whether it is
 still the same: then it is answered in a few bytes (304).
 """
@@ -26,17 +28,18 @@ from flask.typing import ResponseReturnValue
 from flask_security import auth_required
 from sqlalchemy import bindparam, case, func, select
 
-from grafient import database, disk
+from grafient import database, disk, sample, trouble
 from grafient.days import last_due, last_settled
 from grafient.extensions import db
 from grafient.models import Integration, RestatementSeen, User, utc_now
+from grafient.views import assets, delivery
 
 MOST_BYTES = 16 * 1024 * 1024
 """Of all pages that a process keeps; the one that was not asked for longest is given up first."""
 
 
 class KeptPages:
-    """The bodies of pages, by their ETags."""
+    """The bodies of pages as they are sent, by their ETags and how they are compressed."""
 
     def __init__(self) -> None:
         self._bodies: LRUCache[str, bytes] = LRUCache(MOST_BYTES, getsizeof=len)
@@ -57,43 +60,43 @@ def register(app: Flask) -> None:
     app.extensions["kept_pages"] = KeptPages()
     folders = (Path(app.root_path), Path(app.template_folder or ""))
     changed = max(file.stat().st_mtime_ns for folder in folders for file in folder.rglob("*.[ph]*"))
-    app.extensions["made_with"] = f"{app.extensions['version']} {changed}"
+    with app.app_context():
+        app.extensions["made_with"] = f"{app.extensions['version']} {changed} {assets.version()}"
 
 
-def kept(view: Callable[[], ResponseReturnValue]) -> Callable[[], ResponseReturnValue]:
+def kept(view: Callable[..., ResponseReturnValue]) -> Callable[..., ResponseReturnValue]:
     """A page of costs, for who is signed in: kept, if it can be."""
-    made_anew: Callable[[], ResponseReturnValue] = auth_required("session")(view)
+    made_anew: Callable[..., ResponseReturnValue] = auth_required("session")(view)
 
     @wraps(view)
-    def wrapped() -> ResponseReturnValue:
+    def wrapped(**address: str) -> ResponseReturnValue:
         state = _state()
         if state is None:
-            return made_anew()
+            return made_anew(**address)
         etag = hashlib.sha256(repr(state).encode()).hexdigest()[:32]
-        if etag in request.if_none_match:
-            return _revalidated(Response(status=304), etag)
+        if request.if_none_match.contains_weak(etag):
+            return delivery.revalidated(Response(status=304), etag)
         pages: KeptPages = current_app.extensions["kept_pages"]
-        body = pages.get(etag)
+        encoding = delivery.encoding()
+        body = pages.get(etag + encoding)
         if body is not None:
-            return _revalidated(Response(body, mimetype="text/html"), etag)
-        response = make_response(made_anew())
+            response = Response(body, mimetype="text/html")
+            if encoding:
+                response.content_encoding = encoding
+            return delivery.revalidated(response, etag)
+        response = make_response(made_anew(**address))
         if response.status_code != 200:
             return response
-        pages.keep(etag, response.get_data())
-        return _revalidated(response, etag)
+        delivery.compress(response)
+        pages.keep(etag + (response.content_encoding or ""), response.get_data())
+        return delivery.revalidated(response, etag)
 
     return wrapped
 
 
-def _revalidated(response: Response, etag: str) -> Response:
-    response.set_etag(etag)
-    response.headers["Cache-Control"] = "private, no-cache"
-    response.vary.add("Cookie")
-    return response
-
-
 _SEEN = select(func.sum(RestatementSeen.restatement_id)).where(RestatementSeen.user_id == User.id).scalar_subquery()
 _UNREAD = case((Integration.last_success_at.is_(None) & Integration.removed_at.is_(None), 1))
+_SAMPLE = case((Integration.provider == sample.SLUG, 1))
 _USER = User.__table__.c
 _STATE = (
     select(
@@ -101,6 +104,9 @@ _STATE = (
         func.count(Integration.id).label("integrations"),
         func.sum(Integration.revision).label("revisions"),
         func.count(_UNREAD).label("unread"),
+        func.count(_SAMPLE).label("samples"),
+        func.count(case((trouble.IS_OVERDUE, 1))).label("overdue"),
+        func.count(case((trouble.IS_FAILING, 1))).label("failing"),
         _SEEN.label("seen"),
     )
     .select_from(User)
@@ -118,21 +124,27 @@ def _state() -> Any:
     """All that a page of this address is made of; None for one that is not kept.
 
     Not kept are pages for somebody whom the session does not name, such as who comes back with a remember cookie; with
-    a message for this request alone; of a first sync's progress; and those that say that the disk is full.
+    a message for this request alone; of a first sync's progress; those that say that the disk is full; and those with a
+    form that adds or removes sample data: its CSRF token is of one session.
     """
     who = session.get("_user_id")
     if who is None:
         return None
-    with database.for_one_statement(db.engine).connect() as connection:
-        found = g.signed_in = connection.execute(_STATE, {"who": who}).one_or_none()
-    full = disk.is_full(current_app.extensions["settings"].data_dir)
-    if found is None or found.unread or "_flashes" in session or full:
-        return None
     now = utc_now()
+    with database.for_one_statement(db.engine).connect() as connection:
+        found = g.signed_in = connection.execute(_STATE, {"who": who, **trouble.moments(now)}).one_or_none()
+    full = disk.is_full(current_app.extensions["settings"].data_dir)
+    if found is None:
+        return None
+    g.has_sample = bool(found.samples)
+    has_form = found.samples or not found.integrations
+    if found.unread or has_form or "_flashes" in session or full:
+        return None
     return (
         current_app.extensions["made_with"],
         request.full_path,
         (found.id, found.email, found.workspace_id),
         (now.date(), last_due(now), last_settled(now)),
         (found.integrations, str(found.revisions), str(found.seen)),
+        (found.overdue, found.failing),
     )

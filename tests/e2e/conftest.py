@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserType, Page, expect, sync_playwright
 
 from grafient.sandbox import Sandbox
 from tests import browser_setup
+from tests.audit import site as audit
+from tests.audit.site import Site
 from tests.e2e.product import Product, until
 from tests.e2e.tab import Tab
 
@@ -44,17 +46,23 @@ def _one_utc_day() -> None:
 
 
 @pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    """Chromium. Without one the tests are skipped, and where CI=true they fail."""
+def browser_type() -> Iterator[BrowserType]:
+    """Chromium, to be started. Without one the tests are skipped, and where CI=true they fail."""
     path = browser_setup.find()
     if path is None and browser_setup.is_required():
         pytest.fail(browser_setup.MISSING)
     if path is None:
         pytest.skip(browser_setup.MISSING)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield browser
-        browser.close()
+        yield playwright.chromium
+
+
+@pytest.fixture(scope="package")
+def browser(browser_type: BrowserType) -> Iterator[Browser]:
+    """Chromium."""
+    browser = browser_type.launch(executable_path=browser_setup.find(), args=ARGUMENTS)
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(scope="package")
@@ -65,6 +73,13 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         product.start()
         yield product
         product.end()
+
+
+@pytest.fixture(scope="package")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A product with something to show on each of its pages."""
+    with audit.site(tmp_path_factory.mktemp("site")) as site:
+        yield site
 
 
 @pytest.fixture

@@ -82,8 +82,8 @@ def test_nothing_is_wider_than_a_telephone(product: Product, tab: Tab) -> None:
     card.get_by_role("link").first.click()
     expect(page.get_by_role("heading", name="Days covered")).to_be_visible()
     wide += _too_wide(page)
-    dashboards = ("/", "/?days=365", "/?view=cumulative", "/?host=OpenAI&compare=year")
-    for path in (*dashboards, "/breakdown", "/integrations/new", "/account", "/account/password"):
+    dashboards = ("/", "/?days=365", "/?view=cumulative", "/?host=OpenAI&against=year")
+    for path in (*dashboards, "/breakdown", "/changes", "/integrations/new", "/account", "/account/password"):
         page.goto(path)
         wide += _too_wide(page)
     assert not wide, f"these scroll sideways: {wide}"

@@ -44,6 +44,12 @@ def _redis(product: Product) -> redis_py.Redis:
     return redis_py.Redis(unix_socket_path=str(product.data / "redis" / "redis.sock"))
 
 
+def test_a_first_start_says_what_it_does(product: Product) -> None:
+    said = product.log.read_text(errors="replace")
+    assert said.count("Preparing the database ...") == 1, "later starts have nothing to prepare"
+    assert said.index("Preparing the database ...") < said.index("Grafient is at http://localhost")
+
+
 @pytest.mark.browser
 def test_everything_is_there_after_ctrl_c_in_the_middle_of_a_sync(product: Product, tab: Tab) -> None:
     page, sandbox = tab.page, product.sandbox

@@ -85,6 +85,15 @@ class TestCheckKey:
             provider.check_key(sandbox.key(name))
         assert time.monotonic() - started < 10
 
+    def test_what_was_used_lately_is_answered_in_that_time_too(
+        self, provider: OpenRouter, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("grafient.providers.openrouter.CHECK_SECONDS", 1.0)
+        started = time.monotonic()
+        with pytest.raises(Unreachable):
+            provider.recent_activity(sandbox.key("drip-body"))
+        assert time.monotonic() - started < 3
+
     def test_a_name_that_does_not_resolve_ends_in_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         released = threading.Event()
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(30))
@@ -202,7 +211,7 @@ def packed(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenRouter]:
 
 def test_a_compressed_reply_is_read_and_its_cookie_is_sent_to_nobody(packed: OpenRouter) -> None:
     for key in ("sk-or-v1-one", "sk-or-v1-other"):
-        assert packed.reader(key).lifetime_usd() == Decimal("0.25")
+        assert packed.reader(key).credits().used_usd == Decimal("0.25")
     assert [headers["Authorization"] for headers in _Packed.heard] == ["Bearer sk-or-v1-one", "Bearer sk-or-v1-other"]
     assert [headers["Cookie"] for headers in _Packed.heard] == [None, None]
 
@@ -213,13 +222,13 @@ def test_a_connection_is_used_again_unless_the_server_has_closed_it(
     monkeypatch.setattr(_Packed, "timeout", 0.3)
     reader = packed.reader("sk-or-v1-one")
     for _ in range(3):
-        reader.lifetime_usd()
+        reader.credits()
     assert len(set(_Packed.ports)) == 1
     time.sleep(0.6)
-    reader.lifetime_usd()
+    reader.credits()
     assert len(set(_Packed.ports)) == 2
     with ThreadPoolExecutor(8) as threads:
-        for _ in threads.map(lambda _: reader.lifetime_usd(), range(80)):
+        for _ in threads.map(lambda _: reader.credits(), range(80)):
             pass
     assert len(_Packed.ports) == 84
     assert len(set(_Packed.ports)) <= 2 + 7
@@ -227,26 +236,26 @@ def test_a_connection_is_used_again_unless_the_server_has_closed_it(
 
 def test_a_connection_that_broke_off_is_not_used_again(packed: OpenRouter, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = packed.reader("sk-or-v1-one")
-    reader.lifetime_usd()
+    reader.credits()
     with monkeypatch.context() as patch:
         patch.setattr("grafient.providers.http.MAX_BODY_BYTES", 10)
         with pytest.raises(UnexpectedResponse):
-            reader.lifetime_usd()
-    assert reader.lifetime_usd() == Decimal("0.25")
+            reader.credits()
+    assert reader.credits().used_usd == Decimal("0.25")
     assert len(set(_Packed.ports)) == 2
 
 
 def test_a_small_reply_that_unpacks_to_too_much_is_cut(packed: OpenRouter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("grafient.providers.http.MAX_BODY_BYTES", 10_000)
     with pytest.raises(UnexpectedResponse, match="larger than Grafient can read"):
-        packed.reader("sk-or-v1-one").lifetime_usd()
+        packed.reader("sk-or-v1-one").credits()
 
 
 def test_a_reply_that_does_not_unpack_was_garbled(packed: OpenRouter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gzip, "compress", lambda _: b"not gzip")
     monkeypatch.setattr("time.sleep", lambda _: None)
     with pytest.raises(Unreachable, match="could not be reached"):
-        packed.reader("sk-or-v1-one").lifetime_usd()
+        packed.reader("sk-or-v1-one").credits()
 
 
 def test_a_certificate_that_can_not_be_verified_gets_no_key(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ DAY = date(2026, 11, 1)
         ("no-analytics", lambda reader: reader.history(DAY, DAY)),
         ("no-analytics", lambda reader: reader.day_totals(DAY, DAY)),
         ("analytics-forbidden", lambda reader: reader.history(DAY, DAY)),
-        ("no-credits", lambda reader: reader.lifetime_usd()),
+        ("no-credits", lambda reader: reader.credits()),
         ("no-keys", lambda reader: reader.api_keys()),
         ("lively", lambda reader: reader.key_activity("ab" * 32)),
     ],
@@ -204,7 +204,7 @@ def test_what_an_account_is_not_told_is_not_offered_and_no_verdict_on_its_key(
     [
         ("analytics-down", lambda reader: reader.history(DAY, DAY)),
         ("keys-down", lambda reader: reader.api_keys()),
-        ("cloudflare", lambda reader: reader.lifetime_usd()),
+        ("cloudflare", lambda reader: reader.credits()),
     ],
 )
 def test_what_does_not_answer_is_a_passing_fault(
@@ -259,7 +259,7 @@ class TestKeys:
 
 def test_credits_are_all_that_was_ever_spent_with_today(lively: OpenRouterReader, sandbox: Sandbox) -> None:
     spent = sum(part.usage for part in sandbox.state.lifetime(sandbox.account("lively")))
-    assert lively.lifetime_usd() == spent
+    assert lively.credits().used_usd == spent
 
 
 class TestEvidence:
@@ -267,7 +267,7 @@ class TestEvidence:
         lively.activity()
         (key, *_) = lively.api_keys().keys
         lively.key_activity(key.key_hash)
-        lively.lifetime_usd()
+        lively.credits()
         lively.day_totals(DAY, DAY)
         replies = lively.take_replies()
         assert len(replies) == len(sandbox.requests())
@@ -318,7 +318,7 @@ class TestEvidence:
         assert [b"at most 365 days" in reply.body for reply in reader.take_replies()] == [False, True]
         sandbox.fault("lively", "down")
         with pytest.raises(Unreachable):
-            reader.lifetime_usd()
+            reader.credits()
         assert reader.take_replies() == []
 
 

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from grafient.providers import BilledLine, ListedKey, ProviderError, UnexpectedResponse, Unreachable
+from grafient.providers import BilledLine, Credits, ListedKey, ProviderError, UnexpectedResponse, Unreachable
 from grafient.providers.openrouter.replies import (
     odd_fields,
     parse_activity,
+    parse_credits,
     parse_key,
     parse_keys,
-    parse_lifetime,
     parse_meta,
     parse_query,
     parse_workspaces,
@@ -455,12 +455,18 @@ class TestCredits:
     @pytest.mark.parametrize(("number", "usd"), [("50.3", "50.3"), ("0", "0"), ("1e-7", "0.0000001"), ("-2.5", "-2.5")])
     def test_all_that_was_ever_charged(self, number: str, usd: str) -> None:
         body = f'{{"data": {{"total_credits": 100, "total_usage": {number}}}}}'.encode()
-        assert parse_lifetime(body) == Decimal(usd)
+        assert parse_credits(body) == Credits(Decimal(usd), Decimal(100))
+
+    def test_what_was_bought_may_not_be_said(self) -> None:
+        for more in ("", ', "total_credits": null'):
+            assert parse_credits(f'{{"data": {{"total_usage": 1{more}}}}}'.encode()) == Credits(Decimal(1), None)
+        with pytest.raises(UnexpectedResponse, match="total_credits"):
+            parse_credits(b'{"data": {"total_usage": 1, "total_credits": "many"}}')
 
     @pytest.mark.parametrize("number", ['"x"', "null", "1e400", "[]", "1e9999999"])
     def test_what_is_no_amount_is_refused(self, number: str) -> None:
         with pytest.raises(UnexpectedResponse, match="total_usage"):
-            parse_lifetime(f'{{"data": {{"total_usage": {number}}}}}'.encode())
+            parse_credits(f'{{"data": {{"total_usage": {number}}}}}'.encode())
 
 
 class TestOddFields:
@@ -496,7 +502,7 @@ PARSERS: list[Callable[[bytes], object]] = [
     odd_fields,
     parse_key,
     parse_keys,
-    parse_lifetime,
+    parse_credits,
     parse_meta,
     parse_workspaces,
 ]

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from grafient import create_app
 from grafient.extensions import db
 from tests.conftest import PASSWORD
-from tests.pages import Pages
+from tests.pages import Pages, lint
 
 
 def test_the_first_account_can_be_made_and_then_no_other(app: Flask, pages: Pages) -> None:
@@ -103,7 +103,7 @@ def test_pages_say_what_browsers_should_refuse(pages: Pages) -> None:
     headers = pages.get("/account").headers
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "unsafe" not in headers["Content-Security-Policy"]
-    assert headers["Cache-Control"] == "no-store"
+    assert headers["Cache-Control"] == "private, no-cache"
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
@@ -129,3 +129,15 @@ def test_a_database_that_is_away_has_a_page_too(app: Flask, pages: Pages, monkey
     answer = pages.get("/", 500)
     assert "Something broke here" in answer.text
     assert "went away" not in answer.text
+
+
+def test_whoever_comes_to_sign_in_is_told_what_this_is(app: Flask) -> None:
+    pages = Pages(app)
+    for path in ("/register", "/login"):
+        (about,) = lint(pages.get(path).text).query("aside[aria-label='What Grafient is']")
+        text = " ".join(about.to_text().split())
+        assert "Grafient shows what your AI provider really bills you, per day and model" in text
+        assert [term.to_text() for term in about.query("dt")] == ["Exact", "Complete", "Yours"]
+        if path == "/register":
+            pages.register("first@example.com", PASSWORD)
+            pages.post("/logout", 302, "/account")

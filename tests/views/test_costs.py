@@ -20,7 +20,7 @@ from grafient.models import Line, ModelTotal, Workspace
 from grafient.money import usd
 from grafient.providers.openrouter import _Pace
 from grafient.query import Group
-from grafient.reports.breakdown import FIGURES
+from grafient.reports.breakdown import DERIVED, FIGURES
 from grafient.reports.ledger import COLUMNS
 from grafient.sandbox import Sandbox
 from grafient.views.formats import usd_exact
@@ -160,6 +160,7 @@ def test_the_breakdown_and_its_file_agree(lively: Pages, sandbox: Sandbox) -> No
         "days_asked",
         "integrations_covered",
         "integrations_asked",
+        *DERIVED,
     )
     assert {(row["days_covered"], row["days_asked"]) for row in found} == {("30", "30")}
     assert sum(Decimal(row["usage_usd"]) for row in found) == truth(sandbox)
@@ -168,7 +169,7 @@ def test_the_breakdown_and_its_file_agree(lively: Pages, sandbox: Sandbox) -> No
         assert row["model"] in page
 
 
-@pytest.mark.parametrize("sort", ["model", *FIGURES])
+@pytest.mark.parametrize("sort", ["model", *FIGURES, *DERIVED])
 def test_every_column_sorts_both_ways_with_the_unknown_last(lively: Pages, sort: str) -> None:
     up, down = (rows(lively, f"/breakdown.csv?sort={sort}&dir={direction}") for direction in ("asc", "desc"))
     values = [row[sort] if sort == "model" else Decimal(row[sort]) for row in up if row[sort]]
@@ -257,7 +258,21 @@ def test_of_several_values_any_will_do(app: Flask, pages: Pages, sandbox: Sandbo
     pages.get("/?" + "&".join(f"host={n}" for n in range(101)), 400)
 
 
-@pytest.mark.parametrize("query", ["sort=usage", "sort=__class__", "dir=up", "group=day", "sort=model&group=key"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "sort=usage",
+        "sort=__class__",
+        "dir=up",
+        "group=hour",
+        "sort=model&group=key",
+        "columns=hour",
+        "columns=model",
+        "group=day&columns=day",
+        "measure=days",
+        "against=week",
+    ],
+)
 def test_a_sort_that_is_none_is_refused(pages: Pages, query: str) -> None:
     pages.get(f"/breakdown?{query}", 400)
 
@@ -349,7 +364,7 @@ def test_by_whatever_it_is_grouped_it_is_the_same_money(lively: Pages, sandbox: 
     page = lively.get(f"/breakdown?group={group}").text
     ((body, foot),) = tables(page)
     assert foot[0] == truth(sandbox)
-    for column in (0, 2, 3, 4, 5, 6):
+    for column in (0, 4, 5, 6, 7, 8, 9):
         assert sum(row[column] or 0 for row in body) == foot[column]
     dashboard = lively.get(f"/?group={group}").text
     assert total(dashboard) == truth(sandbox)
@@ -470,7 +485,7 @@ def test_with_byok_every_amount_says_so(app: Flask, pages: Pages, sandbox: Sandb
     breakdown = pages.get("/breakdown?byok=1").text
     ((_, foot),) = tables(breakdown)
     assert foot[0] == whole.usage + whole.byok_usage_inference
-    assert foot[2] == whole.byok_usage_inference
+    assert foot[4] == whole.byok_usage_inference
     assert "USDwithBYOKestimate" in text(breakdown)
     statement = pages.get("/statement?month=2026-11&byok=1").text
     month = sandbox.truth("byok", date(2026, 11, 1), last)
@@ -487,15 +502,31 @@ def test_what_analytics_agrees_with_is_verified(lively: Pages) -> None:
     assert "Verified" in page
     assert "30of30daysagreewithOpenRouter'sanalytics" in page
     assert "EachdayagreeswithOpenRouter'sanalytics" in page
-    filtered = text(lively.get("/?host=Anthropic").text)
-    assert "whateverthefilters" in filtered
+
+
+def test_nothing_checks_a_filtered_total_or_the_byok_estimate_so_it_has_no_badge(
+    app: Flask, pages: Pages, sandbox: Sandbox
+) -> None:
+    connected(app, pages, sandbox, "byok")
+    assert badge(pages, "/") == ("good", "Verified")
+    assert badge(pages, "/?integration=1") == ("good", "Verified"), "all of an account is checked"
+    for address, said in (
+        ("/?host=Anthropic", "Wholedaysarechecked,whateverthefilters"),
+        ("/?q=gpt", "Wholedaysarechecked,whateverthefilters"),
+        ("/?key=unattributed", "Wholedaysarechecked,whateverthefilters"),
+        ("/?byok=1", "thereisnothingtocomparetheBYOKestimatewith"),
+    ):
+        assert badge(pages, address) is None, address
+        assert said in text(pages.get(address).text)
 
 
 def test_what_differs_is_named_with_the_days(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
     sandbox.fault("lively", "analytics-off")
     connected(app, pages, sandbox)
     page = pages.get("/").text
-    assert f"Differsby${cents(truth(sandbox) / 2)}" in text(page)
+    last = sandbox.today - timedelta(days=1)
+    used = {row.date for row in sandbox.truth("lively", last - timedelta(days=29), last).rows if row.usage}
+    assert badge(pages, "/") == ("bad", f"Differs by ${cents(truth(sandbox) / 2)} on {len(used)} days")
     days = sorted(set(links(page, "/integrations/1/days/")))
     assert len(days) >= 3
     day = text(pages.get(days[0]).text)
@@ -505,10 +536,46 @@ def test_what_differs_is_named_with_the_days(app: Flask, pages: Pages, sandbox: 
     assert "daysdifferfromtheprovider'sanalytics" in statement
 
 
+def test_days_that_no_second_count_exists_of_are_no_cause_for_alarm(
+    a_year: None, app: Flask, pages: Pages, sandbox: Sandbox
+) -> None:
+    connected(app, pages, sandbox)
+    for path in ("/?days=365", "/?from=2025-11-20&to=2026-11-19"):
+        assert badge(pages, path) == ("neutral", "30 of 365 days cross-checked")
+    assert "335areknownfromanalyticsonly" in text(pages.get("/?days=365").text)
+    assert badge(pages, "/?days=30") == ("good", "Verified")
+    assert badge(pages, f"/integrations/1/days/{a_day(sandbox, ago=60)}") == ("neutral", "Not cross-checked")
+    assert badge(pages, f"/integrations/1/days/{a_day(sandbox)}") == ("good", "Agrees")
+
+
+def test_a_period_with_missing_days_is_never_green(app: Flask, lively: Pages) -> None:
+    assert badge(lively, "/?days=90") == ("neutral", "30 of 90 days cross-checked")
+
+
+def test_a_second_count_that_should_exist_and_does_not_is_a_warning(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    sandbox.fault("lively", "analytics-down")
+    connected(app, pages, sandbox)
+    assert badge(pages, "/") == ("warn", "30 of 30 days not cross-checked")
+    assert badge(pages, "/integrations/1") == ("warn", "30 of 30 days not cross-checked")
+    assert badge(pages, f"/integrations/1/days/{a_day(sandbox)}") == ("warn", "Not cross-checked")
+    assert "30havenothingtocomparewith" in text(pages.get("/").text)
+
+
+def badge(pages: Pages, path: str) -> tuple[str, str] | None:
+    """The tone and the words of what a page says about the check of its figures."""
+    tree = lint(pages.get(path).text)
+    panels = tree.query(".figure") or tree.query("section[aria-labelledby=worth]") or tree.query(".lines")
+    found = [one for panel in panels for one in panel.query(".badge")]
+    if not found:
+        return None
+    (one,) = found
+    return str(one.attrs["class"]).split("badge-")[1], one.to_text().strip()
+
+
 def test_what_cannot_be_verified_says_why(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
     connected(app, pages, sandbox, "no-analytics")
     page = text(pages.get("/").text)
-    assert "Cannotbeverified" in page
+    assert badge(pages, "/") == ("neutral", "0 of 30 days cross-checked")
     assert "doesnotofferanalytics" in page
     assert "Whyolderdaysaremissing" not in page
     assert "Whyolderdaysaremissing:OpenRouterdoesnotofferanalytics" in text(pages.get("/?days=90").text)
@@ -603,7 +670,13 @@ def test_a_restated_day_shows_each_line_before_and_after(app: Flask, lively: Pag
     synced(app, lively)
     page = lively.get(f"/integrations/1/days/{day}").text
     after = sandbox.truth("lively", day, day)
-    lines, keys = tables(page)
+    models, lines, keys = tables(page)
+    by_model = defaultdict[str, Decimal](Decimal)
+    for row in after.rows:
+        by_model[row.model_permaslug] += row.usage
+    assert [row[0] for row in models[0]] == sorted(map(usd, by_model.values()), reverse=True)
+    assert len(models[0]) < len(lines[0])
+    assert models[1][0] == sum((row[0] or 0 for row in models[0]), Decimal(0)) == after.usage
     assert [row[0] for row in lines[0]] == sorted((usd(row.usage) for row in after.rows), reverse=True)
     assert lines[1][0] == sum((row[0] or 0 for row in lines[0]), Decimal(0)) == after.usage
     assert keys[1][0] == sum((row[0] or 0 for row in keys[0]), Decimal(0)) == after.usage
@@ -669,12 +742,12 @@ def test_what_is_not_offered_is_said_where_it_is_missed(
     assert total(pages.get("/").text) == truth(sandbox, name=name)
 
 
-@pytest.mark.parametrize(("restated", "most"), [(False, 8), (True, 9)])
+@pytest.mark.parametrize(("restated", "most"), [(False, 12), (True, 13)])
 def test_a_dashboard_of_a_year_needs_few_statements(
     a_year: None, app: Flask, pages: Pages, sandbox: Sandbox, restated: bool, most: int
 ) -> None:
-    """One asks who is signed in and whether the page is kept, and one for two readings of the credits; once a day was
-    restated, one asks what changed."""
+    """One asks who is signed in and whether the page is kept, one who needs attention, and three are for the headline;
+    once a day was restated, one asks what changed."""
     connected(app, pages, sandbox)
     if restated:
         sandbox.restate("lively", a_day(sandbox), "1.5")

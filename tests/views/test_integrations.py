@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import re
@@ -10,17 +11,19 @@ import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
 
+import httpx
 import pytest
 import time_machine
 from flask import Flask
-from sqlalchemy import event, func, select
+from sqlalchemy import event, func, select, update
 
 from grafient.extensions import db
-from grafient.models import Integration, Restatement, RestatementSeen
+from grafient.models import Integration, RawReply, Restatement, RestatementSeen, Workspace
 from grafient.providers import Activity
 from grafient.providers.openrouter import OpenRouterReader
 from grafient.restatements import mark_restatements_seen
 from grafient.sandbox import Sandbox
+from grafient.sync import stages
 from grafient.views.formats import usd
 from tests import syncing
 from tests.pages import Pages, lint
@@ -59,6 +62,137 @@ def test_the_test_of_a_good_key_is_a_green_check_and_stores_nothing(app: Flask, 
     assert sandbox.key("lively") not in page.text
     with app.app_context():
         assert db.session.execute(select(func.count()).select_from(Integration)).scalar_one() == 0
+
+
+def found_by_test(pages: Pages, key: str) -> str:
+    fragment = pages.post("/integrations/test", 200, NEW, htmx=True, provider="openrouter", label="", api_key=key)
+    return " ".join(lint(fragment.text).to_text().split())
+
+
+@on_sqlite
+def test_the_test_shows_whose_account_it_is_and_what_was_spent_lately(
+    app: Flask, pages: Pages, sandbox: Sandbox
+) -> None:
+    said = found_by_test(pages, sandbox.key("lively"))
+    assert [request.path.removeprefix("/api/v1") for request in sandbox.requests()] == ["/auth/key", "/activity"]
+    assert "Kind of key Management key" in said
+    label = json.loads(sandbox_key_info(sandbox, "lively"))["data"]
+    assert f"Name of the key {label['label']}" in said
+    assert str(label.get("organization_id") or label["creator_user_id"]) in said
+    last = TODAY - timedelta(days=1)
+    used = {row.date for row in sandbox.truth("lively", TODAY - timedelta(days=30), last).rows}
+    assert 0 < len(used) < 30
+    assert f"Days with usage {len(used)} of 30 days, 21 Oct – 19 Nov 2026" in said
+    lately = sandbox.truth("lively", TODAY - timedelta(days=14), last).usage
+    assert f"Last 14 days {usd(lately)} , 6–19 Nov 2026 (UTC)" in said
+    with app.app_context():
+        assert db.session.execute(select(func.count()).select_from(Integration)).scalar_one() == 0
+        assert db.session.execute(select(func.count()).select_from(RawReply)).scalar_one() == 0
+
+
+def sandbox_key_info(sandbox: Sandbox, name: str) -> str:
+    """What the sandbox says of a key."""
+    key = sandbox.key(name)
+    return httpx.get(f"{sandbox.base_url}/auth/key", headers={"Authorization": f"Bearer {key}"}).text
+
+
+@on_sqlite
+def test_an_account_without_usage_is_known_to_have_spent_nothing(pages: Pages, sandbox: Sandbox) -> None:
+    said = found_by_test(pages, sandbox.key("empty"))
+    assert "Days with usage 0 of 30 days" in said
+    assert "Last 14 days $0.00" in said
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [("down", "OpenRouter returned an error (500)."), ("misshapen", "a shape that Grafient does not know")],
+)
+def test_what_was_spent_lately_is_unknown_where_it_can_not_be_read(
+    pages: Pages, sandbox: Sandbox, fault: str, why: str
+) -> None:
+    sandbox.fault("lively", fault, path="/activity")
+    said = found_by_test(pages, sandbox.key("lively"))
+    assert "Connection works" in said
+    assert "could not be read just now" in said
+    assert why in said
+    assert "Last 14 days" not in said
+
+
+@on_sqlite
+def test_a_key_that_is_refused_its_costs_does_not_work(pages: Pages, sandbox: Sandbox) -> None:
+    sandbox.fault("lively", "revoked", path="/activity")
+    fields = {"provider": "openrouter", "label": "", "api_key": sandbox.key("lively")}
+    answer = pages.post("/integrations/test", 422, NEW, htmx=True, **fields)
+    assert "Connection failed" in answer.text
+    assert "OpenRouter does not know this key" in answer.text
+
+
+def test_an_integration_can_be_renamed(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox)
+    pages.get("/account")
+    assert "Our team" not in pages.get("/").text
+    page = "/integrations/1"
+    (field,) = lint(pages.get(page).text).query("input[name=label]")
+    assert field.attrs["value"] == "OpenRouter"
+    assert pages.post(f"{page}/rename", 303, page, label="  Our team  ").headers["Location"] == page
+    assert "The integration is called “Our team” now." in pages.get(page).text
+    for path in (page, "/", "/integrations", "/statement", "/ledger.csv"):
+        assert "Our team" in pages.get(path).text, path
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [("", "Enter a label."), ("  ", "Enter a label."), ("x" * 101, "up to 100 characters"), ("a\nb", "can't be shown")],
+)
+def test_a_label_that_can_not_be_one_is_refused(
+    app: Flask, pages: Pages, sandbox: Sandbox, label: str, said: str
+) -> None:
+    connected(app, pages, sandbox)
+    answer = pages.post("/integrations/1/rename", 422, "/integrations/1", label=label)
+    assert said in html.unescape(answer.text)
+    assert answer.text.count('aria-invalid="true"') == 1
+    assert "Error: OpenRouter" in answer.text
+
+
+@on_sqlite
+def test_keys_that_are_still_being_read_are_said_where_their_costs_are_missed(
+    app: Flask, pages: Pages, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "COMMIT_SECONDS", 0.0)
+    pages.connect(sandbox.key("lively"))
+    pages.get("/account")
+    read, seen = OpenRouterReader.key_activity, list[list[str]]()
+
+    def watched(self: OpenRouterReader, key_hash: str) -> Activity:
+        seen.append([pages.get(path).text for path in ("/?group=key", "/breakdown?group=key", "/integrations/1", "/")])
+        return read(self, key_hash)
+
+    monkeypatch.setattr(OpenRouterReader, "key_activity", watched)
+    run_due(app)
+    count = len(sandbox.account("lively").keys(sandbox.today))
+    for number, texts in ((count, seen[0]), (count - 2, seen[2]), (1, seen[-1])):
+        *by_key, by_model = (" ".join(lint(text).to_text().split()) for text in texts)
+        for words in by_key:
+            assert f"{number} of {count} API keys {'is' if number == 1 else 'are'} still being read." in words
+        assert "still being read" not in by_model
+    for path in ("/?group=key", "/breakdown?group=key", "/integrations/1"):
+        assert "still being read" not in pages.get(path).text
+
+
+@on_sqlite
+def test_a_sync_names_the_days_before_the_window_that_it_read(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    with app.app_context():
+        db.session.execute(update(Workspace).values(plan="ultimate"))
+        db.session.commit()
+    connected(app, pages, sandbox)
+    pages.post("/integrations/1/sync", 303, "/integrations")
+    run_due(app)
+    rows = [" ".join(row.to_text().split()) for row in lint(pages.get("/integrations/1").text).query("#syncs tbody tr")]
+    assert "and 335 earlier days, 20 Nov 2025 – 20 Oct 2026" in rows[1]
+    assert "21 Oct – 19 Nov 2026" in rows[1]
+    assert "21 Oct – 19 Nov 2026" in rows[0]
+    assert "earlier" not in rows[0]
 
 
 @pytest.mark.parametrize(
@@ -186,13 +320,18 @@ def test_force_sync_leaves_a_pause_as_it_is(app: Flask, pages: Pages, sandbox: S
 def test_a_card_says_what_the_last_sync_brought(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
     connected(app, pages, sandbox)
     whole = sandbox.truth("lively", TODAY - timedelta(days=30), TODAY - timedelta(days=1)).usage
-    assert f"30 new days, {usd(whole)}" in _words(pages)
+    assert f"30 days, {usd(whole)}" in _words(pages)
+    assert "See your costs of OpenRouter" in _words(pages)
+    (costs,) = [link.attrs["href"] for link in lint(pages.get("/integrations").text).query("article a[href^='/?']")]
+    assert str(costs) == "/?integration=1"
+    assert usd(whole) in pages.get(str(costs)).text
     day = a_day(sandbox)
     sandbox.restate("lively", day, "1.5")
     grown = sandbox.truth("lively", day, day).usage / 3
     pages.post("/integrations/1/sync", 303, "/integrations")
     run_due(app)
     assert f"1 day changed, {usd(grown, signed=True)}" in _words(pages)
+    assert "See your costs" not in _words(pages), "that is for the first sync"
     with time_machine.travel(NOON + timedelta(hours=1), tick=False):  # so that today stands still too
         for _ in range(2):
             pages.post("/integrations/1/sync", 303, "/integrations")
@@ -375,8 +514,8 @@ def test_nobody_sees_what_is_someone_elses(
     other.register("other@example.com", "another fine password")
     for path in ("", "/card", "/runs/1/replies.zip", f"/days/{a_day(sandbox)}"):
         other.get(f"/integrations/1{path}", 404)
-    for path in ("/sync", "/key", "/delete", "/pause", "/resume"):
-        other.post(f"/integrations/1{path}", 404, NEW, api_key=sandbox.key("other"), history="delete")
+    for path in ("/sync", "/key", "/delete", "/pause", "/resume", "/rename"):
+        other.post(f"/integrations/1{path}", 404, NEW, label="Mine", api_key=sandbox.key("other"), history="delete")
     other.get("/?integration=1", 404)
     other.get("/ledger.csv?integration=1", 404)
     assert "lively" not in other.get("/integrations").text
@@ -392,7 +531,7 @@ def test_without_a_session_everything_leads_to_the_login(app: Flask) -> None:
 
 def test_a_form_without_its_token_changes_nothing(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
     connected(app, pages, sandbox)
-    for path in ("", "/test", "/1/sync", "/1/key", "/1/delete", "/1/pause"):
+    for path in ("", "/test", "/1/sync", "/1/key", "/1/delete", "/1/pause", "/1/rename"):
         answer = pages.client.post(f"/integrations{path}", data={"history": "delete"})
         assert answer.status_code == 400
         assert "expired" in answer.text

@@ -18,6 +18,7 @@ from typing import TypeVar
 from grafient.providers.contract import (
     Activity,
     BilledLine,
+    Credits,
     KeyCannotReadCosts,
     KeyInfo,
     KeyList,
@@ -31,9 +32,9 @@ from grafient.providers.openrouter.calls import INFERENCE_KEY, Calls, NotFound, 
 from grafient.providers.openrouter.replies import (
     METRIC_COUNTS,
     parse_activity,
+    parse_credits,
     parse_key,
     parse_keys,
-    parse_lifetime,
     parse_meta,
     parse_query,
     parse_workspaces,
@@ -72,14 +73,16 @@ class OpenRouter:
     name = "OpenRouter"
     key_name = "Management key"
     key_url = "https://openrouter.ai/settings/management-keys"
+    key_button = "Create New Key"
     key_caution = "A Management key can also create and delete keys; OpenRouter has no read-only keys."
+    usage_url = "https://openrouter.ai/activity"
     default_base_url = "https://openrouter.ai/api/v1"
     window_days = WINDOW_DAYS
     history_days = HISTORY_DAYS
 
-    def __init__(self, base_url: str | None = None) -> None:
+    def __init__(self, base_url: str | None = None, client: ReadingClient | None = None) -> None:
         self._base_url = base_url or self.default_base_url
-        self.client = ReadingClient()
+        self.client = client or ReadingClient()
         self._metrics = _Metrics()
 
     def check_key(self, key: str) -> KeyInfo:
@@ -99,6 +102,11 @@ class OpenRouter:
         if len(account) > _ACCOUNT_REF:
             raise UnexpectedResponse(f"OpenRouter's id of the account is longer than {_ACCOUNT_REF}.")
         return KeyInfo(account or None, data.label, data.expires_at)
+
+    def recent_activity(self, key: str) -> Activity:
+        """/activity, in the time of a check."""
+        with within(CHECK_SECONDS):
+            return self.reader(key).activity()
 
     def reader(self, key: str, before_each: Callable[[], None] = lambda: None) -> OpenRouterReader:
         """Read the account of this key."""
@@ -178,10 +186,10 @@ class OpenRouterReader:
             raise UnexpectedResponse("OpenRouter's analytics truncated a reply that has one row a day.")
         return {line.day: line.usage_usd for line in lines}
 
-    def lifetime_usd(self) -> Decimal:
-        """``total_usage`` of /credits."""
+    def credits(self) -> Credits:
+        """``total_usage`` and ``total_credits`` of /credits."""
         with within(FETCH_SECONDS), _not_offered("OpenRouter does not report this account's credits."):
-            return parse_lifetime(self._calls.get("/credits", attempts=3).body)
+            return parse_credits(self._calls.get("/credits", attempts=3).body)
 
     def api_keys(self, scopes: Sequence[str] = ()) -> KeyList:
         """The keys of all workspaces; only of the default one where the server does not list workspaces."""

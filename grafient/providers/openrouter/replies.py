@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import astuple
 
-from grafient.providers.contract import COUNTS, BilledLine, DayReply, ListedKey, UnexpectedResponse
+from grafient.providers.contract import COUNTS, BilledLine, Credits, DayReply, ListedKey, UnexpectedResponse
 from grafient.providers.openrouter import fields
 
 
@@ -64,6 +64,7 @@ class _KnownReply(msgspec.Struct):
 
 class _Credits(msgspec.Struct):
     total_usage: fields.Number
+    total_credits: fields.Number | None = None
 
 
 class _CreditsReply(msgspec.Struct):
@@ -246,12 +247,15 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(fields.text(name)[:60] for name in names[:10]) + more
 
 
-def parse_lifetime(body: bytes) -> Decimal:
-    """``total_usage`` of a /credits reply, in USD."""
+def parse_credits(body: bytes) -> Credits:
+    """``total_usage`` of a /credits reply, which has to be there, and ``total_credits``, in USD."""
+    data, name = fields.decode(_CREDITS_REPLY, body).data, "total_usage"
     try:
-        return fields.usd(fields.decode(_CREDITS_REPLY, body).data.total_usage)
+        used = fields.usd(data.total_usage)
+        name = "total_credits"
+        return Credits(used, None if data.total_credits is None else fields.usd(data.total_credits))
     except fields.Misfit as misfit:
-        raise UnexpectedResponse(f"{fields.UNKNOWN_SHAPE} {misfit} - at `$.data.total_usage`.") from None
+        raise UnexpectedResponse(f"{fields.UNKNOWN_SHAPE} {misfit} - at `$.data.{name}`.") from None
 
 
 def parse_keys(body: bytes) -> dict[str, ListedKey]:

@@ -1,0 +1,277 @@
+"""The headline: what the last day cost and whether that is usual, how the month will end, and how long credits last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+
+from sqlalchemy import bindparam, func, select
+
+from grafient import coverage, usual
+from grafient import forecast as forecasts
+from grafient.coverage import Known
+from grafient.days import ONE_DAY, Period, last_due, span
+from grafient.extensions import db
+from grafient.forecast import Forecast, Reason
+from grafient.models import CreditReading, Integration, utc_now
+from grafient.query import Group, Query
+from grafient.reports import changes, sums
+from grafient.reports.changes import Contribution
+from grafient.reports.sums import added_usd
+from grafient.states import DayState
+from grafient.usual import Usual
+
+HISTORY_DAYS = 400
+"""Before the last day: what the forecast and its back-test look at. Fewer where there are very many integrations."""
+
+_MOST_ROWS = 40_000
+_LEAST_DAYS = 7 * usual.WEEKS + 31
+
+_WORTH_NAMING = Decimal("0.05")
+"""A model is named where it changed by so much of what the first one did."""
+
+PACE_DAYS = 14
+"""Credits last as many days as at the pace of the last so many."""
+
+
+@dataclass(frozen=True)
+class MonthSoFar:
+    """What the month's settled days cost, and the same days of the month before; None where one of them is unknown."""
+
+    period: Period
+    before: Period
+    usage_usd: Decimal | None
+    before_usd: Decimal | None
+
+    @property
+    def fraction(self) -> Decimal | None:
+        """The change as a part of the month before; None where that cost nothing."""
+        if self.usage_usd is None or self.before_usd is None:
+            return None
+        return sums.share(self.usage_usd - self.before_usd, self.before_usd)
+
+
+@dataclass(frozen=True)
+class DaySince:
+    """A day after the last one that is due, of which something is known: today so far, and before 06:00 UTC yesterday.
+
+    ``usage_usd`` is None where only a part of the whole is asked for, which a day's total can't say.
+    """
+
+    day: date
+    state: DayState
+    usage_usd: Decimal | None
+    read_at: datetime | None
+
+
+@dataclass(frozen=True)
+class CreditsLeft:
+    """What is left of the credits of ``accounts`` (of ``asked``), as they were read; the earliest ``read_at`` of them.
+
+    ``days``: how many days that lasts at what the last PACE_DAYS cost a day; None where that is unknown or nothing.
+    """
+
+    left_usd: Decimal
+    bought_usd: Decimal
+    used_usd: Decimal
+    days: int | None
+    read_at: datetime
+    accounts: int
+    asked: int
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The last day that is due, in words and figures. ``usage_usd`` is None where it is not known.
+
+    ``usual`` and what follows are of the integrations that have this day and enough history, ``compared`` of ``asked``;
+    ``usual_usd`` is what these cost on the day. ``like``: the latest of the same weekdays before whose cost was
+    usual; the change since then is that of ``drivers`` and of other models. ``month`` is that of the last day;
+    ``forecast`` is of all of it, ``no_forecast`` says why there is none, and ``off`` how far off forecasts would have
+    been in the middle of the last ``tried`` months.
+    """
+
+    day: date
+    state: DayState
+    usage_usd: Decimal | None
+    compared: int
+    asked: int
+    usual: Usual | None
+    usual_usd: Decimal | None
+    like: date | None
+    change_usd: Decimal | None
+    drivers: Sequence[Contribution]
+    since: Sequence[DaySince]
+    month: MonthSoFar
+    forecast: Forecast | None
+    no_forecast: Reason | None
+    off: Decimal | None
+    tried: int
+    credits: CreditsLeft | None
+
+    @property
+    def where(self) -> str | None:
+        """Whether the day is below, within or above what is usual."""
+        if self.usual is None or self.usual_usd is None:
+            return None
+        return self.usual.where(self.usual_usd)
+
+    @property
+    def whole(self) -> Period:
+        """All of the month."""
+        return Period.month(self.day)
+
+    @property
+    def weekday(self) -> str:
+        return ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")[self.day.weekday()]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is any figure at all to say."""
+        return self.usage_usd is not None or self.month.usage_usd is not None or self.credits is not None
+
+
+def report(query: Query, integrations: Sequence[Integration]) -> Headline | None:
+    """The headline of whatever the query is about, but for its period; ``integrations``: the workspace's.
+
+    None where no integration of it is still connected: there is no last day.
+    """
+    day, today = last_due(utc_now()), utc_now().date()
+    live = [one for one in integrations if one.removed_at is None]
+    scope = len(query.integrations) or len(live)
+    if not live:
+        return None
+    days = max(_LEAST_DAYS, min(HISTORY_DAYS, _MOST_ROWS // max(scope, 1)))
+    history = replace(query, period=Period(day - timedelta(days=days - 1), day))
+    known = coverage.load(history, integrations, around=Period(history.period.first, today))
+    of_day = replace(known.query, period=Period(day, day))
+    asked = [one for one in known.asked if one.removed_at is None]
+    here = [one for one in asked if known.is_complete(one, of_day.period)]
+    if not asked:
+        return None
+    grown = [one for one in here if _weekdays(known, one, day) >= usual.LEAST]
+    of_all = _amounts(known, here, history.period) if here else {}
+    amounts = of_all if grown == here else _amounts(known, grown, history.period) if grown else {}
+    found = usual.of(amounts, day)
+    like = _like(amounts, day, found)
+    whole = Period.month(day)
+    why_not = forecasts.why_not(of_all, whole, day) if len(here) == len(asked) else Reason.DAYS_MISSING
+    tried = None if why_not else forecasts.backtest(of_all, day)
+    return Headline(
+        day=day,
+        state=known.state(day),
+        usage_usd=of_all.get(day),
+        compared=len(grown),
+        asked=len(asked),
+        usual=found,
+        usual_usd=amounts.get(day),
+        like=like,
+        change_usd=None if like is None else amounts[day] - amounts[like],
+        drivers=[] if like is None else _drivers(known.query, grown, day, like),
+        since=_since(known, day, today),
+        month=_month_so_far(of_all, day),
+        forecast=None if why_not else forecasts.of(of_all, whole, day),
+        no_forecast=why_not,
+        off=tried.off() if tried else None,
+        tried=tried.months if tried else 0,
+        credits=None if query.is_filtered else _credits(asked, known, day),
+    )
+
+
+def _weekdays(known: Known, integration: Integration, day: date) -> int:
+    """On how many of the weekdays before the day an integration's costs are known."""
+    before = (day - timedelta(weeks=weeks) for weeks in range(1, usual.WEEKS + 1))
+    return sum(known.is_complete(integration, Period(one, one)) for one in before)
+
+
+def _amounts(known: Known, integrations: Sequence[Integration], period: Period) -> dict[date, Decimal]:
+    """What these integrations cost together on each day that is settled for all of them."""
+    days = [day for day in period if all(known.is_complete(one, Period(day, day)) for one in integrations)]
+    if known.query.is_filtered or known.query.byok:
+        mine = replace(known.query, period=period, integrations=tuple(one.id for one in integrations))
+        found = {one.day: one.amount for one in sums.by_day(mine, Group.MODEL, []) if one.settled}
+        return {day: found.get(day) or Decimal(0) for day in days}
+    return {day: _usage_of(known, integrations, day) for day in days}
+
+
+def _usage_of(known: Known, integrations: Sequence[Integration], day: date) -> Decimal:
+    return added_usd(known.counted[one.id, day].usage_usd for one in integrations)
+
+
+def _like(amounts: Mapping[date, Decimal], day: date, found: Usual | None) -> date | None:
+    """The latest of these weekdays whose cost was usual. A real day can be compared exactly, model by model; a median
+    of two days can't."""
+    if found is None or day not in amounts:
+        return None
+    before = [one for weeks in range(1, usual.WEEKS + 1) if (one := day - timedelta(weeks=weeks)) in amounts]
+    return max(one for one in before if found.where(amounts[one]) == "within")
+
+
+def _drivers(query: Query, integrations: Sequence[Integration], day: date, like: date) -> list[Contribution]:
+    """The models that changed the most between two days."""
+    mine = replace(query, integrations=tuple(one.id for one in integrations))
+    on = sums.models_on(mine, [day, like])
+    largest = changes.drivers(on[like], on[day])
+    return [one for one in largest if abs(one.change_usd) >= abs(largest[0].change_usd) * _WORTH_NAMING]
+
+
+def _since(known: Known, day: date, today: date) -> list[DaySince]:
+    """What a removed integration had read of a day that was not over is in no figure here."""
+    live, open_days = [one for one in known.integrations if one.removed_at is None], known.provisional(removed=False)
+    found = []
+    for later in span(day + ONE_DAY, today):
+        read = [one for one in live if (one.id, later) in known.counted]
+        if read and known.state(later) != DayState.MISSING:
+            amount = None if known.query.is_filtered or known.query.byok else _usage_of(known, read, later)
+            found.append(DaySince(later, known.state(later), amount, open_days.get(later)))
+    return found
+
+
+def _month_so_far(amounts: Mapping[date, Decimal], day: date) -> MonthSoFar:
+    def total(period: Period) -> Decimal | None:
+        return None if any(one not in amounts for one in period) else added_usd(amounts[one] for one in period)
+
+    now = Period(day.replace(day=1), day)
+    before = now.months_earlier(1)
+    return MonthSoFar(now, before, total(now), total(before))
+
+
+def _credits(integrations: Sequence[Integration], known: Known, day: date) -> CreditsLeft | None:
+    """What is left of all accounts whose credits were read. Accounts are one another's: two integrations of one account
+    can't be in a workspace."""
+    readings = db.session.execute(_LATEST, {"ids": [one.id for one in integrations]}).all()
+    read = [one for one in readings if one.bought_usd is not None]
+    if not read:
+        return None
+    left = added_usd(one.bought_usd - one.lifetime_usd for one in read)
+    pace = _pace([one for one in integrations if one.id in {row.integration_id for row in read}], known, day)
+    return CreditsLeft(
+        left_usd=left,
+        bought_usd=added_usd(one.bought_usd for one in read),
+        used_usd=added_usd(one.lifetime_usd for one in read),
+        days=int(left / pace) if pace and left > 0 else 0 if pace and left <= 0 else None,
+        read_at=min(one.read_at for one in read),
+        accounts=len(read),
+        asked=len(integrations),
+    )
+
+
+def _pace(integrations: Sequence[Integration], known: Known, day: date) -> Decimal | None:
+    """USD a day over the last PACE_DAYS, if they are known; None where nothing was spent."""
+    lately = Period(day - timedelta(days=PACE_DAYS - 1), day)
+    if not all(known.is_complete(one, lately) for one in integrations):
+        return None
+    total = added_usd(_usage_of(known, integrations, one) for one in lately)
+    return total / PACE_DAYS if total > 0 else None
+
+
+_NEWEST = (
+    select(func.max(CreditReading.id))
+    .where(CreditReading.integration_id.in_(bindparam("ids", expanding=True)))
+    .group_by(CreditReading.integration_id)
+)
+_LATEST = select(
+    CreditReading.integration_id, CreditReading.read_at, CreditReading.lifetime_usd, CreditReading.bought_usd
+).where(CreditReading.id.in_(_NEWEST))

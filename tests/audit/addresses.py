@@ -1,0 +1,46 @@
+"""Every page, for whatever looks at all of them. A new page is a line here, which test_addresses.py asks for."""
+
+from __future__ import annotations
+
+SIGNED_IN = (
+    "/",
+    "/?days=365",
+    "/?days=7&group=host&byok=1",
+    "/?integration={troubled}&group=key",
+    "/breakdown",
+    "/breakdown?group=key",
+    "/breakdown?q=nothing-has-this-name",
+    "/changes",
+    "/changes?group=host&against=month",
+    "/statement",
+    "/integrations",
+    "/integrations/new",
+    "/integrations/{integration}",
+    "/integrations/{troubled}",
+    "/integrations/{integration}/days/{day}",
+    "/account",
+    "/account/password",
+    "/operations",
+    "/nowhere",
+)
+"""``{integration}`` is one with a year of costs and a restated day, ``{day}``; ``{troubled}`` needs a new key."""
+
+SIGNED_OUT = ("/login", "/register")
+
+SMALL_AND_FAST = ("/", "/breakdown", "/integrations", "/integrations/{integration}/days/{day}")
+"""Those that are opened every morning: Lighthouse measures them."""
+
+NO_PAGES = {
+    "static",
+    "security.static",
+    "security.verify",
+    "favicon",
+    "costs.breakdown_csv",
+    "costs.ledger_csv",
+    "health.healthz",
+    "health.readyz",
+    "integrations.card",
+    "integrations.watch",
+    "integrations.replies",
+}
+"""Endpoints that answer with a file or a part of a page, or that nothing leads to."""

@@ -1,0 +1,78 @@
+"""A Grafient to look at: the whole product, with an account that has something to show on each of its pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+
+from grafient.sandbox import Sandbox
+from tests.e2e.product import Product, until
+
+EMAIL = "someone@example.com"
+PASSWORD = "correct horse battery"
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where it is, the cookies of who is signed in, and what addresses are filled in with."""
+
+    url: str
+    cookies: dict[str, str]
+    names: dict[str, str]
+
+    def path(self, address: str) -> str:
+        """An address of ``addresses.py``, filled in."""
+        return address.format(**self.names)
+
+    def client(self, *, signed_in: bool = True, **headers: str) -> httpx.Client:
+        """A browser's place: with the account's cookies, or none."""
+        return httpx.Client(base_url=self.url, cookies=self.cookies if signed_in else {}, headers=headers, timeout=30)
+
+
+@contextmanager
+def site(folder: Path, *, troubled: bool = True) -> Iterator[Site]:
+    """Start it, and end it. ``troubled``: with a second account that has lost its key, and a restated day."""
+    with Sandbox() as sandbox:
+        product = Product(folder, sandbox, GRAFIENT_DEFAULT_PLAN="ultimate", GRAFIENT_REGISTRATION="open")
+        try:
+            product.start()
+            with httpx.Client(base_url=product.url, timeout=30) as browser:
+                yield Site(product.url, *_fill(browser, sandbox, troubled))
+        finally:
+            product.end()
+
+
+def _fill(browser: httpx.Client, sandbox: Sandbox, troubled: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Register and connect one account, or two; one has a day restated, the other loses its key."""
+    _post(browser, "/register", email=EMAIL, password=PASSWORD, password_confirm=PASSWORD)
+    for name in ("lively", "byok") if troubled else ("lively",):
+        _post(
+            browser, "/integrations", "/integrations/new", provider="openrouter", label=name, api_key=sandbox.key(name)
+        )
+    for number in (1, 2) if troubled else (1,):
+        until(lambda number=number: "Up to date" in _card(browser, number), f"{number} up to date", 90)
+    day = sandbox.today - timedelta(days=3)
+    if troubled:
+        sandbox.restate("lively", day, "1.25")
+        sandbox.fault("byok", "revoked")
+        for number, state in ((1, "Up to date"), (2, "Needs a new key")):
+            _post(browser, f"/integrations/{number}/sync", "/integrations")
+            until(lambda number=number, state=state: state in _card(browser, number), f"{number}: {state}", 90)
+    browser.get("/integrations")  # says what was done, which is then not said on the pages that are looked at
+    return dict(browser.cookies), {"integration": "1", "troubled": "2", "day": day.isoformat()}
+
+
+def _card(browser: httpx.Client, number: int) -> str:
+    return browser.get(f"/integrations/{number}/card").text
+
+
+def _post(browser: httpx.Client, path: str, page: str = "", **data: str) -> None:
+    token = re.findall(r'name="csrf_token"[^>]*value="([^"]+)"', browser.get(page or path).text)[0]
+    answer = browser.post(path, data={"csrf_token": token, **data}, headers={"Referer": str(browser.base_url)})
+    assert answer.status_code in (302, 303), f"{answer.status_code} for {path}: {answer.text[-500:]}"
