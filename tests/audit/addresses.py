@@ -7,9 +7,15 @@ SIGNED_IN = (
     "/?days=365",
     "/?days=7&group=host&byok=1",
     "/?integration={troubled}&group=key",
+    "/?view=cumulative&against=year",
     "/breakdown",
     "/breakdown?group=key",
     "/breakdown?q=nothing-has-this-name",
+    "/breakdown?group=month&columns=host&measure=tokens",
+    "/days/{day}",
+    "/models/openai/gpt-5.4",
+    "/keys/unattributed",
+    "/hosts/OpenAI",
     "/changes",
     "/changes?group=host&against=month",
     "/statement",
@@ -27,7 +33,7 @@ SIGNED_IN = (
 
 SIGNED_OUT = ("/login", "/register")
 
-SMALL_AND_FAST = ("/", "/breakdown", "/integrations", "/integrations/{integration}/days/{day}")
+SMALL_AND_FAST = ("/", "/breakdown", "/integrations", "/days/{day}", "/models/openai/gpt-5.4")
 """Those that are opened every morning: Lighthouse measures them."""
 
 NO_PAGES = {

@@ -96,6 +96,20 @@ PERIODS = (
     "group=integration&against=year&byok=1",
 )
 PAGES = ("/", "/breakdown", "/changes", "/ledger.csv", "/breakdown.csv")
+OWN = (
+    f"/days/{ago(1)}",
+    "/days/2019-01-01",
+    "/days/2030-01-01",
+    "/models/m",
+    "/models/m00001",
+    f"/models/{quote(NAME)}",
+    "/hosts/h",
+    "/hosts/nobody",
+    "/keys/unattributed",
+    f"/keys/{quote(NAME, safe='')}",
+    "/keys/nobody",
+)
+"""The pages of one thing, which a state may have or not."""
 
 
 @pytest.mark.parametrize(
@@ -105,15 +119,36 @@ def test_every_page_has_a_state_for_it(app: Flask, pages: Pages, state: object) 
     with app.app_context():
         state(app)  # type: ignore[operator]
         db.session.commit()
-    for page in PAGES:
-        for query in PERIODS:
-            answer = pages.client.get(f"{page}?{query}")
-            assert answer.status_code in (200, 400), f"{page}?{query}: {answer.status_code}"
-            html = answer.text
-            if page.endswith(".csv") or answer.status_code == 400:
-                continue
+    addresses = [f"{page}?{query}" for page in PAGES for query in PERIODS]
+    for address in [*addresses, *OWN, *(f"{page}?{query}" for page in OWN for query in PERIODS[1:6])]:
+        answer = pages.client.get(address)
+        html = answer.text
+        assert answer.status_code in ((200, 404) if address.split("?")[0] in OWN else (200, 400)), address
+        if answer.status_code == 200 and answer.mimetype == "text/html":
             assert "<script>alert" not in html
-            assert not re.search(r"\b(nan|NaN|inf|Infinity|None(?! yet))\b|∞", lint(html).to_text()), f"{page}?{query}"
+            assert not re.search(r"\b(nan|NaN|inf|Infinity|None(?! yet))\b|∞", lint(html).to_text()), address
+
+
+@pytest.mark.parametrize(
+    ("state", "page"),
+    [(one_day, "/models/m"), (one_day, "/hosts/h"), (markup, f"/models/{quote(NAME)}"), (many_models, "/models/m00001"),
+     (one_day, "/keys/unattributed"), (one_day, f"/days/{ago(1)}")],
+)  # fmt: skip
+def test_what_there_is_has_a_page(app: Flask, pages: Pages, state: object, page: str) -> None:
+    with app.app_context():
+        state(app)  # type: ignore[operator]
+        db.session.commit()
+    pages.get(page)
+
+
+@pytest.mark.parametrize(
+    "page", ["/models/nothing", "/hosts/nobody", "/keys/nobody", "/models/%00", "/days/2026-02-30"]
+)
+def test_what_there_is_not_has_none(app: Flask, pages: Pages, page: str) -> None:
+    with app.app_context():
+        one_day(app)
+        db.session.commit()
+    assert pages.client.get(page).status_code in (400, 404)
 
 
 @pytest.mark.parametrize("query", ["from=2030-01-01&to=2030-01-31", "from=2019-01-01&to=2019-01-31"])
