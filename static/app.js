@@ -78,6 +78,15 @@
     }
   });
 
+  /* Where the menu scrolls sideways, the page that one is on is in view. */
+  document.addEventListener("DOMContentLoaded", () => {
+    const here = document.querySelector(".nav [aria-current]");
+    const list = here?.closest("ul");
+    if (list && list.scrollWidth > list.clientWidth) {
+      list.scrollLeft = here.offsetLeft - list.offsetLeft - (list.clientWidth - here.offsetWidth) / 2;
+    }
+  });
+
   document.addEventListener("DOMContentLoaded", () => {
     document.querySelector('[aria-invalid="true"], .form > [role=alert], .result:has(.result-bad)')?.focus();
   });

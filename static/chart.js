@@ -143,13 +143,6 @@
           this.show(this.anchor === null || pressed ? null : this.cursor);
         }
       });
-      /* A drag is cancelled wherever the focus is. */
-      document.addEventListener("keydown", (event) => {
-        if (event.key === "Escape" && pressed?.dragged) {
-          pressed.cancelled = true;
-          this.show(null);
-        }
-      }, { signal: this.listening.signal });
     }
 
     indexAt(event) {

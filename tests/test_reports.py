@@ -504,6 +504,13 @@ class TestDashboard:
         assert [s.name for s in dashboard.report(query(one)).chart.series] == ["dear", "cheap"]
         assert not dashboard.report(query(one, Period(ago(30), ago(20)))).chart.has_amounts
 
+    def test_tokens_that_are_unknown_are_shown_as_such(self, one: Integration) -> None:
+        found = dashboard.report(query(one), measure=Measure.TOKENS).chart
+        assert found.has_amounts
+        assert found.has_unknown
+        assert [bar.total for bar in found.bars][-4:-1] == [None, None, None]
+        assert not dashboard.report(query(one), measure=Measure.REQUESTS).chart.has_unknown
+
     def test_after_a_period_of_the_past_there_are_no_days(self, one: Integration) -> None:
         found = dashboard.report(query(one, Period(ago(5), ago(3))))
         assert [day.day for day in found.days] == [ago(5), ago(4), ago(3)]

@@ -108,8 +108,9 @@ class Chart:
 
     @property
     def has_amounts(self) -> bool:
-        """Whether any bar has an amount other than nothing."""
-        return any(bar.total for bar in self.bars)
+        """Whether there is anything to show: of USD, an amount other than nothing. Requests and tokens were asked for,
+        and are shown even where all of them are unknown."""
+        return self.measure != Measure.USD or any(bar.total for bar in self.bars)
 
     def shows(self, state: DayState) -> bool:
         """Whether a bar is in that state."""

@@ -177,7 +177,14 @@ def test_nothing_moves_while_it_is_drawn_and_read_out(tab: Tab, width: int) -> N
         "window.moved = 0; new PerformanceObserver(list => list.getEntries().forEach(one => window.moved += one.value))"
         ".observe({ type: 'layout-shift', buffered: true });"
     )
+    page.route("**/chart.js*", lambda route: route.fulfill(body="", content_type="text/javascript"))
     page.goto("/?days=7")
+    undrawn = _chart(page).bounding_box()
+    assert undrawn is not None
+    assert undrawn["height"] > 200, "it has its height before the script runs"
+    page.unroute("**/chart.js*")
+    page.reload()
+    assert _chart(page).bounding_box() == undrawn
     legend = page.locator(".legend")
     before = legend.bounding_box()
     assert before is not None

@@ -889,7 +889,7 @@ def test_the_running_total_has_its_table_and_ends_at_the_total(
     assert Decimal(str(rows[-1][0])) == truth(sandbox, 7) == total(page)
     assert Decimal(str(rows[-1][1])) == truth(sandbox, 14) - truth(sandbox, 7)
     first = TODAY - timedelta(days=7)
-    assert table.query("tbody th a")[0].attrs["href"] == f"/days/{first}"
+    assert str(table.query("tbody th a")[0].attrs["href"]).startswith(f"/days/{first}")
     assert any("view=cumulative" in link and "measure=tokens" in link for link in links(page, "/?"))
     lively.get("/?view=upside-down", 400)
 
