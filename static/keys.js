@@ -53,9 +53,7 @@
       return true;
     }
     if (keys === "/") {
-      const filter = document.querySelector(
-        "main form:is([aria-label=Filters], [role=search]) :is(input:not([type=hidden]), select)",
-      );
+      const filter = document.querySelector("main :is(.bar summary, [role=search] input:not([type=hidden]))");
       filter?.focus();
       return Boolean(filter);
     }

@@ -154,7 +154,7 @@ class TestBreakdown:
         cover(one, [ago(14)], usd=5, model="gone")
         assert changes() == {"dear": (D(40), D(40) / 30), "cheap": (D(4), None), "": (D(39), D(39) / 35)}
         assert changes(against=lambda _: None) == {"dear": unknown, "cheap": unknown, "": unknown}
-        assert changes(against=lambda of: of.months_before(12))["dear"] == unknown
+        assert changes(against=lambda of: of.months_earlier(12))["dear"] == unknown
         assert changes(find="ea")["dear"] == (D(40), D(40) / 30)
         assert changes(find="ea")[""] == unknown
 

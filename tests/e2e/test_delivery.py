@@ -76,7 +76,7 @@ def test_a_year_s_dashboard_is_light(page: Page, site: Site) -> None:
 def test_back_shows_the_page_as_it_was(page: Page, path: str) -> None:
     page.add_init_script("addEventListener('pageshow', (event) => { window.restored = event.persisted })")
     page.goto(path)
-    page.get_by_role("link", name="Integrations", exact=True).first.click()
+    page.get_by_role("navigation", name="Main").get_by_role("link", name="Integrations").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Integrations")
     page.go_back(wait_until="commit")
     expect(page.get_by_role("heading", level=1)).not_to_have_text("Integrations")

@@ -96,7 +96,7 @@ def test_keys_lead_where_the_sheet_says(page: Page) -> None:
         press(page, *keys)
         expect(heading).to_have_text(title)
     press(page, "/")
-    expect(page.locator("#host")).to_be_focused()
+    expect(page.locator(".bar summary").first).to_be_focused()
 
     page.goto("/integrations")
     page.get_by_role("article").get_by_role("link").first.click()

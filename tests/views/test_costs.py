@@ -331,17 +331,19 @@ def test_pages_of_a_large_account_are_bounded(
     assert len(rows(pages, "/ledger.csv")) > 9_000
     found = rows(pages, "/breakdown.csv?group=key")
     first, second = (lint(pages.get(f"/breakdown?group=key&page={page}").text) for page in (1, 2))
-    assert len(first.query("tbody tr")) == 200
-    assert len(first.query("tbody tr")) + len(second.query("tbody tr")) == len(found) > 200
-    amounts = [str(row.query("data")[0].attrs["value"]) for page in (first, second) for row in page.query("tbody tr")]
+    assert len(first.query("main tbody tr")) == 200
+    assert len(first.query("main tbody tr")) + len(second.query("main tbody tr")) == len(found) > 200
+    amounts = [
+        str(row.query("data")[0].attrs["value"]) for page in (first, second) for row in page.query("main tbody tr")
+    ]
     assert [Decimal(one) for one in amounts] == [Decimal(row["usage_usd"]) for row in found]
-    assert first.query("tfoot")[0].to_text() == second.query("tfoot")[0].to_text()
+    assert first.query("main tfoot")[0].to_text() == second.query("main tfoot")[0].to_text()
     pages.get("/breakdown?group=key&page=3", 404)
     pages.get("/breakdown?page=x", 404)
     for page in ("columns=host", "group=host&columns=model", "columns=day&days=7", "group=day&columns=model"):
         answer = pages.get(f"/breakdown?{page}")
         assert len(answer.data) < 1_000_000
-        assert len(lint(answer.text).query("thead th")) <= 33
+        assert len(lint(answer.text).query("main thead th")) <= 33
     assert "other models" in pages.get("/breakdown?group=host&columns=model").text
     day = TODAY - timedelta(days=1)
     page = pages.get(f"/integrations/1/days/{day}")
@@ -420,10 +422,10 @@ def test_a_day_is_compared_with_the_day_before_it(lively: Pages, sandbox: Sandbo
     amounts = [sandbox.truth("lively", one, one).usage for one in (day - timedelta(days=1), day)]
     assert Decimal(found[day.isoformat()]["change_usd"]) == amounts[1] - amounts[0]
     assert found["2026-10-21"]["change_usd"] == "", "the day before it was not read"
-    of_month = {row["day"]: row for row in rows(lively, "/breakdown.csv?group=day&compare=year")}
+    of_month = {row["day"]: row for row in rows(lively, "/breakdown.csv?group=day&against=year")}
     assert {row["change_usd"] for row in of_month.values()} == {""}
-    none = lively.get("/breakdown?compare=none").text
-    assert "Change" not in text(none)
+    (none,) = lint(lively.get("/breakdown?against=none").text).query("main")
+    assert "Change" not in none.to_text()
 
 
 @pytest.mark.parametrize(
@@ -458,7 +460,7 @@ def test_rows_and_columns_add_up_on_the_page_and_in_the_file(
     assert end == first + 1
     amounts = [[Decimal(one or 0) for one in line[first - len(foot) + 1 : end]] for line in file[1:]]
     assert sorted(amounts) == sorted([[*(one or Decimal(0) for one in (*line[1:], line[0]))] for line in body])
-    names = [head.to_text() for head in lint(html).query("thead th")[2:]]
+    names = [head.to_text() for head in lint(html).query("table.pivot thead th")[2:]]
     if columns in ("host", "model"):
         assert file[0][first - len(foot) + 1 : first] == names
 
@@ -972,12 +974,14 @@ def test_whatever_is_stored_each_pair_of_rows_and_columns_has_a_page_and_a_file(
     ways = [*Group, *Step]
     for period in ("days=7", "period=yesterday", "period=all", f"from={TODAY}&to={TODAY}"):
         for group, columns in [(one, other) for one in ways for other in (*ways, "") if one != other]:
-            address = f"{period}&group={group}&columns={columns}&measure=tokens&compare=month"
+            address = f"{period}&group={group}&measure=tokens&against=month" + (
+                f"&columns={columns}" if columns else ""
+            )
             html = pages.get(f"/breakdown?{address}").text
             assert not {"<b>one", "<i>refund", "<u>key"} & set(re.findall("<[biu]>[a-z]+", html))
             pages.get(f"/breakdown.csv?{address}")
     page = lint(pages.get("/breakdown?days=7&group=integration").text)
-    read, unread = (row.to_text() for row in page.query("tbody tr"))
+    read, unread = (row.to_text() for row in page.query("main tbody tr"))
     assert read.startswith("<b>one</b> −$3.00")
     assert unread.startswith("unread")
     assert not re.search(r"[0-9$%]", unread)

@@ -174,7 +174,7 @@ def test_hostile_names_break_nothing(app: Flask, pages: Pages, sandbox: Sandbox)
 
 def test_links_keep_the_period_and_lead_on(lively: Pages) -> None:
     week = "days=7&integration=1"
-    for path in (f"/?{week}&compare=none", f"/breakdown?{week}&q=gpt", f"/breakdown?group=host&{week}"):
+    for path in (f"/?{week}&against=none", f"/breakdown?{week}&q=gpt", f"/breakdown?group=host&{week}"):
         found = links(lively.get(path).text, "/models/") + links(lively.get(path).text, "/hosts/")
         assert found
         assert all(link.endswith("?days=7&integration=1") for link in found)
