@@ -203,6 +203,11 @@ def test_every_period_has_its_page_and_says_its_coverage(lively: Pages) -> None:
     assert "Total — unknown 1–31 Jan 2020, 0 of 31 days" in unknown
 
 
+def test_what_other_pages_filter_by_changes_nothing_here(lively: Pages) -> None:
+    link = urlsplit(links(lively.get("/").text, "/models/")[0]).path
+    assert total(lively.get(f"{link}?host=nobody&model=other&key=none&q=x").text) == total(lively.get(link).text) > 0
+
+
 def test_statement_and_day_of_an_integration_lead_to_them(lively: Pages, sandbox: Sandbox) -> None:
     statement = lively.get("/statement?month=2026-11").text
     assert all(link.endswith("from=2026-11-01&to=2026-11-30") for link in links(statement, "/models/"))
