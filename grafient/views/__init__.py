@@ -141,7 +141,7 @@ def _kept_in_navigation() -> addresses.Address:
         found = addresses.kept()
     except HTTPException:  # an address that can't be answered; this is its error page
         return {}
-    return {name: value for name, value in found.items() if name not in ("measure", "by")}
+    return {name: value for name, value in found.items() if name not in ("measure", "by", "view", "columns", "find")}
 
 
 def _disk_full(settings: Settings) -> str:

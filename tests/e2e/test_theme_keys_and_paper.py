@@ -74,12 +74,17 @@ def test_the_theme_is_the_systems_until_another_is_chosen(browser: Browser, prod
         other.get_by_text("Dark", exact=True).click()
         expect(page.get_by_role("radio", name="Dark")).to_be_checked()
         assert colour(page, "body") == DARK_PAGE
+        page.wait_for_function(
+            "light => Chart.getChart('days-chart').options.scales.x.ticks.color !== light", arg=light
+        )
         assert axis_colour(page) == colour(page, ":root", "--muted") != light, "the chart was not drawn anew"
 
         page.get_by_text("Auto", exact=True).click()
         page.emulate_media(color_scheme="light")
         assert colour(page, "body") == WHITE
-        assert axis_colour(page) == light
+        page.wait_for_function(
+            "light => Chart.getChart('days-chart').options.scales.x.ticks.color === light", arg=light
+        )
 
 
 def test_without_javascript_there_is_no_switch(browser: Browser, product: Product) -> None:

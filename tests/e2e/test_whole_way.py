@@ -127,7 +127,8 @@ def _values(figures: Locator) -> list[Decimal]:
 
 
 def _downloads_add_up_to_the_truth(page: Page, sandbox: Sandbox) -> None:
-    truth = steps.truth(sandbox, "lively")
+    """Of the 7 days that were chosen on the dashboard: the navigation keeps them."""
+    truth = steps.truth(sandbox, "lively", days=7)
     lines = _download(page, "every cost line (CSV)")
     assert sum(Decimal(line["usage_usd"]) for line in lines) == truth.usage
     assert len(lines) == len(truth.rows)
