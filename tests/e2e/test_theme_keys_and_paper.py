@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e import steps
-from tests.e2e.product import Product
+from tests.e2e.product import Product, until
 from tests.e2e.tab import Tab
 
 pytestmark = pytest.mark.browser
@@ -74,17 +74,13 @@ def test_the_theme_is_the_systems_until_another_is_chosen(browser: Browser, prod
         other.get_by_text("Dark", exact=True).click()
         expect(page.get_by_role("radio", name="Dark")).to_be_checked()
         assert colour(page, "body") == DARK_PAGE
-        page.wait_for_function(
-            "light => Chart.getChart('days-chart').options.scales.x.ticks.color !== light", arg=light
-        )
+        until(lambda: axis_colour(page) != light, "the chart is drawn anew", 15)
         assert axis_colour(page) == colour(page, ":root", "--muted") != light, "the chart was not drawn anew"
 
         page.get_by_text("Auto", exact=True).click()
         page.emulate_media(color_scheme="light")
         assert colour(page, "body") == WHITE
-        page.wait_for_function(
-            "light => Chart.getChart('days-chart').options.scales.x.ticks.color === light", arg=light
-        )
+        until(lambda: axis_colour(page) == light, "the chart is drawn anew", 15)
 
 
 def test_without_javascript_there_is_no_switch(browser: Browser, product: Product) -> None:
