@@ -70,6 +70,7 @@ def _paths(sandbox: Sandbox) -> list[str]:
     days = [a_day(sandbox, ago=5), a_day(sandbox, ago=9), a_day(sandbox, ago=60), today]
     return [
         *(f"/?{query}" for query in queries),
+        *(f"/?{query}&by=day" for query in queries if "days=365" in query),
         *(f"/breakdown?{query}{more}" for query in queries for more in ("", "&q=claude")),
         *(f"/breakdown.csv?{query}&sort=requests" for query in queries),
         *(f"/ledger.csv?{query}" for query in ("days=365", "days=30", f"days=30&key={key}")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urljoin, urlsplit
@@ -103,9 +104,11 @@ def _use_keys_in_every_way(tab: Tab, sandbox: Sandbox) -> Iterator[tuple[str, st
 
 
 def _crawl(page: Page) -> Iterator[tuple[str, str]]:
-    """Every page and file that links lead to from the dashboard, each with each set of parameters once."""
+    """Pages and files that links lead to from the dashboard: of each kind, each two parameters together once.
+    All sets of parameters would be thousands.
+    """
     start = page.context.request.get("/")
-    origin, waiting, known = start.url, ["/"], {"/"}
+    origin, waiting, known = start.url, ["/"], set[tuple[str, ...]]()
     while waiting:
         path = waiting.pop()
         response = page.context.request.get(path)
@@ -114,13 +117,11 @@ def _crawl(page: Page) -> Iterator[tuple[str, str]]:
         yield path, text
         for link in re.findall(r'(?:href|hx-get)="([^"#]+)', text):
             parts = urlsplit(urljoin(urljoin(origin, path), link.replace("&amp;", "&")))
-            kind = (
-                re.sub(r"\d{4}-\d\d-\d\d", "a day", parts.path)
-                + "?" * bool(parts.query)
-                + "&".join(sorted(parse_qs(parts.query)))
-            )
-            if parts.netloc == urlsplit(origin).netloc and kind not in known and not kind.startswith("/static/"):
-                known.add(kind)
+            kind = re.sub(r"\d{4}-\d\d-\d\d|(?<=^/keys/).+|(?<=^/hosts/).+|(?<=^/models/).+", "one", parts.path)
+            names = sorted(parse_qs(parts.query))
+            new = {(kind,), *((kind, *pair) for pair in combinations_with_replacement(names, 2))} - known
+            if parts.netloc == urlsplit(origin).netloc and new and not kind.startswith("/static/"):
+                known |= new
                 waiting.append(f"{parts.path}?{parts.query}".rstrip("?"))
 
 
