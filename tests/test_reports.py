@@ -631,7 +631,7 @@ def test_the_ledger_has_every_line_with_its_state(one: Integration) -> None:
 class TestRestatements:
     def restate(self, one: Integration, run: SyncRun, days_ago: int, before: int | None, after: int | None) -> int:
         def line(usd: int | None) -> str | None:
-            return None if usd is None else json.dumps({"text": "dear"})
+            return None if usd is None else json.dumps({"model": "dear"})
 
         row = Restatement(
             integration_id=one.id, run_id=run.id, changed_at=NOON, day=ago(days_ago), permaslug="p", endpoint_id="",

@@ -18,6 +18,7 @@ from grafient import database, evidence, integrations, runs, status, sync, vault
 from grafient.extensions import db
 from grafient.models import CostLine, CreditReading, Integration, Restatement, SyncRun, Workspace, utc_now
 from grafient.models.columns import usd_sum
+from grafient.providers import Credits
 from grafient.providers.http import Reply
 from grafient.providers.openrouter import OpenRouterReader, _Pace
 from grafient.providers.openrouter.calls import Calls
@@ -542,12 +543,12 @@ class TestBeyondTheCosts:
         integration = connect(workspace, sandbox)
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
 
-        def paused(self: OpenRouterReader) -> Decimal:
+        def paused(self: OpenRouterReader) -> Credits:
             with app.app_context():
                 integrations.pause(db.session.get_one(Integration, 1))
-            return Decimal(1)
+            return Credits(Decimal(1))
 
-        monkeypatch.setattr(OpenRouterReader, "lifetime_usd", paused)
+        monkeypatch.setattr(OpenRouterReader, "credits", paused)
         claim = claim_one(utc_now())
         db.session.commit()
         assert claim is not None
@@ -627,7 +628,7 @@ class TestWrittenTogether:
         monkeypatch.setattr(hold, "LOOK_SECONDS", 0.05)
         stored, app = threading.Event(), current_app._get_current_object()  # type: ignore[attr-defined]
 
-        def slow(self: OpenRouterReader) -> Decimal:
+        def slow(self: OpenRouterReader) -> Credits:
             with app.app_context():
                 for _ in range(200):
                     if db.session.get_one(SyncRun, claim.run_id).lines_read is not None:
@@ -636,9 +637,9 @@ class TestWrittenTogether:
                     db.session.rollback()
                     stored.wait(0.02)
                 db.session.rollback()
-            return Decimal(1)
+            return Credits(Decimal(1))
 
-        monkeypatch.setattr(OpenRouterReader, "lifetime_usd", slow)
+        monkeypatch.setattr(OpenRouterReader, "credits", slow)
         sync.perform(claim)
         assert stored.is_set()
         assert db.session.get_one(SyncRun, claim.run_id).status == "done"

@@ -45,6 +45,7 @@ def _redis(product: Product) -> redis_py.Redis:
 
 
 def test_a_first_start_says_what_it_does(product: Product) -> None:
+    until(lambda: "Grafient is at http://localhost" in product.log.read_text(errors="replace"), "its address is said")
     said = product.log.read_text(errors="replace")
     assert said.count("Preparing the database ...") == 1, "later starts have nothing to prepare"
     assert said.index("Preparing the database ...") < said.index("Grafient is at http://localhost")
