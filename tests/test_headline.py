@@ -111,6 +111,7 @@ class TestUsual:
         cover(add(workspace, "two"), [ago(2)], usd=5)
         report = found(workspace)
         assert (report.state, report.usage_usd) == (DayState.PARTIAL, D(20))
+        assert (report.counted, report.asked) == (1, 2), "the page says so"
         assert (report.forecast, report.no_forecast) == (None, Reason.DAYS_MISSING)
 
     def test_filters_narrow_it(self, workspace: Workspace, one: Integration) -> None:
@@ -231,6 +232,18 @@ class TestCredits:
         left = found(workspace).credits
         assert left is not None
         assert (left.left_usd, left.days, left.accounts, left.asked) == (D(100), 10, 1, 2)
+
+    def test_an_account_that_is_connected_twice_has_its_credits_once(
+        self, workspace: Workspace, one: Integration
+    ) -> None:
+        one.account_ref = "org"
+        twin = add(workspace, "twin", account_ref="org")
+        for integration in (one, twin):
+            cover(integration, Period(ago(14), YESTERDAY), usd=10)
+            self.reading(integration, 6, 900, 1000)
+        left = found(workspace).credits
+        assert left is not None
+        assert (left.left_usd, left.days, left.accounts, left.asked) == (D(100), 10, 1, 1)
 
     def test_without_a_reading_there_is_nothing_to_say(self, workspace: Workspace, one: Integration) -> None:
         cover(one, [YESTERDAY])

@@ -84,7 +84,8 @@ class CreditsLeft:
 
 @dataclass(frozen=True)
 class Headline:
-    """The last day that is due, in words and figures. ``usage_usd`` is None where it is not known.
+    """The last day that is due, in words and figures. ``usage_usd`` is None where it is not known. It, the month and
+    the forecast are of the ``counted`` of ``asked`` integrations of which the day is known.
 
     ``usual`` and what follows are of the integrations that have this day and enough history, ``compared`` of ``asked``;
     ``usual_usd`` is what these cost on the day. ``like``: the latest of the same weekdays before whose cost was
@@ -96,6 +97,7 @@ class Headline:
     day: date
     state: DayState
     usage_usd: Decimal | None
+    counted: int
     compared: int
     asked: int
     usual: Usual | None
@@ -163,6 +165,7 @@ def report(query: Query, integrations: Sequence[Integration]) -> Headline | None
         day=day,
         state=known.state(day),
         usage_usd=of_all.get(day),
+        counted=len(here),
         compared=len(grown),
         asked=len(asked),
         usual=found,
@@ -239,14 +242,14 @@ def _month_so_far(amounts: Mapping[date, Decimal], day: date) -> MonthSoFar:
 
 
 def _credits(integrations: Sequence[Integration], known: Known, day: date) -> CreditsLeft | None:
-    """What is left of all accounts whose credits were read. Accounts are one another's: two integrations of one account
-    can't be in a workspace."""
-    readings = db.session.execute(_LATEST, {"ids": [one.id for one in integrations]}).all()
+    """What is left of all accounts whose credits were read. An account that is connected twice has its credits once."""
+    accounts = list({(one.provider, one.account_ref or one.id): one for one in integrations}.values())
+    readings = db.session.execute(_LATEST, {"ids": [one.id for one in accounts]}).all()
     read = [one for one in readings if one.bought_usd is not None]
     if not read:
         return None
     left = added_usd(one.bought_usd - one.lifetime_usd for one in read)
-    pace = _pace([one for one in integrations if one.id in {row.integration_id for row in read}], known, day)
+    pace = _pace([one for one in accounts if one.id in {row.integration_id for row in read}], known, day)
     return CreditsLeft(
         left_usd=left,
         bought_usd=added_usd(one.bought_usd for one in read),
@@ -254,7 +257,7 @@ def _credits(integrations: Sequence[Integration], known: Known, day: date) -> Cr
         days=int(left / pace) if pace and left > 0 else 0 if pace and left <= 0 else None,
         read_at=min(one.read_at for one in read),
         accounts=len(read),
-        asked=len(integrations),
+        asked=len(accounts),
     )
 
 

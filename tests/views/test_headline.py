@@ -84,3 +84,13 @@ def test_an_account_that_is_removed_leaves_no_headline(app: Flask, pages: Pages,
     connected(app, pages, sandbox)
     pages.post("/integrations/1/delete", 303, "/integrations/1", history="keep")
     assert not lint(pages.get("/").text).query("section.headline")
+
+
+def test_a_day_that_is_known_of_some_integrations_says_of_how_many(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox)
+    with later(1):
+        pages.post("/integrations/1/pause", 303, "/integrations/1")
+        connected(app, pages, sandbox, "other")
+        said = words(pages)
+    assert said.startswith("Yesterday, 20 Nov 2026 $")
+    assert "Of 1 of 2 integrations: the day is not known yet for the others." in said
