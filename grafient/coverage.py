@@ -101,7 +101,7 @@ class Known:
         self._days, self._keys = days, keys
         self._states: dict[date, DayState] = {}
         self._expected_on: dict[date, list[DayState]] = {}
-        self._throughout: dict[tuple[Period, Group, Any], bool] = {}
+        self._throughout: dict[tuple[Any, ...], bool] = {}
         self.asked = [i for i in scope if self._expected(i, query.period) or self._has_data(i)]
         self.integrations = [i for i in self.asked if self._has_data(i)] or self.asked
         """Those that the figures are of."""
@@ -148,11 +148,11 @@ class Known:
             self._expected_on[day] = [self._state_of(i, day) for i in self.integrations if is_expected(i, day)]
         return self._expected_on[day]
 
-    def knows_part(self, day: date, group: Group, name: str | None) -> bool:
+    def knows_part(self, day: date, group: Group, name: str | None, among: Sequence[Integration] | None = None) -> bool:
         """Whether it is known what a model, host or key had on a day, so that no line of it means nothing was billed.
 
-        ``name`` None: all that have no column of their own. Days from analytics have no hosts and no keys, and the
-        keys of a day can be unread while the day itself is known.
+        ``name`` None: all that have no column of their own. ``among``: in which integrations, if not in all. Days from
+        analytics have no hosts and no keys, and the keys of a day can be unread while the day itself is known.
         """
         if group == Group.INTEGRATION and name is not None:
             one = next((i for i in self.integrations if str(i.id) == name), None)
@@ -161,7 +161,7 @@ class Known:
             return True
         return all(
             self._knows_part(integration, day, self._days[integration.id][day].source, group, name)
-            for integration in self.integrations
+            for integration in (self.integrations if among is None else among)
             if day in self._days[integration.id]
         )
 
@@ -172,19 +172,9 @@ class Known:
             return source == Source.ACTIVITY and self._keys.is_read(integration.id, UNATTRIBUTED, day, source)
         return not self._keys.has(integration.id, name) or self._keys.is_read(integration.id, name, day, source)
 
-    def knows_part_throughout(self, integrations: Iterable[Integration], group: Group, name: str | None) -> bool:
-        """Whether it is known what a host or key had on each day of the query's period in these integrations; None:
-        what all of them had, so that the rest, which none of them explains, is known too.
-        """
-        return all(
-            self._knows_part(integration, day, known.source, group, name)
-            for integration in integrations
-            if name is None or self._keys is None or self._keys.has(integration.id, name)
-            for day, known in self._days[integration.id].items()
-            if day in self.period
-        )
-
-    def knows_throughout(self, period: Period, group: Group, name: str | None) -> bool:
+    def knows_throughout(
+        self, period: Period, group: Group, name: str | None, among: Sequence[Integration] | None = None
+    ) -> bool:
         """Whether ``knows_part`` is true of each day of a period. Keys that were read on the same days, as nearly all
         are, are asked once: of 1,000 keys and two years it took seconds.
         """
@@ -193,9 +183,10 @@ class Known:
             same = None
         elif group == Group.KEY and name and self._keys is not None:
             same = self._keys.history(name)
-        if (period, group, same) not in self._throughout:
-            self._throughout[period, group, same] = all(self.knows_part(day, group, name) for day in period)
-        return self._throughout[period, group, same]
+        asked = period, group, same, None if among is None else tuple(one.id for one in among)
+        if asked not in self._throughout:
+            self._throughout[asked] = all(self.knows_part(day, group, name, among) for day in period)
+        return self._throughout[asked]
 
     def is_complete(self, integration: Integration, period: Period) -> bool:
         """Whether an integration has data for a period, for every day of it that it should cover."""

@@ -231,6 +231,18 @@ class TestHostsAndKeys:
         assert rows(report(workspace, Group.KEY).by_group) == [("Production", D(12), Kind.NEW)]
         assert known(report(workspace, Group.KEY)) == [("Production", True, True)]
 
+    def test_what_is_not_known_of_an_account_that_is_left_out_hides_nothing(
+        self, one: Integration, workspace: Workspace
+    ) -> None:
+        """The other account has days from analytics, and too few days to be compared."""
+        spend(one, (ago(9), "m", "10", 10), host="old")
+        spend(one, (ago(2), "m", "12", 10), host="new")
+        cover(add(workspace, "two"), [ago(9), ago(2)], usd=3, source=Source.ANALYTICS)
+        found = report(workspace, Group.HOST)
+        assert (found.compared, found.asked) == (1, 2)
+        assert rows(found.by_group) == [("new", D(12), Kind.NEW), ("old", D(-10), Kind.GONE)]
+        assert known(found) == [("new", True, True), ("old", True, True)]
+
     def test_one_unread_key_leaves_the_others_comparable(self, one: Integration, workspace: Workspace) -> None:
         spend(one, (ago(2), "m", "12", 10), key="aa")
         spend(one, (ago(3), "m", "5", 10), key="bb")

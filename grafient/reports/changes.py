@@ -245,11 +245,12 @@ def _by_part(group: Group, before: Known, after: Known, compared: Sequence[Integ
         {name: one.usage_usd for name, one in _measured(known, group, compared).items()} for known in (before, after)
     ]
     names = sums.key_names(after.query) if group == Group.KEY else {}
-    all_known = [known.knows_part_throughout(compared, group, None) for known in (before, after)]
+    all_known = [known.knows_throughout(known.period, group, None, compared) for known in (before, after)]
 
     def checked(row: Contribution) -> Contribution:
         before_known, after_known = (
-            is_known or (group == Group.KEY and row.id != "" and known.knows_part_throughout(compared, group, row.id))
+            is_known
+            or (group == Group.KEY and row.id != "" and known.knows_throughout(known.period, group, row.id, compared))
             for is_known, known in zip(all_known, (before, after), strict=True)
         )
         is_known = before_known and after_known
