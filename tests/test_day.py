@@ -186,7 +186,7 @@ class TestDifference:
         assert found is not None
         assert (found.before_usd, found.after_usd, found.change_usd) == (16, 21, 5)
         assert found.fraction == Decimal(5) / 16
-        assert [(row.id, row.before_usd, row.after_usd) for row in found.drivers] == [
+        assert [(row.id, row.before_usd, row.after_usd) for row in found.by_model.drivers] == [
             ("c", 0, 8),
             ("b", 5, 0),
             ("a", 10, 12),
@@ -199,8 +199,8 @@ class TestDifference:
         found = page(workspace, ago(1))
         assert found.total_usd == 105
         assert found.difference is not None
-        assert (found.difference.change_usd, found.difference.compared, found.difference.asked) == (0, 1, 2)
-        assert found.difference.drivers == []
+        assert (found.difference.change_usd, found.compared, found.coverage.integrations) == (0, 1, 2)
+        assert found.difference.by_model.drivers == []
 
     def test_of_nothing_there_is_no_percentage(self, workspace: Workspace) -> None:
         one = add(workspace, "one")

@@ -416,9 +416,12 @@ class TestStatement:
 
 
 class TestCredits:
-    def read(self, one: Integration, at_: datetime, lifetime: int, today: int | None = 1) -> None:
-        today_usd = None if today is None else D(today)
-        db.session.add(CreditReading(integration_id=one.id, read_at=at_, lifetime_usd=D(lifetime), today_usd=today_usd))
+    def read(
+        self, one: Integration, at_: datetime, lifetime: int, today: int | None = 1, bought: int | None = None
+    ) -> None:
+        today_usd, bought_usd = (None if usd is None else D(usd) for usd in (today, bought))
+        usd = {"lifetime_usd": D(lifetime), "today_usd": today_usd, "bought_usd": bought_usd}
+        db.session.add(CreditReading(integration_id=one.id, read_at=at_, **usd))
         db.session.flush()
 
     def of(self, one: Integration, month: int) -> tuple[Any, ...]:
@@ -440,6 +443,25 @@ class TestCredits:
         assert found.first_read_at is None, "nothing has to be explained"
         november = (D(189), datetime(2026, 11, 1, tzinfo=UTC)), (D(250), datetime(2026, 11, 2, 6, tzinfo=UTC)), D(61)
         assert self.of(one, 11) == november, "it goes on: closed at its last reading"
+
+    def test_what_was_bought_and_is_left_adds_up_with_what_was_used(self, one: Integration) -> None:
+        self.read(one, datetime(2026, 10, 1, 6, tzinfo=UTC), 101, bought=300)
+        self.read(one, datetime(2026, 10, 15, 6, tzinfo=UTC), 150, bought=350)
+        self.read(one, datetime(2026, 11, 1, 6, tzinfo=UTC), 191, 2, bought=350)
+        (found,) = statement.report(query(one, Period.month(date(2026, 10, 1)))).credits
+        assert (found.used_usd, found.bought_usd, found.left_usd) == (D(89), D(50), D(161))
+        assert found.opening is not None
+        assert found.opening.bought_usd == 300
+        assert found.left_usd == D(300) - found.opening.usd + found.bought_usd - found.used_usd
+
+    @pytest.mark.parametrize(("first", "last", "left"), [(None, 350, 150), (300, None, None), (None, None, None)])
+    def test_credits_bought_at_an_unknown_time_are_unknown(
+        self, one: Integration, first: int | None, last: int | None, left: int | None
+    ) -> None:
+        self.read(one, datetime(2026, 10, 1, 6, tzinfo=UTC), 101, bought=first)
+        self.read(one, datetime(2026, 10, 15, 6, tzinfo=UTC), 200, bought=last)
+        (found,) = statement.report(query(one, Period.month(date(2026, 10, 1)))).credits
+        assert (found.used_usd, found.bought_usd, found.left_usd) == (D(100), None, left)
 
     def test_what_cannot_be_said_is_not(self, one: Integration) -> None:
         assert self.of(one, 10) == (None, None, None)

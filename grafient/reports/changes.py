@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -73,6 +73,11 @@ class Contributions:
     whole: Contribution
 
     @property
+    def drivers(self) -> list[Contribution]:
+        """Those that changed the most, at most MOST_DRIVERS."""
+        return _largest(self.rows)
+
+    @property
     def is_known(self) -> bool:
         """Whether the change of each of them can be told."""
         return self.rest.is_known and all(row.is_known for row in self.rows)
@@ -80,14 +85,11 @@ class Contributions:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two periods. ``is_over``: whether all of its days are due. ``usage_usd``: what the integrations that
-    are compared cost; None where there are none.
-    """
+    """One of the two periods. ``is_over``: whether all of its days are due."""
 
     period: Period
     coverage: Coverage
     is_over: bool
-    usage_usd: Decimal | None = None
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,43 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """What the same integrations cost in two periods, and what makes up the difference.
+
+    ``bars``: none where all amounts are zero. ``byok_complete``: whether the BYOK estimate is known throughout both.
+    """
+
+    before: Period
+    after: Period
+    before_usd: Decimal
+    after_usd: Decimal
+    split: Split
+    bars: Sequence[Bar]
+    by_model: Contributions
+    byok_complete: bool
+
+    @property
+    def change_usd(self) -> Decimal:
+        return self.after_usd - self.before_usd
+
+    @property
+    def fraction(self) -> Decimal | None:
+        """The change as a part of what it was; None where that was nothing."""
+        return sums.share(self.change_usd, self.before_usd)
+
+    @property
+    def decimals(self) -> int:
+        """Decimals that every part fits in, so that they line up; 2 at least."""
+        return places(bar.amount_usd for bar in self.bars)
+
+
+@dataclass(frozen=True)
 class Changes:
     """Two periods, compared over the integrations that are complete in both: ``compared`` of ``asked``; ``left_out``
     are at most MOST_LEFT_OUT of the others.
 
-    Where there are none, amounts and what derives from them are None or empty. ``fraction`` is None too where the
-    period before cost nothing. ``connected``: whether the workspace has an integration at all, removed or not.
-    ``bars``: none where all amounts are zero. ``drivers``: the models, hosts or keys that changed the most.
-    ``byok_complete``: whether the BYOK estimate is known throughout both periods.
+    Where there are none, ``difference`` and what derives from it are None. ``connected``: whether the workspace has an
+    integration at all, removed or not. ``linked``: the ids of those that have pages.
     """
 
     before: Side
@@ -140,19 +171,10 @@ class Changes:
     compared: int
     asked: int
     left_out: Sequence[LeftOut]
-    change_usd: Decimal | None = None
-    fraction: Decimal | None = None
-    split: Split | None = None
-    bars: Sequence[Bar] = ()
-    drivers: Sequence[Contribution] = ()
+    linked: Collection[int]
+    difference: Difference | None = None
     by_group: Contributions | None = None
     by_integration: Contributions | None = None
-    byok_complete: bool = True
-
-    @property
-    def decimals(self) -> int:
-        """Decimals that every part fits in, so that they line up; 2 at least."""
-        return places(bar.amount_usd for bar in self.bars)
 
 
 def report(query: Query, against: Period, by: Group = Group.MODEL) -> Changes:
@@ -181,8 +203,31 @@ def report(query: Query, against: Period, by: Group = Group.MODEL) -> Changes:
         left_out=[
             LeftOut(one.label, before.coverage_of(one), after.coverage_of(one)) for one in left_out[:MOST_LEFT_OUT]
         ],
+        linked={one.id for one in asked if one.removed_at is None},
     )
-    return _compared(found, before, after, compared) if compared else found
+    if not compared:
+        return found
+    difference = between(query, before.period, [one.id for one in compared])
+    by_part = difference.by_model if by == Group.MODEL else _by_part(by, before, after, compared)
+    by_integration = _by_integration(before, after, compared)
+    return replace(found, difference=difference, by_group=by_part, by_integration=by_integration)
+
+
+def between(query: Query, before: Period, integration_ids: Collection[int]) -> Difference:
+    """What these integrations cost in the query's period and in another one. Every day of both has to be known."""
+    models = sums.measures_in([before, query.period], query, Group.MODEL, integration_ids)
+    before_usd, after_usd = (added_usd(one.usage_usd for one in side.values()) for side in models)
+    split = splits.split(*({name: _usage(one) for name, one in side.items()} for side in models))
+    return Difference(
+        before=before,
+        after=query.period,
+        before_usd=before_usd,
+        after_usd=after_usd,
+        split=split,
+        bars=_bars(before_usd, after_usd, split),
+        by_model=_by_model(split),
+        byok_complete=all(one.byok_usd.complete for side in models for one in side.values()),
+    )
 
 
 def drivers(
@@ -194,31 +239,6 @@ def drivers(
 
 def _side(known: Known) -> Side:
     return Side(known.period, known.coverage, known.period.last <= last_due(utc_now()))
-
-
-def _compared(found: Changes, before: Known, after: Known, compared: Sequence[Integration]) -> Changes:
-    models = [_measured(known, Group.MODEL, compared) for known in (before, after)]
-    before_usd, after_usd = (added_usd(one.usage_usd for one in side.values()) for side in models)
-    split = splits.split(*({name: _usage(one) for name, one in side.items()} for side in models))
-    by_model = found.group == Group.MODEL
-    by_group = _by_model(split) if by_model else _by_part(found.group, before, after, compared)
-    return replace(
-        found,
-        before=replace(found.before, usage_usd=before_usd),
-        after=replace(found.after, usage_usd=after_usd),
-        change_usd=after_usd - before_usd,
-        fraction=sums.share(after_usd - before_usd, before_usd),
-        split=split,
-        bars=_bars(before_usd, after_usd, split),
-        drivers=_largest(by_group.rows),
-        by_group=by_group,
-        by_integration=_by_integration(before, after, compared),
-        byok_complete=all(one.byok_usd.complete for side in models for one in side.values()),
-    )
-
-
-def _measured(known: Known, group: Group, compared: Sequence[Integration]) -> dict[str, Measures]:
-    return sums.measures_by(known.query, group, [one.id for one in compared])
 
 
 def _usage(measures: Measures) -> Usage:
@@ -241,9 +261,8 @@ def _by_model(split: Split) -> Contributions:
 
 def _by_part(group: Group, before: Known, after: Known, compared: Sequence[Integration]) -> Contributions:
     """By host or key. What is known of it is told of the rows that are shown, since each of their days is looked at."""
-    amounts = [
-        {name: one.usage_usd for name, one in _measured(known, group, compared).items()} for known in (before, after)
-    ]
+    measured = sums.measures_in([before.period, after.period], after.query, group, [one.id for one in compared])
+    amounts = [{name: one.usage_usd for name, one in side.items()} for side in measured]
     names = sums.key_names(after.query) if group == Group.KEY else {}
     all_known = [known.knows_throughout(known.period, group, None, compared) for known in (before, after)]
 

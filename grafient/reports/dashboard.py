@@ -29,13 +29,14 @@ PROVIDERS = 20
 class Change:
     """A period's total against that of the period before, over the integrations that are complete in both.
 
-    ``fraction``: None where the period before cost nothing. ``integrations`` of ``asked`` could be compared.
+    ``fraction``: None where the period before cost nothing. ``integrations``, by their ids, of ``asked`` could be
+    compared.
     """
 
     before: Period
     before_usd: Decimal
     fraction: Decimal | None
-    integrations: int
+    integrations: Sequence[int]
     asked: int
 
 
@@ -206,7 +207,7 @@ def _change(known: Known, before: Period, measured: Mapping[tuple[int, Slot], Me
 
     before_usd, now_usd = total(Slot.BEFORE), total(Slot.PERIOD)
     fraction = (now_usd - before_usd) / before_usd if before_usd > 0 else None
-    return Change(before, before_usd, fraction, len(complete), len(known.asked))
+    return Change(before, before_usd, fraction, [one.id for one in complete], len(known.asked))
 
 
 def _provider(known: Known, integration: Integration, measures: Measures | None) -> ProviderTotal:

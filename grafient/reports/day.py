@@ -14,13 +14,12 @@ from grafient.days import ONE_DAY, Period
 from grafient.models import Integration, utc_now
 from grafient.query import Group, Query, all_integrations
 from grafient.reports import changes, parts, sums
-from grafient.reports.changes import Contribution
+from grafient.reports.changes import Difference
 from grafient.reports.parts import MOST_PARTS, Parts
 from grafient.reports.sums import Piece, added_usd
 from grafient.states import DayState
 from grafient.usual import WEEKS, Usual
 
-MOST_DRIVERS = 5
 _NOTHING = Decimal(0)
 
 
@@ -50,31 +49,12 @@ class Restated:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The day against the day before, over the integrations of which both are settled: ``compared`` of ``asked``.
-
-    ``drivers``: the models that changed the most, at most MOST_DRIVERS. ``fraction``: None where the day before cost
-    nothing.
-    """
-
-    before_usd: Decimal
-    after_usd: Decimal
-    fraction: Decimal | None
-    drivers: Sequence[Contribution]
-    compared: int
-    asked: int
-
-    @property
-    def change_usd(self) -> Decimal:
-        return self.after_usd - self.before_usd
-
-
-@dataclass(frozen=True)
 class Day:
     """Everything on a day's page. ``total_usd`` is None where nothing is known of the day.
 
     ``state`` is over all integrations that should cover the day; ``coverage`` counts them, and names those without it.
-    ``usual``: None where there is too little history, or the day is not settled.
+    ``usual``: None where there is too little history, or the day is not settled. ``difference``: from the day before,
+    over the integrations of which both days are settled, ``compared`` of them; None where there are none.
     """
 
     day: date
@@ -88,6 +68,7 @@ class Day:
     restated: Sequence[Restated]
     usual: Usual | None
     difference: Difference | None
+    compared: int
     models: Parts
     keys: Parts
     hosts: Parts
@@ -111,14 +92,13 @@ def report(query: Query) -> Day:
     wide = replace(query, period=Period(day - timedelta(weeks=WEEKS), day))
     known = coverage.load(wide, integrations)
     states = known.states_on(day)
-    around = replace(known.query, period=Period(day - ONE_DAY, day))
-    found = sums.pieces(around, keys=True, daily=True)
+    mine = sums.pieces(replace(known.query, period=query.period), keys=True)
     open_too = DayState.PROVISIONAL in states.values()
-    mine = [one for one in found if one.first == day]
     known_in = [one for one in mine if states.get(one.integration_id) != DayState.MISSING]
     counted = [one for one in known_in if one.settled or open_too]
     state = coverage.joint(states.values())
     of_integrations = _integrations(integrations, states, mine, counted)
+    compared = _compared(known, day)
     now = utc_now()
     return Day(
         day=day,
@@ -130,7 +110,8 @@ def report(query: Query) -> Day:
         read_at=known.provisional(removed=False).get(day),
         restated=_restated(known, day),
         usual=_usual(known, day),
-        difference=_difference(known, found, day),
+        difference=changes.between(query, query.period.previous, compared) if compared else None,
+        compared=len(compared),
         models=parts.made_of(counted, Group.MODEL),
         keys=parts.made_of(counted, Group.KEY),
         hosts=parts.made_of(counted, Group.HOST),
@@ -195,21 +176,7 @@ def _usual(known: Known, day: date) -> Usual | None:
     return usual.of(amounts, day)
 
 
-def _difference(known: Known, found: Sequence[Piece], day: date) -> Difference | None:
+def _compared(known: Known, day: date) -> list[int]:
+    """The integrations, by their ids, of which the day and the day before are settled."""
     states, before = known.states_on(day), known.states_on(day - ONE_DAY)
-    compared = {i for i, state in states.items() if state.is_settled and i in before and before[i].is_settled}
-    if not compared:
-        return None
-    models: list[dict[str, Decimal]] = [defaultdict(Decimal), defaultdict(Decimal)]
-    for one in found:
-        if one.integration_id in compared and one.settled:
-            models[one.first == day][one.model] += one.usage_usd
-    before_usd, after_usd = (added_usd(amounts.values()) for amounts in models)
-    return Difference(
-        before_usd,
-        after_usd,
-        sums.share(after_usd - before_usd, before_usd),
-        changes.drivers(models[0], models[1], MOST_DRIVERS),
-        len(compared),
-        len(states),
-    )
+    return [one for one, state in states.items() if state.is_settled and one in before and before[one].is_settled]

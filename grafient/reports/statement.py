@@ -39,10 +39,12 @@ class StatementDay:
 
 @dataclass(frozen=True)
 class Used:
-    """All that an account had ever used of its credits, at a moment."""
+    """All that an account had ever used of its credits, at a moment. ``bought_usd``: all that was ever paid into it, as
+    of the reading that the amount comes from, which may be hours later; None where the provider did not say."""
 
     usd: Decimal
     at: datetime
+    bought_usd: Decimal | None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,18 @@ class Credits:
     def used_usd(self) -> Decimal | None:
         """Between the two."""
         return None if self.opening is None or self.closing is None else self.closing.usd - self.opening.usd
+
+    @property
+    def bought_usd(self) -> Decimal | None:
+        """Between the readings of the two."""
+        before, after = (None if one is None else one.bought_usd for one in (self.opening, self.closing))
+        return None if before is None or after is None else after - before
+
+    @property
+    def left_usd(self) -> Decimal | None:
+        """At the end, if what was bought between it and its reading is counted."""
+        last = self.closing
+        return None if last is None or last.bought_usd is None else last.bought_usd - last.usd
 
 
 @dataclass(frozen=True)
@@ -162,7 +176,11 @@ def _closing(ends: Sequence[CreditReading], month: Period) -> Used | None:
     if not ends:
         return None
     last = ends[-1]
-    found = Used(last.lifetime_usd, last.read_at) if last.read_at.date() in month else _when_its_day_began(last)
+    found = (
+        Used(last.lifetime_usd, last.read_at, last.bought_usd)
+        if last.read_at.date() in month
+        else _when_its_day_began(last)
+    )
     opening = _opening(ends, month)
     return None if opening is not None and found.at <= opening.at else found
 
@@ -170,9 +188,9 @@ def _closing(ends: Sequence[CreditReading], month: Period) -> Used | None:
 def _when_its_day_began(reading: CreditReading) -> Used:
     """What a reading says, less what was charged on its own UTC day, where that is known."""
     if reading.today_usd is None:
-        return Used(reading.lifetime_usd, reading.read_at)
+        return Used(reading.lifetime_usd, reading.read_at, reading.bought_usd)
     midnight = datetime.combine(reading.read_at.date(), time(), tzinfo=UTC)
-    return Used(reading.lifetime_usd - reading.today_usd, midnight)
+    return Used(reading.lifetime_usd - reading.today_usd, midnight, reading.bought_usd)
 
 
 def _day(known: Known, day: date, measures: Measures | None) -> StatementDay:

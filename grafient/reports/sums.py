@@ -123,14 +123,29 @@ def _totals(query: Query, group: Group, found: Iterable[Any]) -> list[Total]:
     return sorted(totals, key=lambda one: (-one.usage_usd, one.name, one.id))
 
 
-def measures_by(query: Query, group: Group, among: Collection[int] | None = None) -> dict[str, Measures]:
-    """All that is measured of each model, host or key on settled days; ``among``: of these integrations alone."""
+def measures_by(query: Query, group: Group) -> dict[str, Measures]:
+    """All that is measured of each model, host or key on settled days."""
     rows = _rows(query, group)
     column = rows.by(group)
     statement = _lines(query, rows, column.label("id"), *_measured(rows, query))
-    if among is not None:
-        statement = statement.where(rows.owner.in_(among))
     return {row.id: _measures(row) for row in db.session.execute(statement.group_by(column))}
+
+
+def measures_in(
+    periods: Sequence[Period], query: Query, group: Group, integration_ids: Collection[int]
+) -> list[dict[str, Measures]]:
+    """The same for each of these periods, of these integrations alone, in one statement."""
+    parts = []
+    for number, period in enumerate(periods):
+        within_it = replace(query, period=period)
+        rows = _rows(within_it, group)
+        column = rows.by(group)
+        columns = literal(number).label("period"), column.label("id"), *_measured(rows, query)
+        parts.append(_lines(within_it, rows, *columns).where(rows.owner.in_(integration_ids)).group_by(column))
+    found: list[dict[str, Measures]] = [{} for _ in periods]
+    for row in db.session.execute(union_all(*parts)):
+        found[row.period][row.id] = _measures(row)
+    return found
 
 
 def models_on(query: Query, days: Collection[date]) -> dict[date, dict[str, Decimal]]:
@@ -221,8 +236,8 @@ class Piece(NamedTuple):
     usage_usd: Decimal
 
 
-def pieces(query: Query, *, keys: bool, daily: bool = False) -> list[Piece]:
-    """What the query's lines are made of, settled or not. ``keys``: by API key too; ``daily``: each day apart.
+def pieces(query: Query, *, keys: bool) -> list[Piece]:
+    """What the query's lines are made of, settled or not. ``keys``: by API key too.
 
     One statement for everything that costs can be told apart by, so that a page with five tables doesn't read the
     same lines five times.
@@ -232,7 +247,7 @@ def pieces(query: Query, *, keys: bool, daily: bool = False) -> list[Piece]:
     names = line.integration_id, line.series_id, line.permaslug, line.endpoint_id, line.host, line.model
     key = line.key_hash if keys else literal(UNATTRIBUTED)
     settled = case((_unsettled(query, rows), 0), else_=1).label("settled")
-    group = [*names, settled, *([line.key_hash] if keys else []), *([line.day] if daily else [])]
+    group = [*names, settled, *([line.key_hash] if keys else [])]
     days = func.min(line.day).label("first"), func.max(line.day).label("last")
     columns = *names, key.label("key"), settled, *days, _amount(rows, query).label("usage_usd")
     found = db.session.execute(_lines(query, rows, *columns, settled=False).group_by(*group))

@@ -34,7 +34,7 @@ _YEARS = range(2000, 2201)
 
 PERIOD = ("days", "period", "from", "to")
 SEVERAL = ("integration", "model", "host", "key")
-"""What can be asked for several times, to have any of them."""
+"""What can be asked for several times, to have any of them; and by name, where there is too much to choose from."""
 
 FILTERS = (*PERIOD, *SEVERAL, "q", "group", "columns", "find", "byok", "against", "measure", "by", "view")
 AGAINST = {"previous": "Previous period", "month": "A month before", "year": "A year before", "none": "Nothing"}
@@ -185,10 +185,6 @@ class Search:
         return {**self.rest, self.what: list(dict.fromkeys([*before, match.value or NO_KEY]))}
 
 
-NAMED = SEVERAL
-"""What can be filtered by its name. The form asks for the name where there is too much to choose from."""
-
-
 def without_empty() -> Address | None:
     """The address without its empty parameters, or None if it has none: a form that is sent without JavaScript has all
     of its fields in it."""
@@ -199,7 +195,7 @@ def without_empty() -> Address | None:
 
 def has_names() -> bool:
     """Whether the address has names to filter by."""
-    return any(f"{what}_name" in request.args for what in NAMED)
+    return any(f"{what}_name" in request.args for what in SEVERAL)
 
 
 def named() -> Address | Search:
@@ -207,7 +203,7 @@ def named() -> Address | Search:
     found."""
     args: Address = {name: value for name, value in request.args.items() if value and name not in SEVERAL}
     args |= {name: list(several) for name in SEVERAL if (several := _texts(name))}
-    names = {what: _text(f"{what}_name").strip() for what in NAMED if f"{what}_name" in request.args}
+    names = {what: _text(f"{what}_name").strip() for what in SEVERAL if f"{what}_name" in request.args}
     for what, text in names.items():
         args.pop(f"{what}_name", "")
         if text:

@@ -54,6 +54,7 @@ def index() -> str:
         narrowing=(*_NARROWING, "q"),
         with_byok=query.byok,
         priced_by=PRICED_BY,
+        linked=found.linked,
     )
 
 

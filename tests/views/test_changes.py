@@ -319,6 +319,39 @@ class TestAddresses:
         (why,) = [str(a.attrs["href"]) for a in lint(html).query("a") if a.to_text() == "Why?"]
         assert "Costs rose by $18.00 (+60.0%), from $30.00 in 6–12 Nov 2026" in words(pages.get(why).text)
 
+    def test_the_dashboard_says_what_makes_up_the_change(self, app: Flask, pages: Pages) -> None:
+        """Of the integrations that are complete in both periods: the other has cost $100 since Tuesday."""
+        integration(app, [*BEFORE, *WEEK], *HAND)
+        integration(app, [ago(3)], line(3, "other", "100", 10), label="two")
+        (panel,) = lint(pages.get("/?days=7").text).query("section[aria-labelledby=why]")
+        said = words(panel.to_html())
+        assert "Costs rose by $26.00 (+57.8%), from $45.00 in 6–12 Nov 2026 to $71.00 in 13–19 Nov 2026." in said
+        assert "The largest changes by model: dear +$18.00, new +$7.00 (new), cheap +$6.00." in said
+        assert [one.to_text() for one in panel.query("text.waterfall-amount")] == [
+            "$45.00", "+$40.00", "−$24.00", "+$8.00", "+$7.00", "−$5.00", "$71.00",
+        ]  # fmt: skip
+        assert [Decimal(str(one.attrs["value"])) for one in panel.query("table.parts tbody data")] == [
+            45, 40, -24, 8, 7, -5, 71,
+        ]  # fmt: skip
+
+    def test_the_dashboard_does_not_explain_what_it_does_not_compare(self, app: Flask, pages: Pages) -> None:
+        integration(app, [*BEFORE, *WEEK], *HAND)
+        for query in ("days=7&against=none", "days=30", "days=7&q=nothing"):
+            assert "Why it changed" not in pages.get(f"/?{query}").text, query
+
+    def test_every_name_leads_to_its_page(self, app: Flask, pages: Pages) -> None:
+        one = integration(app, [*BEFORE, *WEEK], *HAND, key="aa")
+        integration(app, [*BEFORE, *WEEK], label="two")
+
+        def leads(query: str, section: str = "contributions") -> list[str]:
+            (found,) = lint(pages.get(f"{HERE}{query}").text).query(f"section[aria-labelledby={section}]")
+            return [urlsplit(str(a.attrs["href"])).path for a in found.query("tbody th a")]
+
+        assert leads("") == ["/models/dear", "/models/new", "/models/cheap", "/models/old"]
+        assert leads("&group=host") == ["/hosts/h"]
+        assert leads("&group=key") == ["/keys/aa"]
+        assert leads("", "by-integration") == [f"/integrations/{one}", f"/integrations/{one + 1}"]
+
     def test_hostile_names_are_text(self, app: Flask, pages: Pages) -> None:
         integration(app, [*BEFORE, *WEEK], line(2, "<script>alert(1)</script>", "4", 1), label="<b>x</b>")
         assert "<script>alert" not in pages.get(HERE).text

@@ -857,12 +857,12 @@ def test_what_is_not_offered_is_said_where_it_is_missed(
     assert total(pages.get("/").text) == truth(sandbox, name=name)
 
 
-@pytest.mark.parametrize(("restated", "most"), [(False, 12), (True, 13)])
+@pytest.mark.parametrize(("restated", "most"), [(False, 13), (True, 14)])
 def test_a_dashboard_of_a_year_needs_few_statements(
     a_year: None, app: Flask, pages: Pages, sandbox: Sandbox, restated: bool, most: int
 ) -> None:
-    """One asks who is signed in and whether the page is kept, one who needs attention, and three are for the headline;
-    once a day was restated, one asks what changed."""
+    """One asks who is signed in and whether the page is kept, one who needs attention, three are for the headline, and
+    one for what makes up the change; once a day was restated, one asks what changed."""
     connected(app, pages, sandbox)
     if restated:
         sandbox.restate("lively", a_day(sandbox), "1.5")
@@ -940,10 +940,13 @@ def test_a_statement_opens_and_closes_with_the_credits_that_were_used(
     with later(11):
         synced(app, lively)
         (november,) = lint(lively.get("/statement?month=2026-11").text).query("section[aria-labelledby=credits]")
-        opening, closing, between = (Decimal(str(one.attrs["value"])) for one in november.query("td data"))
+        figures = (Decimal(str(one.attrs["value"])) for one in november.query("td data"))
+        opening, closing, between, bought, left = figures
         used = sandbox.truth("lively", TODAY, date(2026, 11, 30)).usage
         assert abs(between - used) < 20 * MICRO
         assert closing - opening == between
+        assert bought > 0
+        assert (bought % 50, (left + closing) % 50) == (0, 0), "it is bought $50 at a time"
         assert "20 Nov 2026, 00:00 UTC" in november.to_text()
         assert "1 Dec 2026, 00:00 UTC" in november.to_text()
         (december,) = lint(lively.get("/statement?month=2026-12").text).query("section[aria-labelledby=credits]")
