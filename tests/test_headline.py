@@ -149,7 +149,17 @@ class TestNight:
         report = found(workspace)
         assert [(day.day, day.usage_usd) for day in report.since] == [(TODAY, D(4))]
         assert report.usage_usd == D(9)
-        assert [day.usage_usd for day in found(workspace, models=("m",)).since] == [None], "a part is not the day"
+
+    def test_of_a_part_it_is_the_part(self, workspace: Workspace, one: Integration) -> None:
+        """And of integrations that were not removed, as where nothing is filtered."""
+        gone = add(workspace, "gone", removed_at=NOON)
+        cover(one, [YESTERDAY], usd=9)
+        cover(one, [TODAY], usd=4, state=DayState.PROVISIONAL, source=Source.ANALYTICS)
+        cover(one, [TODAY], usd=3, model="other", state=DayState.PROVISIONAL, source=Source.ANALYTICS)
+        cover(gone, [TODAY], usd=50, state=DayState.PROVISIONAL, source=Source.ANALYTICS)
+        assert [day.usage_usd for day in found(workspace).since] == [D(7)]
+        for filters, usd in (({"models": ("m",)}, 4), ({"models": ("nobody's",)}, 0), ({"byok": True}, 7)):
+            assert [day.usage_usd for day in found(workspace, **filters).since] == [D(usd)], filters
 
 
 class TestMonth:

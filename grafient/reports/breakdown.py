@@ -157,7 +157,9 @@ def report(
     if columns is not None and too_many <= pivot.MOST_COLUMNS:
         counted = _lines(found) if find or len(shown) == len(found) else None
         lines = columns, _columns(query, known, columns, integrations)
-        found_pivot = pivot.of(query, known, (group, _lines(shown)), lines, measure, counted)
+        found_pivot = pivot.of(
+            query, known, (group, _lines(shown)), lines, measure, counted, [row.amount(measure) for row in shown]
+        )
     return Breakdown(
         period=query.period,
         filters=parts.filters(query, integrations),

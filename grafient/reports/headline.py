@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -55,14 +56,11 @@ class MonthSoFar:
 
 @dataclass(frozen=True)
 class DaySince:
-    """A day after the last one that is due, of which something is known: today so far, and before 06:00 UTC yesterday.
-
-    ``usage_usd`` is None where only a part of the whole is asked for, which a day's total can't say.
-    """
+    """A day after the last one that is due, as far as it is known: today so far, and before 06:00 UTC yesterday."""
 
     day: date
     state: DayState
-    usage_usd: Decimal | None
+    usage_usd: Decimal
     read_at: datetime | None
 
 
@@ -223,13 +221,16 @@ def _drivers(query: Query, integrations: Sequence[Integration], day: date, like:
 def _since(known: Known, day: date, today: date) -> list[DaySince]:
     """What a removed integration had read of a day that was not over is in no figure here."""
     live, open_days = [one for one in known.integrations if one.removed_at is None], known.provisional(removed=False)
-    found = []
-    for later in span(day + ONE_DAY, today):
-        read = [one for one in live if (one.id, later) in known.counted]
-        if read and known.state(later) != DayState.MISSING:
-            amount = None if known.query.is_filtered or known.query.byok else _usage_of(known, read, later)
-            found.append(DaySince(later, known.state(later), amount, open_days.get(later)))
-    return found
+    read = {later: [one for one in live if (one.id, later) in known.counted] for later in span(day + ONE_DAY, today)}
+    shown = [later for later, of in read.items() if of and known.state(later) != DayState.MISSING]
+    if shown and (known.query.is_filtered or known.query.byok):
+        mine = replace(known.query, period=Period(shown[0], shown[-1]), integrations=tuple(one.id for one in live))
+        amounts: dict[date, Decimal] = defaultdict(Decimal)
+        for part in sums.by_day(mine, Group.MODEL, []):
+            amounts[part.day] += part.amount or Decimal(0)
+    else:
+        amounts = {later: _usage_of(known, read[later], later) for later in shown}
+    return [DaySince(later, known.state(later), amounts[later], open_days.get(later)) for later in shown]
 
 
 def _month_so_far(amounts: Mapping[date, Decimal], day: date) -> MonthSoFar:

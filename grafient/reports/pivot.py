@@ -41,13 +41,15 @@ class Line:
 @dataclass(frozen=True)
 class Pivot:
     """``cells``: a list for each row, parallel to the columns; None where nothing was used, and an unknown tally where
-    it is not known whether anything was. ``totals`` are the columns', of all rows, those of other pages too.
+    it is not known whether anything was. ``row_totals`` are parallel to the rows; ``totals`` are the columns', of all
+    rows, those of other pages too.
     """
 
     by: By
     measure: Measure
     columns: Sequence[Line]
     cells: Sequence[Sequence[Tally | None]]
+    row_totals: Sequence[Tally]
     totals: Sequence[Tally]
 
     @property
@@ -83,9 +85,11 @@ def of(
     columns: tuple[By, Sequence[Line]],
     measure: Measure,
     counted: Sequence[Line] | None,
+    row_totals: Sequence[Tally],
 ) -> Pivot:
     """``rows`` and ``columns``: what they are by, and those to show. ``counted``: the rows that the columns' totals are
-    of; None for all there are, where those that are not shown need not be told apart."""
+    of; None for all there are, where those that are not shown need not be told apart. ``row_totals``: what is known of
+    the rows to show."""
     down, across = _Edge(rows[0], rows[1] if counted is None else counted), _Edge(*columns)
     row_axis = down.axis if counted is None else Axis(down.axis.group)
     amounts: dict[tuple[Any, Any], list[Tally]] = defaultdict(list)
@@ -105,19 +109,43 @@ def of(
         if not row.is_known or (silent is None and amount is None):
             return Tally(None, False)
         named, by = (row, down.by) if column.period else (column, across.by)
-        if not isinstance(by, Group) or not silent:
+        return amount if _is_known(known, by, named, silent or ()) else Tally(amount.known if amount else None, False)
+
+    def over_all_days(amount: Tally, by: By, line: Line, with_lines: Collection[date]) -> Tally:
+        """As a cell that has all of the period's days: where one of them does not tell hosts, a host's amount is the
+        least it can be. The days of an integration that are missing are told by its coverage."""
+        if by == Group.INTEGRATION:
             return amount
-        if all(known.knows_part(day, by, None if named.others else named.id) for day in silent):
+        silent = _silent(known, Line("", period=query.period), line, with_lines)
+        return amount if _is_known(known, by, line, silent or ()) else Tally(amount.known, False)
+
+    def row_total(row: Line, amount: Tally) -> Tally:
+        if row.period or isinstance(across.by, Group):
             return amount
-        return Tally(amount.known if amount else None, False)
+        seen = {day for column in across.lines for day in days.get((row.id, across.key(column)), ())}
+        return over_all_days(amount, down.by, row, seen)
+
+    def column_total(column: Line) -> Tally:
+        key = across.key(column)
+        amount = _total(known, column, whole[key])
+        if column.period or isinstance(down.by, Group):
+            return amount
+        return over_all_days(amount, across.by, column, {day for at in days if at[1] == key for day in days[at]})
 
     return Pivot(
         across.by,
         measure,
         across.lines,
         [[cell(row, column) for column in across.lines] for row in rows[1]],
-        [_total(known, column, whole[across.key(column)]) for column in across.lines],
+        [row_total(row, amount) for row, amount in zip(rows[1], row_totals, strict=True)],
+        [column_total(column) for column in across.lines],
     )
+
+
+def _is_known(known: Known, by: By, line: Line, silent: Collection[date]) -> bool:
+    """Whether a line that had nothing on these days is known to have had nothing."""
+    name = None if line.others else line.id
+    return not isinstance(by, Group) or all(known.knows_part(day, by, name) for day in silent)
 
 
 class _Edge:

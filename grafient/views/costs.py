@@ -169,8 +169,8 @@ def breakdown_csv() -> ResponseReturnValue:
     else:
         figures, derived = (*_heads(found.pivot, _key_names(query, found)), "total"), ()
         zero = Tally(0, True)
-        cells = zip(found.pivot.cells, found.rows, strict=True)
-        values = ([*(one or zero for one in some), row.amount(found.pivot.measure)] for some, row in cells)
+        cells = zip(found.pivot.cells, found.pivot.row_totals, strict=True)
+        values = ([*(one or zero for one in some), total] for some, total in cells)
     lines = (
         [row.name, row.id][: len(names)]
         + some

@@ -1,4 +1,4 @@
-"""axe finds nothing to mend on any page: light, dark, and on a telephone."""
+"""axe finds nothing to mend on any page, light, dark, and on a telephone, and none of them scrolls sideways there."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def visitor(request: pytest.FixtureRequest, browser: Browser, site: Site) -> Ite
     context.close()
 
 
-def test_axe_finds_nothing(visitor: tuple[Page, tuple[str, ...]], site: Site) -> None:
+def test_axe_finds_nothing_and_everything_fits(visitor: tuple[Page, tuple[str, ...]], site: Site) -> None:
     """In the dark, only the colours can differ."""
     page, addresses = visitor
     axe = AXE.read_text()
@@ -47,6 +47,9 @@ def test_axe_finds_nothing(visitor: tuple[Page, tuple[str, ...]], site: Site) ->
         page.set_viewport_size(TELEPHONE)
         page.emulate_media(color_scheme="light")
         found += violations(page, f"{address}, 360 px")
+        width, room = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        if width > room:
+            found.append(f"{address}: {width} px wide, of {room}")
     assert not found, "\n".join(found)
 
 
