@@ -32,6 +32,10 @@ ROUNDED_USD = Decimal("0.000001")
 CREDITS_LAG = timedelta(minutes=5)
 """/credits may be a minute old and analytics some more; what the account spends in so long is no difference."""
 
+_Key = tuple[int, date]
+_Days = Mapping[_Key, Counted]
+"""Of an integration, by its id, and a day."""
+
 
 def record_checks(integration_id: int, window: Activity, totals: Mapping[date, Decimal], now: datetime) -> None:
     """Write what analytics says of the window's days, in the caller's transaction. No entry: nothing was charged.
@@ -184,18 +188,37 @@ def verdict(known: Known) -> Verdict:
     Asked are the days that each integration should cover (see ``query.is_expected``), so that an integration which was
     removed last month does not leave this month unverified.
     """
-    integrations, period = known.integrations, known.period
-    ids = {integration.id for integration in integrations}
-    days = {name: day for name, day in known.counted.items() if name[0] in ids}
-    settled = {name: day for name, day in days.items() if name[1] in period and day.state.is_settled}
+    settled = _settled(known, known.integrations)
+    return _verdict(known, known.integrations, settled, _spans(known, known.integrations, settled))
+
+
+def verdicts(known: Known) -> dict[int, Verdict]:
+    """The same of each integration by itself, by its id, also of those that are left out of the query's figures."""
+    settled = _settled(known, known.asked)
+    spans = _spans(known, known.asked, settled)
+    found = {}
+    for one in known.asked:
+        own = {name: day for name, day in settled.items() if name[0] == one.id}
+        found[one.id] = _verdict(known, [one], own, [span for span in spans if span.integration_id == one.id])
+    return found
+
+
+def _settled(known: Known, integrations: Sequence[Integration]) -> _Days:
+    ids, period = {integration.id for integration in integrations}, known.period
+    return {
+        name: day
+        for name, day in known.counted.items()
+        if name[0] in ids and name[1] in period and day.state.is_settled
+    }
+
+
+def _verdict(known: Known, integrations: Sequence[Integration], settled: _Days, spans: Sequence[Span]) -> Verdict:
     checked = [
         CheckedDay(integration_id, day, found.usage_usd, found.analytics_usd)
         for (integration_id, day), found in settled.items()
         if found.analytics_usd is not None and found.source == Source.ACTIVITY
     ]
-    restated = any(integration.last_restated_at for integration in integrations)
-    spans = _spans(sorted(ids), period, settled, days, restated)
-    expected = {(i.id, day) for i in integrations for day in period if is_expected(i, day)}
+    expected = {(i.id, day) for i in integrations for day in known.period if is_expected(i, day)}
     if not all(day.agrees for day in checked) or not all(span.agrees for span in spans):
         state = VerdictState.DIFFERS
     else:
@@ -211,14 +234,12 @@ def verdict(known: Known) -> Verdict:
     return Verdict(state, len(expected | settled.keys()), checked, spans, why, len(unasked))
 
 
-_Key = tuple[int, date]
-_Days = Mapping[_Key, Counted]
-
-
-def _spans(ids: Sequence[int], period: Period, settled: _Days, days: _Days, restated: bool) -> list[Span]:
+def _spans(known: Known, integrations: Sequence[Integration], settled: _Days) -> list[Span]:
     """For each integration the longest stretch of settled days that lies between two readings, if there is one."""
+    ids = sorted(integration.id for integration in integrations)
+    restated = any(integration.last_restated_at for integration in integrations)
     ends: dict[int, list[CreditReading]] = {}
-    for reading in end_readings(ids, period):
+    for reading in end_readings(ids, known.period):
         ends.setdefault(reading.integration_id, []).append(reading)
     found = []
     for integration_id, readings in ends.items():
@@ -231,7 +252,7 @@ def _spans(ids: Sequence[int], period: Period, settled: _Days, days: _Days, rest
     for between, first, last in found:
         own = [change for change in changes if change.integration_id == first.integration_id]
         stored = sum((settled[first.integration_id, day].usage_usd for day in between), Decimal(0))
-        spans.append(_span(between, first, last, stored + _restated_between(between, first, last, own), days))
+        spans.append(_span(between, first, last, stored + _restated_between(between, first, last, own), known.counted))
     return spans
 
 

@@ -122,6 +122,8 @@ class Card:
     ask_after: int | None
     paused: bool
     brought: Brought | None
+    verdict: Verdict
+    """What the last 30 days that are due are worth."""
 
     @property
     def counts_steps(self) -> bool:
@@ -149,8 +151,6 @@ class IntegrationPage:
     replies: Mapping[int, int]
     """How many raw replies are kept of a run, by its id."""
     restatements: Sequence[RestatedDay]
-    verdict: Verdict
-    """What the last 30 days that are due are worth."""
     keys: int
     keys_unread: int
     """How many of these have not been read yet; what they spent is not known as theirs."""
@@ -276,9 +276,20 @@ def _cards(integrations: list[Integration]) -> list[Card]:
             .group_by(CoveredDay.integration_id)
         )
     }
+    verdicts = _verdicts(integrations)
     return [
-        _card(i, open_runs.get(i.id), days.get(i.id), missing.get(i.id, []), brought.get(i.id)) for i in integrations
+        _card(i, open_runs.get(i.id), days.get(i.id), missing.get(i.id, []), brought.get(i.id), verdicts[i.id])
+        for i in integrations
     ]
+
+
+def _verdicts(integrations: Sequence[Integration]) -> dict[int, Verdict]:
+    """What the last 30 days of each are worth; all are of one workspace."""
+    if not integrations:
+        return {}
+    ids = tuple(one.id for one in integrations)
+    lately = Query(integrations[0].workspace_id, Period.latest(WINDOW_DAYS, utc_now()), ids)
+    return reconciliation.verdicts(coverage.load(lately, integrations))
 
 
 def _brought(ids: Sequence[int]) -> dict[int, Brought]:
@@ -332,7 +343,12 @@ def alarm_of(provider: str, missing: Sequence[date], *, per_model: bool) -> Alar
 
 
 def _card(
-    integration: Integration, run: SyncRun | None, days: Any, missing: Sequence[date], brought: Brought | None
+    integration: Integration,
+    run: SyncRun | None,
+    days: Any,
+    missing: Sequence[date],
+    brought: Brought | None,
+    verdict: Verdict,
 ) -> Card:
     provider, now = providers[integration.provider], utc_now()
     state, tone, detail, since = _status(integration, run, days, now)
@@ -363,6 +379,7 @@ def _card(
         ask_after=None if run is None else _ask_after(run, waits, now),
         paused=integration.paused_at is not None,
         brought=brought,
+        verdict=verdict,
     )
 
 
@@ -431,7 +448,6 @@ def integration_page(integration: Integration) -> IntegrationPage:
     unread = case((ApiKey.read_at.is_(None) & ApiKey.gone_at.is_(None), 1))
     count_keys = select(func.count(), func.count(unread)).where(ApiKey.integration_id == integration.id)
     keys, keys_unread = db.session.execute(count_keys).one()
-    lately = Query(integration.workspace_id, Period.latest(WINDOW_DAYS, utc_now()), (integration.id,))
     return IntegrationPage(
         card=card(integration),
         calendar=[(day, states.get(day, DayState.MISSING)) for day in period],
@@ -439,7 +455,6 @@ def integration_page(integration: Integration) -> IntegrationPage:
         earlier=_earlier(integration.id, runs),
         replies=evidence.counts([run.id for run in runs]),
         restatements=restatements.restated_days([integration.id], HISTORY_ROWS),
-        verdict=reconciliation.verdict(coverage.load(lately, [integration])),
         keys=keys,
         keys_unread=keys_unread,
         no_keys=integration.no_keys,

@@ -343,7 +343,7 @@ class TestNight:
             assert (found.period, found.total_usd) == (WEEK, evening.total_usd)
             (settled,) = found.settled_since
             assert settled.total == sandbox.truth("lively", TODAY, TODAY).usage
-            assert status.integration_page(integration).verdict.state == reconciliation.VerdictState.VERIFIED
+            assert status.integration_page(integration).card.verdict.state == reconciliation.VerdictState.VERIFIED
 
 
 class TestCards:

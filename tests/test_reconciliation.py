@@ -138,6 +138,10 @@ class TestDays:
         assert (both.state, both.asked, len(both.days)) == ("differs", 60, 60)
         assert {day.integration_id for day in both.differing} == {other.id}
         assert both.difference_usd == verdict(first, last, other).difference_usd
+        never = add(workspace, "never read")
+        each = reconciliation.verdicts(known_of(first, last, lively, other, never))
+        assert each == {one.id: verdict(first, last, one) for one in (lively, other, never)}
+        assert (each[never.id].state, each[never.id].asked) == ("unverified", 30)
 
     @on_sqlite
     @pytest.mark.parametrize("name", ["no-analytics", "analytics-silent"])
@@ -207,6 +211,8 @@ class TestCredits:
         assert abs(span.days_usd - whole) < Decimal("1E-11")
         assert 0 < span.slack_usd < whole / 100
         assert found.state == "verified"
+        other = synced(workspace, sandbox, "other")
+        assert reconciliation.verdicts(known_of(TODAY, last, integration, other))[integration.id] == found
 
     def test_what_is_restated_after_the_last_reading_is_not_held_against_it(
         self, workspace: Workspace, sandbox: Sandbox

@@ -63,7 +63,7 @@ def card(page: Page, label: str) -> Locator:
 
 def expect_state(card: Locator, state: str) -> None:
     """Wait until the card says so."""
-    expect(card.locator(".badge")).to_have_text(state)
+    expect(card.locator(".card-by .badge")).to_have_text(state)
 
 
 def look_again_until(page: Page, card: Locator, state: str) -> None:
@@ -71,7 +71,7 @@ def look_again_until(page: Page, card: Locator, state: str) -> None:
 
     def seen() -> bool:
         page.reload()
-        return card.locator(".badge").text_content() == state
+        return card.locator(".card-by .badge").text_content() == state
 
     until(seen, f"a card that says {state}")
 

@@ -179,7 +179,7 @@ class TestOnATelephone:
     def test_the_first_column_stays_and_the_second_is_the_figure(self, page: Page, path: str) -> None:
         page.goto(path)
         if not path.startswith("/breakdown"):
-            page.get_by_text("Show as a table").click()
+            page.locator("#days-details > summary").click()
         scroll = page.locator(".scroll:visible").first
         head = scroll.locator("tbody tr:first-child > :first-child")
         before = head.bounding_box()

@@ -343,6 +343,25 @@ def _words(pages: Pages) -> str:
     return " ".join(lint(pages.get("/integrations/1/card").text).to_text().split())
 
 
+@on_sqlite
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("lively", "Verified"),
+        ("no-analytics", "0 of 30 days cross-checked"),
+        ("analytics-off", "Differs by $"),
+    ],
+)
+def test_a_card_says_how_its_last_days_were_checked(
+    app: Flask, pages: Pages, sandbox: Sandbox, name: str, said: str
+) -> None:
+    pages.connect(sandbox.key(name))
+    assert "Last 30 days" not in pages.get("/integrations").text, "nothing has been read yet"
+    run_due(app)
+    (row,) = lint(pages.get("/integrations").text).query(".card-check")
+    assert " ".join(row.to_text().split()).startswith(f"Last 30 days {said}")
+
+
 def test_a_card_asks_again_only_when_something_can_have_changed(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
     def trigger() -> list[str]:
         return re.findall(r'hx-trigger="([^"]*)"', pages.get("/integrations/1/card").text)
