@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserType, Page, expect, sync_playwright
@@ -12,6 +13,7 @@ from grafient.sandbox import Sandbox
 from tests import browser_setup
 from tests.audit import site as audit
 from tests.audit.site import Site
+from tests.e2e import steps
 from tests.e2e.product import Product, until
 from tests.e2e.tab import Tab
 
@@ -80,6 +82,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A product with something to show on each of its pages."""
     with audit.site(tmp_path_factory.mktemp("site")) as site:
         yield site
+
+
+@pytest.fixture(scope="module")
+def with_costs(request: pytest.FixtureRequest, browser: Browser, product: Product) -> Any:
+    """The cookies of somebody with 30 days of costs, of the module's own."""
+    product.sandbox.reset()
+    with Tab.of(browser, product.url) as tab:
+        steps.register(tab.page, f"{request.path.stem}@example.com")
+        steps.add(tab.page, product.sandbox.key("lively"))
+        steps.look_again_until(tab.page, steps.card(tab.page, "OpenRouter"), "Up to date")
+        return tab.context.storage_state()
 
 
 @pytest.fixture

@@ -8,28 +8,16 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.e2e import steps
 from tests.e2e.product import Product
 from tests.e2e.tab import Tab
 
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def signed_in(browser: Browser, product: Product) -> Any:
-    """The cookies of somebody with 30 days of costs."""
-    product.sandbox.reset()
-    with Tab.of(browser, product.url) as tab:
-        steps.register(tab.page, "filters@example.com")
-        steps.add(tab.page, product.sandbox.key("lively"))
-        steps.look_again_until(tab.page, steps.card(tab.page, "OpenRouter"), "Up to date")
-        return tab.context.storage_state()
-
-
 @pytest.fixture
-def tab(browser: Browser, product: Product, signed_in: Any) -> Iterator[Tab]:
+def tab(browser: Browser, product: Product, with_costs: Any) -> Iterator[Tab]:
     """A tab of theirs."""
-    with Tab.of(browser, product.url, storage_state=signed_in) as tab:
+    with Tab.of(browser, product.url, storage_state=with_costs) as tab:
         yield tab
 
 

@@ -10,28 +10,16 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.e2e import steps
 from tests.e2e.product import Product
 from tests.e2e.tab import Tab
 
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def signed_in(browser: Browser, product: Product) -> Any:
-    """The cookies of somebody with 30 days of costs."""
-    product.sandbox.reset()
-    with Tab.of(browser, product.url) as tab:
-        steps.register(tab.page, "chart@example.com")
-        steps.add(tab.page, product.sandbox.key("lively"))
-        steps.look_again_until(tab.page, steps.card(tab.page, "OpenRouter"), "Up to date")
-        return tab.context.storage_state()
-
-
 @pytest.fixture
-def tab(browser: Browser, product: Product, signed_in: Any) -> Iterator[Tab]:
+def tab(browser: Browser, product: Product, with_costs: Any) -> Iterator[Tab]:
     """A tab of theirs."""
-    with Tab.of(browser, product.url, storage_state=signed_in) as tab:
+    with Tab.of(browser, product.url, storage_state=with_costs) as tab:
         yield tab
 
 
@@ -153,9 +141,9 @@ def test_a_drag_across_bars_shows_their_days_unless_escape_is_pressed(dashboard:
     assert "days=" not in dashboard.url
 
 
-def test_a_tap_reads_out_and_a_second_tap_opens(browser: Browser, product: Product, signed_in: Any) -> None:
+def test_a_tap_reads_out_and_a_second_tap_opens(browser: Browser, product: Product, with_costs: Any) -> None:
     size: Any = {"width": 390, "height": 844}
-    options = {"storage_state": signed_in, "has_touch": True, "is_mobile": True, "viewport": size}
+    options = {"storage_state": with_costs, "has_touch": True, "is_mobile": True, "viewport": size}
     with Tab.of(browser, product.url, **options) as tab:
         page = tab.page
         page.goto("/?days=7")
