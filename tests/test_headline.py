@@ -13,6 +13,7 @@ from grafient.extensions import db
 from grafient.forecast import Reason
 from grafient.models import CreditReading, Integration, Workspace
 from grafient.query import Query, all_integrations
+from grafient.reports import dashboard as dashboards
 from grafient.reports import headline
 from grafient.reports.headline import Headline
 from grafient.states import DayState, Source
@@ -189,6 +190,48 @@ class TestMonth:
         report = found(workspace)
         assert (report.forecast, report.no_forecast) == (None, Reason.TOO_LITTLE_HISTORY)
         assert (report.off, report.tried) == (None, 0)
+
+
+class TestRemoved:
+    """An account whose costs were kept: $100 a day to the 10th, when it was removed; the other goes on at $10."""
+
+    @pytest.fixture
+    def gone(self, workspace: Workspace, one: Integration) -> Integration:
+        cover(one, Period(ago(200), YESTERDAY), usd=10)
+        gone = add(workspace, "gone", removed_at=NOON - timedelta(days=9))
+        cover(gone, Period(ago(200), ago(10)), usd=100)
+        cover(gone, [ago(9)], usd=50, state=DayState.PROVISIONAL)
+        return gone
+
+    def test_the_month_has_what_it_cost_as_the_dashboard_has(self, workspace: Workspace, gone: Integration) -> None:
+        report = found(workspace)
+        query = Query(workspace.id, Period(TODAY.replace(day=1), YESTERDAY))
+        dashboard = dashboards.report(query, against=lambda period: period.months_earlier(1))
+        assert report.month.usage_usd == dashboard.total_usd == D(190 + 1000)
+        assert dashboard.change is not None
+        assert report.month.before_usd == dashboard.change.before_usd == D(190 + 1900)
+        assert report.month.fraction == dashboard.change.fraction
+        assert found(workspace, byok=True).month == report.month
+
+    def test_the_days_to_come_are_of_the_others(self, workspace: Workspace, gone: Integration) -> None:
+        report = found(workspace)
+        assert (report.usage_usd, report.usual_usd, report.counted, report.asked) == (D(10), D(10), 1, 1)
+        assert report.where == "within"
+        assert report.forecast is not None
+        assert (report.forecast.settled, report.forecast.expected) == (D(1190), D(1300))
+
+    def test_on_the_day_it_was_removed_yesterday_is_still_of_both(self, workspace: Workspace, one: Integration) -> None:
+        cover(one, Period(ago(200), YESTERDAY), usd=10)
+        cover(add(workspace, "gone", removed_at=NOON - timedelta(hours=1)), Period(ago(200), YESTERDAY), usd=100)
+        report = found(workspace)
+        assert (report.usage_usd, report.usual_usd, report.counted, report.asked) == (D(110), D(110), 2, 2)
+        assert report.forecast is not None
+        assert (report.forecast.settled, report.forecast.expected) == (D(19 * 110), D(19 * 110 + 11 * 10))
+
+    def test_one_that_was_not_read_leaves_the_month_to_the_others(self, workspace: Workspace, one: Integration) -> None:
+        cover(one, Period(ago(200), YESTERDAY), usd=10)
+        cover(add(workspace, "gone", removed_at=NOON - timedelta(days=9)), [ago(12)], usd=100)
+        assert found(workspace).month.usage_usd == D(190)
 
 
 class TestCredits:

@@ -17,7 +17,7 @@ from grafient.days import ONE_DAY, Period, last_due, span
 from grafient.extensions import db
 from grafient.forecast import Forecast, Reason
 from grafient.models import CreditReading, Integration, utc_now
-from grafient.query import Group, Query
+from grafient.query import Group, Query, is_expected
 from grafient.reports import changes, sums
 from grafient.reports.changes import Contribution
 from grafient.reports.sums import added_usd
@@ -83,7 +83,8 @@ class CreditsLeft:
 @dataclass(frozen=True)
 class Headline:
     """The last day that is due, in words and figures. ``usage_usd`` is None where it is not known. It, the month and
-    the forecast are of the ``counted`` of ``asked`` integrations of which the day is known.
+    the forecast are of the ``counted`` of ``asked`` integrations of which the day is known; the month and the forecast
+    also have what others cost in it before they were removed.
 
     ``usual`` and what follows are of the integrations that have this day and enough history, ``compared`` of ``asked``;
     ``usual_usd`` is what these cost on the day. ``like``: the latest of the same weekdays before whose cost was
@@ -146,19 +147,26 @@ def report(query: Query, integrations: Sequence[Integration]) -> Headline | None
     days = max(_LEAST_DAYS, min(HISTORY_DAYS, _MOST_ROWS // max(scope, 1)))
     history = replace(query, period=Period(day - timedelta(days=days - 1), day))
     known = coverage.load(history, integrations, around=Period(history.period.first, today))
-    of_day = replace(known.query, period=Period(day, day))
-    asked = [one for one in known.asked if one.removed_at is None]
-    here = [one for one in asked if known.is_complete(one, of_day.period)]
+    asked = [one for one in known.asked if is_expected(one, day)]
+    here = [one for one in asked if known.is_complete(one, Period(day, day))]
     if not asked:
         return None
+    whole, so_far = Period.month(day), Period(day.replace(day=1), day)
+    gone = [one for one in known.asked if one not in asked and known.is_complete(one, so_far)]
+    of_all = _amounts(known, [*here, *gone], history.period) if here else {}
+    month = _month_so_far(of_all, day)
+
+    def amounts_of(some: Sequence[Integration]) -> dict[date, Decimal]:
+        return of_all if some == here and not gone else _amounts(known, some, history.period) if some else {}
+
     grown = [one for one in here if _weekdays(known, one, day) >= usual.LEAST]
-    of_all = _amounts(known, here, history.period) if here else {}
-    amounts = of_all if grown == here else _amounts(known, grown, history.period) if grown else {}
+    amounts = amounts_of(grown)
     found = usual.of(amounts, day)
     like = _like(amounts, day, found)
-    whole = Period.month(day)
-    why_not = forecasts.why_not(of_all, whole, day) if len(here) == len(asked) else Reason.DAYS_MISSING
-    tried = None if why_not else forecasts.backtest(of_all, day)
+    of_live = amounts_of([one for one in here if one.removed_at is None])
+    is_whole = len(here) == len(asked) and month.usage_usd is not None
+    why_not = forecasts.why_not(of_live, whole, day) if is_whole else Reason.DAYS_MISSING
+    tried = None if why_not else forecasts.backtest(of_live, day)
     return Headline(
         day=day,
         state=known.state(day),
@@ -172,12 +180,12 @@ def report(query: Query, integrations: Sequence[Integration]) -> Headline | None
         change_usd=None if like is None else amounts[day] - amounts[like],
         drivers=[] if like is None else _drivers(known.query, grown, day, like),
         since=_since(known, day, today),
-        month=_month_so_far(of_all, day),
-        forecast=None if why_not else forecasts.of(of_all, whole, day),
+        month=month,
+        forecast=None if why_not else _forecast(of_live, month, whole),
         no_forecast=why_not,
         off=tried.off() if tried else None,
         tried=tried.months if tried else 0,
-        credits=None if query.is_filtered else _credits(asked, known, day),
+        credits=None if query.is_filtered else _credits([one for one in asked if one.removed_at is None], known, day),
     )
 
 
@@ -188,17 +196,37 @@ def _weekdays(known: Known, integration: Integration, day: date) -> int:
 
 
 def _amounts(known: Known, integrations: Sequence[Integration], period: Period) -> dict[date, Decimal]:
-    """What these integrations cost together on each day that is settled for all of them."""
-    days = [day for day in period if all(known.is_complete(one, Period(day, day)) for one in integrations)]
+    """What these integrations cost together on each day that is settled for all of them, but for those that were
+    removed before it."""
+    days = [
+        day
+        for day in period
+        if all(known.is_complete(one, Period(day, day)) or not is_expected(one, day) for one in integrations)
+    ]
     if known.query.is_filtered or known.query.byok:
         mine = replace(known.query, period=period, integrations=tuple(one.id for one in integrations))
         found = {one.day: one.amount for one in sums.by_day(mine, Group.MODEL, []) if one.settled}
         return {day: found.get(day) or Decimal(0) for day in days}
-    return {day: _usage_of(known, integrations, day) for day in days}
+    return {day: _usage_of(known, [one for one in integrations if is_expected(one, day)], day) for day in days}
 
 
 def _usage_of(known: Known, integrations: Sequence[Integration], day: date) -> Decimal:
     return added_usd(known.counted[one.id, day].usage_usd for one in integrations)
+
+
+def _forecast(of_live: Mapping[date, Decimal], month: MonthSoFar, whole: Period) -> Forecast | None:
+    """Of the integrations that go on, and what others had cost in the month when they were removed."""
+    found = forecasts.of(of_live, whole, month.period.last)
+    if found is None or month.usage_usd is None:
+        return None
+    gone = month.usage_usd - found.settled
+    return replace(
+        found,
+        settled=found.settled + gone,
+        expected=found.expected + gone,
+        low=found.low + gone,
+        high=found.high + gone,
+    )
 
 
 def _like(amounts: Mapping[date, Decimal], day: date, found: Usual | None) -> date | None:
