@@ -33,6 +33,13 @@
     }
   });
 
+  /* What Test Connection found is about the key that was tested. */
+  document.addEventListener("input", ({ target }) => {
+    if (target.name === "api_key") {
+      document.getElementById("test-result")?.replaceChildren();
+    }
+  });
+
   function setOnce(form, value) {
     for (const button of form.querySelectorAll("button[type=submit]")) {
       if (value) {

@@ -208,8 +208,9 @@ def report(query: Query, against: Period, by: Group = Group.MODEL) -> Changes:
     if not compared:
         return found
     difference = between(query, before.period, [one.id for one in compared])
-    by_part = difference.by_model if by == Group.MODEL else _by_part(by, before, after, compared)
     by_integration = _by_integration(before, after, compared)
+    known_by = {Group.MODEL: difference.by_model, Group.INTEGRATION: by_integration}
+    by_part = known_by.get(by) or _by_part(by, before, after, compared)
     return replace(found, difference=difference, by_group=by_part, by_integration=by_integration)
 
 

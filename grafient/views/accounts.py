@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Flask, current_app, make_response, redirect, render_template, request
+from flask import Blueprint, Flask, current_app, make_response, redirect, render_template, request, session
 from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user, url_for_security
 
@@ -83,6 +83,7 @@ def register(app: Flask, settings: Settings) -> None:
 def _only_if_open() -> ResponseReturnValue | None:
     """Close the form when nobody may register, and lead to it when somebody has to."""
     if request.endpoint == "security.login" and request.method == "GET" and first_is_wanted():
+        session.pop("_flashes", None)  # nobody can log in yet, so nobody has to be told to
         return redirect(url_for_security("register")) if _open() else None
     if request.endpoint != "security.register":
         return None

@@ -260,6 +260,14 @@ def against(period: Period) -> Period | None:
     return _between(first, last or first)
 
 
+def against_or_previous(of: Period) -> tuple[Period, str]:
+    """The same for a page that says itself what is wrong, and that has to compare with something."""
+    try:
+        return against(of) or of.previous, ""
+    except BadPeriod as error:
+        return of.previous, str(error)
+
+
 def month(text: str) -> Period:
     """All days of a month such as ``2026-06``; without one, of the last month whose days are all due.
 
@@ -280,6 +288,10 @@ def month(text: str) -> Period:
 
 def day(text: str) -> date:
     """One day such as ``2026-06-03``. Raises BadPeriod."""
+    try:
+        _day(text)
+    except ValueError:
+        raise BadPeriod("A day in an address must look like 2026-06-03.") from None
     return _between(text, text).first
 
 

@@ -34,20 +34,21 @@ def _with_days() -> ResponseReturnValue | None:
 
 @blueprint.get("/changes")
 @kept
-def index() -> str:
+def index() -> ResponseReturnValue:
     """What changed between two periods, and why."""
-    query, group = addresses.query(), addresses.group()
-    against = addresses.against(query.period) or query.period.previous
+    (query, wrong), group = addresses.query_or_latest(), addresses.group()
+    against, wrong_against = addresses.against_or_previous(query.period)
     found = changes.report(query, against, group)
     here = _kept() | {"from": [query.period.first.isoformat()], "to": [query.period.last.isoformat()]}
     chosen = request.args.getlist("key")[:_MOST_NAMED]
     shown = [row.id for row in found.by_group.rows] if found.by_group and group == Group.KEY else []
     names = _key_names(query.workspace_id, {*shown, *chosen})
-    return render_template(
+    shown_otherwise = {"days", "period", *(["against"] if wrong_against else [])}
+    page = render_template(
         "changes/index.html",
         endpoint="changes.index",
         found=found,
-        kept={name: values for name, values in here.items() if name != "days"},
+        kept={name: values for name, values in here.items() if name not in shown_otherwise},
         names=names,
         against=request.args.get("against") or "previous",
         narrowed=_narrowed(names),
@@ -55,7 +56,10 @@ def index() -> str:
         with_byok=query.byok,
         priced_by=PRICED_BY,
         linked=found.linked,
+        wrong=wrong,
+        wrong_against=wrong_against,
     )
+    return page, 400 if wrong or wrong_against else 200
 
 
 def _kept() -> dict[str, list[str]]:

@@ -299,7 +299,7 @@ _DAY_STATES = {
     DayState.RESTATED: ("Restated", "changed after it was first read; the earlier amounts are kept"),
     DayState.NO_USAGE: ("No usage", "the provider reported no usage"),
     DayState.PARTIAL: ("Incomplete", "missing for some of the integrations"),
-    DayState.MISSING: ("Missing", "unknown: it is in no total, and not zero"),
+    DayState.MISSING: ("Missing", "not read, so it is in no total, and not zero"),
 }
 
 

@@ -200,6 +200,12 @@ def rename(integration: Integration) -> ResponseReturnValue:
     return redirect(url_for(".show", integration_id=integration.id), 303)
 
 
+@blueprint.get("/<int(max=2147483647):integration_id>/<any(key, rename, delete):form>")
+def sent(integration_id: int, form: str) -> ResponseReturnValue:
+    """Where a form was refused, its address stays in the browser and can be entered again."""
+    return redirect(url_for(".show", integration_id=integration_id, _anchor=form))
+
+
 @blueprint.post("/<int(max=2147483647):integration_id>/key")
 @limiter.limit(CHECKS)
 @owned

@@ -93,7 +93,7 @@ def _storable(text: str) -> str:
 
 def _query() -> Query:
     """The period and the integrations of the address; what else it filters by is another page's."""
-    found = addresses.query()
+    found, _ = addresses.query_or_latest()
     return replace(found, models=(), hosts=(), keys=(), text=None)
 
 
@@ -104,8 +104,10 @@ def _page(
     found = life.report(query, group)
     shown = {row.id for row in found.keys.rows} if group == Group.MODEL else set(query.keys)
     names = key_names(keys_called(query.workspace_id, shown - {UNATTRIBUTED})) if group == Group.MODEL else {}
-    kept = {name: value for name, value in addresses.kept().items() if name in KEPT}
-    return render_template(
+    _, wrong = addresses.query_or_latest()
+    names_kept = KEPT if not wrong else set(KEPT) - set(addresses.PERIOD)
+    kept = {name: value for name, value in addresses.kept().items() if name in names_kept}
+    page = render_template(
         "lives/show.html",
         life=found,
         called_=called,
@@ -120,4 +122,6 @@ def _page(
         coverage=found.coverage,
         with_byok=query.byok,
         linked=found.linked,
+        wrong=wrong,
     )
+    return page, 400 if wrong else 200

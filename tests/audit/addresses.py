@@ -52,5 +52,6 @@ NO_PAGES = {
     "integrations.card",
     "integrations.watch",
     "integrations.replies",
+    "integrations.sent",
 }
-"""Endpoints that answer with a file or a part of a page, or that nothing leads to."""
+"""Endpoints that answer with a file, a part of a page or another address, or that nothing leads to."""

@@ -30,6 +30,7 @@ def test_a_connection_test_shows_what_it_found_before_anything_is_saved(product:
     expect(result).to_contain_text("of 30 days")
     expect(result.get_by_role("link", name="OpenRouter's own activity page")).to_be_visible()
     page.get_by_label("Management key").fill(sandbox.key("revoked"))
+    expect(result, "it was about another key").to_be_empty()
     expect(steps.tested(page).locator(".result-bad")).to_be_visible()
     expect(result).not_to_contain_text(usd(lately))
     page.goto("/integrations")
@@ -52,6 +53,25 @@ def test_a_backfill_leads_to_its_costs_and_the_integration_can_be_renamed(produc
     expect(page.get_by_role("heading", level=1)).to_have_text("After")
     page.get_by_role("link", name="Dashboard").click()
     expect(page.get_by_role("link", name="After", exact=True)).to_be_visible()
+
+
+def test_the_first_costs_come_with_the_headline_and_the_filters(product: Product, tab: Tab) -> None:
+    page, sandbox = tab.page, product.sandbox
+    steps.register(page, "first@example.com")
+    sandbox.settings.slow_seconds = 2.0
+    sandbox.fault("lively", "slow", path="/activity")
+    try:
+        steps.add(page, sandbox.key("lively"))
+        page.get_by_role("link", name="Dashboard").click()
+        expect(page.get_by_role("heading", name="Reading the history")).to_be_visible()
+        expect(page.locator(".headline, .bar")).to_have_count(0)
+        page.evaluate("document.body.dataset.stayed = 'yes'")
+    finally:
+        sandbox.fault("lively", None)
+    expect(page.locator(".headline")).to_be_visible()
+    expect(page.locator("#pick-model")).to_be_visible()
+    expect(page.locator(".chart canvas")).to_be_visible()
+    assert page.evaluate("document.body.dataset.stayed") == "yes"
 
 
 def test_a_rejected_key_is_said_on_the_dashboard_and_leads_to_where_it_is_replaced(product: Product, tab: Tab) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -131,6 +132,11 @@ def test_the_sheet_of_keys(page: Page) -> None:
     expect(sheet).to_be_hidden()
     expect(opener).to_be_focused()
 
+    pages = ("b", "Breakdown"), ("c", "Changes"), ("s", "Statement"), ("i", "Integrations"), ("a", "Account")
+    for key, title in pages:
+        press(page, "g", key)
+        expect(page).to_have_title(re.compile(title))
+
     page.goto("/integrations/new")
     page.get_by_label("Label").focus()
     page.keyboard.type("?gb/")
@@ -155,6 +161,7 @@ def test_who_points_at_a_moment_is_told_their_own_time(browser: Browser, product
         page = tab.page
         look_around(page, "tokyo@example.com")
         page.goto("/integrations")
+        expect(page.locator("article .card-by .badge"), "a card that is not swapped").to_have_text("Up to date")
         moment = page.locator("article time[datetime*=T]").first
         expect(moment).to_contain_text("UTC")
         moment.hover()

@@ -82,7 +82,7 @@ class TestWords:
         integration(app, [*BEFORE, *WEEK], *HAND)
         html = pages.get(HERE).text
         said = words(html)
-        assert "Costs rose by $26.00 (+57.8%), from $45.00 in 6–12 Nov 2026 to $71.00 in 13–19 Nov 2026." in said
+        assert "Costs rose by $26.00 (+57.8%), from $45.00 for 6–12 Nov 2026 to $71.00 for 13–19 Nov 2026." in said
         assert "The largest changes by model: dear +$18.00, new +$7.00 (new), cheap +$6.00." in said
         assert lint(html).query("h1")[0].to_text() == "13–19 Nov 2026 compared with 6–12 Nov 2026"
         assert lint(html).query("title")[0].to_text() == "Changes, 13–19 Nov 2026 vs 6–12 Nov 2026 · Grafient"
@@ -159,7 +159,7 @@ class TestStates:
     def test_from_nothing_there_is_no_percentage(self, app: Flask, pages: Pages) -> None:
         integration(app, [*BEFORE, *WEEK], line(2, "m", "10", 10))
         said = words(pages.get(HERE).text)
-        assert "Costs rose by $10.00, from $0.00 in 6–12 Nov 2026 to $10.00 in 13–19 Nov 2026." in said
+        assert "Costs rose by $10.00, from $0.00 for 6–12 Nov 2026 to $10.00 for 13–19 Nov 2026." in said
         assert "Total $0.00 $10.00 +$10.00 —" in said
 
     def test_one_side_without_data_is_not_compared(self, app: Flask, pages: Pages) -> None:
@@ -317,7 +317,7 @@ class TestAddresses:
         html = pages.get("/?days=7&q=dear").text
         assert "+60.0%" in words(html)
         (why,) = [str(a.attrs["href"]) for a in lint(html).query("a") if a.to_text() == "Why?"]
-        assert "Costs rose by $18.00 (+60.0%), from $30.00 in 6–12 Nov 2026" in words(pages.get(why).text)
+        assert "Costs rose by $18.00 (+60.0%), from $30.00 for 6–12 Nov 2026" in words(pages.get(why).text)
 
     def test_the_dashboard_says_what_makes_up_the_change(self, app: Flask, pages: Pages) -> None:
         """Of the integrations that are complete in both periods: the other has cost $100 since Tuesday."""
@@ -325,7 +325,7 @@ class TestAddresses:
         integration(app, [ago(3)], line(3, "other", "100", 10), label="two")
         (panel,) = lint(pages.get("/?days=7").text).query("section[aria-labelledby=why]")
         said = words(panel.to_html())
-        assert "Costs rose by $26.00 (+57.8%), from $45.00 in 6–12 Nov 2026 to $71.00 in 13–19 Nov 2026." in said
+        assert "Costs rose by $26.00 (+57.8%), from $45.00 for 6–12 Nov 2026 to $71.00 for 13–19 Nov 2026." in said
         assert "The largest changes by model: dear +$18.00, new +$7.00 (new), cheap +$6.00." in said
         assert [one.to_text() for one in panel.query("text.waterfall-amount")] == [
             "$45.00", "+$40.00", "−$24.00", "+$8.00", "+$7.00", "−$5.00", "$71.00",
@@ -333,6 +333,33 @@ class TestAddresses:
         assert [Decimal(str(one.attrs["value"])) for one in panel.query("table.parts tbody data")] == [
             45, 40, -24, 8, 7, -5, 71,
         ]  # fmt: skip
+
+    def test_by_integration_they_have_their_names_once(self, app: Flask, pages: Pages) -> None:
+        one = integration(app, [*BEFORE, *WEEK], *HAND, label="Team A")
+        integration(app, [*BEFORE, *WEEK], line(2, "m", "3"), label="Team B")
+        html = pages.get(f"{HERE}&group=integration").text
+        assert "The largest changes by integration: Team A +$26.00, Team B +$3.00." in words(html)
+        assert amounts(html, "contributions") == [[45, 71, 26], [0, 3, 3], [45, 74, 29]]
+        assert not lint(html).query("section[aria-labelledby=by-integration]")
+        assert f"/integrations/{one}" in [a.attrs["href"] for a in lint(html).query("section a")]
+
+    @pytest.mark.parametrize(
+        ("query", "said"),
+        [
+            ("from=2026-11-19&to=2026-11-13", "“From” must be on or before “To”. The last 30 days are shown."),
+            ("from=x&to=2026-11-13", "“From” and “To” must both be days, such as 2026-06-03."),
+            ("against=2026-11-19/2026-11-13", "“From” must be on or before “To”. The period before is shown."),
+            ("against_from=x&against_to=", "“against” must be previous, month or year, or days"),
+        ],
+    )
+    def test_what_is_wrong_is_said_beside_the_days(self, app: Flask, pages: Pages, query: str, said: str) -> None:
+        integration(app, [*BEFORE, *WEEK], *HAND)
+        answer = pages.get(f"/changes?{query}", 302 if "_from" in query else 400)
+        html = pages.get(answer.headers["Location"], 400).text if answer.status_code == 302 else answer.text
+        (alert,) = lint(html).query("form [role=alert]")
+        assert said in " ".join(alert.to_text().split())
+        (field,) = lint(html).query(f"[aria-describedby='{alert.attrs['id']}']")[-1:]
+        assert field.attrs["type"] == "date"
 
     def test_the_dashboard_does_not_explain_what_it_does_not_compare(self, app: Flask, pages: Pages) -> None:
         integration(app, [*BEFORE, *WEEK], *HAND)

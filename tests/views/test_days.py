@@ -110,7 +110,7 @@ def test_days_of_every_kind_say_what_they_are(lively: Pages, sandbox: Sandbox) -
     assert "Provisional: known so far" in day(0)
     assert "as of 20 Nov 2026, 12:00 UTC" in day(0)
     assert "The day is not complete yet." in day(0)
-    assert "Missing: unknown" in day(100)
+    assert "Missing: not read" in day(100)
     assert "No sync has read this day" in day(100)
     assert "This day has not begun" in day(-3)
     assert "Upcoming" in day(-3)

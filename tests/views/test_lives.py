@@ -133,6 +133,9 @@ def test_what_is_not_the_workspaces_is_not_found(app: Flask, sandbox: Sandbox) -
         assert "Page not found" in pages.get(path, 404).text
     pages.get(f"{model}&integration=99" if "?" in model else f"{model}?integration=99", 404)
     pages.get("/models/a%00b", 404)
+    html = pages.get(f"{urlsplit(model).path}?from=2026-11-19&to=2026-11-13", 400).text
+    (alert,) = lint(html).query("form [role=alert]")
+    assert "“From” must be on or before “To”. The last 30 days are shown." in " ".join(alert.to_text().split())
     pages.get(f"{urlsplit(model).path}?from=nonsense", 400)
     assert Pages(app).get(model, 302).headers["Location"].startswith("/login")
 
