@@ -23,11 +23,11 @@
      not signed in leaves a mark, and a page that was loaded before the mark is loaded anew when it is restored. */
   const mark = "signed-out";
   if (!document.body.classList.contains("signed-in")) {
-    localStorage.setItem(mark, Date.now());
+    keep("localStorage", mark, Date.now());
   }
-  const marked = localStorage.getItem(mark);
+  const marked = kept("localStorage", mark);
   window.addEventListener("pageshow", (event) => {
-    if (event.persisted && localStorage.getItem(mark) !== marked) {
+    if (event.persisted && kept("localStorage", mark) !== marked) {
       document.documentElement.hidden = true;
       window.location.reload();
     }
@@ -39,6 +39,23 @@
       document.getElementById("test-result")?.replaceChildren();
     }
   });
+
+  /* A browser can be told to keep nothing; reading and writing then throws. */
+  function keep(storage, name, value) {
+    try {
+      window[storage].setItem(name, value);
+    } catch {
+      return;
+    }
+  }
+
+  function kept(storage, name) {
+    try {
+      return window[storage].getItem(name);
+    } catch {
+      return null;
+    }
+  }
 
   function setOnce(form, value) {
     for (const button of form.querySelectorAll("button[type=submit]")) {
@@ -123,7 +140,7 @@
     if (form.checkValidity()) {
       const bar = form.closest(".bar");
       const focused = document.activeElement;
-      sessionStorage.setItem(PLACE, JSON.stringify({
+      keep("sessionStorage", PLACE, JSON.stringify({
         path: window.location.pathname,
         open: [...bar.querySelectorAll("details")].map((one) => one.open),
         name: focused.name,
@@ -207,8 +224,8 @@
         list.before(find);
       }
     }
-    const place = JSON.parse(sessionStorage.getItem(PLACE) ?? "null");
-    sessionStorage.removeItem(PLACE);
+    const place = JSON.parse(kept("sessionStorage", PLACE) ?? "null");
+    keep("sessionStorage", PLACE, "null");
     const bar = document.querySelector(".bar");
     if (place?.path === window.location.pathname && bar) {
       bar.querySelectorAll("details").forEach((one, index) => (one.open = place.open[index] ?? false));

@@ -14,9 +14,9 @@ from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import Integration, KeyReading, Restatement, SyncRun, Workspace
 from grafient.providers import BilledLine
-from grafient.query import Query
+from grafient.query import Query, all_integrations
 from grafient.reports import day as days
-from grafient.reports import parts
+from grafient.reports import headline, parts
 from grafient.reports.day import Day
 from grafient.states import DayState, RunStatus, Source, Trigger
 from tests.statements import asked, scanned
@@ -247,12 +247,24 @@ class TestUsual:
         assert found is not None
         assert (found.low, found.high) == (10, 10)
 
-    def test_a_day_that_one_integration_misses_says_nothing_about_what_is_usual(self, workspace: Workspace) -> None:
+    def test_one_with_too_little_history_is_left_out_as_on_the_dashboard(self, workspace: Workspace) -> None:
         one, two = add(workspace, "one"), add(workspace, "two")
         weeks = [ago(1 + 7 * number) for number in range(9)]
         cover(one, weeks, usd=10)
         cover(two, weeks[:4], usd=90)
-        assert page(workspace, ago(1)).usual is None, "three Thursdays had both"
+        day = page(workspace, ago(1))
+        assert day.usual is not None
+        assert (day.usual.low, day.usual.high, day.usual_usd, day.usual_of, day.against_usual) == (
+            10,
+            10,
+            10,
+            1,
+            "within",
+        )
+        assert day.total_usd == 100
+        said = headline.report(Query(workspace.id, Period(ago(30), ago(1))), all_integrations(workspace.id))
+        assert said is not None
+        assert (said.usual, said.usual_usd, said.compared) == (day.usual, day.usual_usd, day.usual_of)
         cover(two, weeks[4:6], usd=90)
         found = page(workspace, ago(1)).usual
         assert found is not None

@@ -12,7 +12,7 @@ from grafient import coverage, restatements, usual
 from grafient.coverage import Coverage, Known
 from grafient.days import ONE_DAY, Period
 from grafient.models import Integration, utc_now
-from grafient.query import Group, Query, all_integrations
+from grafient.query import Group, Query, all_integrations, is_expected
 from grafient.reports import changes, parts, sums
 from grafient.reports.changes import Difference
 from grafient.reports.parts import MOST_PARTS, Parts
@@ -53,8 +53,9 @@ class Day:
     """Everything on a day's page. ``total_usd`` is None where nothing is known of the day.
 
     ``state`` is over all integrations that should cover the day; ``coverage`` counts them, and names those without it.
-    ``usual``: None where there is too little history, or the day is not settled. ``difference``: from the day before,
-    over the integrations of which both days are settled, ``compared`` of them; None where there are none.
+    ``usual``: of the integrations that have the day and enough history, so many (``usual_of``), which cost
+    ``usual_usd`` on it; None where there are none. ``difference``: from the day before, over the integrations of which
+    both days are settled, ``compared`` of them; None where there are none.
     """
 
     day: date
@@ -67,6 +68,8 @@ class Day:
     """When what is known of an unsettled day was last read."""
     restated: Sequence[Restated]
     usual: Usual | None
+    usual_usd: Decimal | None
+    usual_of: int
     difference: Difference | None
     compared: int
     models: Parts
@@ -81,8 +84,8 @@ class Day:
 
     @property
     def against_usual(self) -> str | None:
-        """Whether the total is "below", "within" or "above" what is usual."""
-        return self.usual.where(self.total_usd) if self.usual and self.total_usd is not None else None
+        """Whether the day is "below", "within" or "above" what is usual."""
+        return self.usual.where(self.usual_usd) if self.usual and self.usual_usd is not None else None
 
 
 def report(query: Query) -> Day:
@@ -99,6 +102,7 @@ def report(query: Query) -> Day:
     state = coverage.joint(states.values())
     of_integrations = _integrations(integrations, states, mine, counted)
     compared = _compared(known, day)
+    found, usual_usd, usual_of = _usual(known, day)
     now = utc_now()
     return Day(
         day=day,
@@ -109,7 +113,9 @@ def report(query: Query) -> Day:
         total_usd=None if state == DayState.MISSING else added_usd(one.usage_usd for one in counted),
         read_at=known.provisional(removed=False).get(day),
         restated=_restated(known, day),
-        usual=_usual(known, day),
+        usual=found,
+        usual_usd=usual_usd,
+        usual_of=usual_of,
         difference=changes.between(query, query.period.previous, compared) if compared else None,
         compared=len(compared),
         models=parts.made_of(counted, Group.MODEL),
@@ -166,14 +172,13 @@ def _restated(known: Known, day: date) -> list[Restated]:
     return found
 
 
-def _usual(known: Known, day: date) -> Usual | None:
-    if not known.state(day).is_settled:
-        return None
-    amounts = {one: _NOTHING for one in known.period if known.state(one).is_settled}
-    for one in sums.every_day(known.query):
-        if one.settled and one.day in amounts:
-            amounts[one.day] += one.measures.usage_usd
-    return usual.of(amounts, day)
+def _usual(known: Known, day: date) -> tuple[Usual | None, Decimal | None, int]:
+    """As the dashboard says it: of the integrations that have the day and enough history. What is usual for them, what
+    they cost on the day, and how many they are."""
+    here = [one for one in known.asked if is_expected(one, day) and known.is_complete(one, Period(day, day))]
+    grown = parts.with_history(known, here, day)
+    amounts = parts.amounts_per_day(known, grown, known.period) if grown else {}
+    return usual.of(amounts, day), amounts.get(day), len(grown)
 
 
 def _compared(known: Known, day: date) -> list[int]:

@@ -18,7 +18,7 @@ from grafient.extensions import db
 from grafient.forecast import Forecast, Reason
 from grafient.models import CreditReading, Integration, utc_now
 from grafient.query import Group, Query, is_expected
-from grafient.reports import changes, sums
+from grafient.reports import changes, parts, sums
 from grafient.reports.changes import Contribution
 from grafient.reports.sums import added_usd
 from grafient.states import DayState
@@ -125,10 +125,6 @@ class Headline:
         return Period.month(self.day)
 
     @property
-    def weekday(self) -> str:
-        return ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")[self.day.weekday()]
-
-    @property
     def is_known(self) -> bool:
         """Whether there is any figure at all to say."""
         return self.usage_usd is not None or self.month.usage_usd is not None or self.credits is not None
@@ -141,10 +137,10 @@ def report(query: Query, integrations: Sequence[Integration]) -> Headline | None
     """
     day, today = last_due(utc_now()), utc_now().date()
     live = [one for one in integrations if one.removed_at is None]
-    scope = len(query.integrations) or len(live)
+    scope = len(query.integrations) or len(integrations)
     if not live:
         return None
-    days = max(_LEAST_DAYS, min(HISTORY_DAYS, _MOST_ROWS // max(scope, 1)))
+    days = max(_LEAST_DAYS, min(HISTORY_DAYS, _MOST_ROWS // scope))
     history = replace(query, period=Period(day - timedelta(days=days - 1), day))
     known = coverage.load(history, integrations, around=Period(history.period.first, today))
     asked = [one for one in known.asked if is_expected(one, day)]
@@ -153,13 +149,15 @@ def report(query: Query, integrations: Sequence[Integration]) -> Headline | None
         return None
     whole, so_far = Period.month(day), Period(day.replace(day=1), day)
     gone = [one for one in known.asked if one not in asked and known.is_complete(one, so_far)]
-    of_all = _amounts(known, [*here, *gone], history.period) if here else {}
+    of_all = parts.amounts_per_day(known, [*here, *gone], history.period) if here else {}
     month = _month_so_far(of_all, day)
 
     def amounts_of(some: Sequence[Integration]) -> dict[date, Decimal]:
-        return of_all if some == here and not gone else _amounts(known, some, history.period) if some else {}
+        return (
+            of_all if some == here and not gone else parts.amounts_per_day(known, some, history.period) if some else {}
+        )
 
-    grown = [one for one in here if _weekdays(known, one, day) >= usual.LEAST]
+    grown = parts.with_history(known, here, day)
     amounts = amounts_of(grown)
     found = usual.of(amounts, day)
     like = _like(amounts, day, found)
@@ -187,31 +185,6 @@ def report(query: Query, integrations: Sequence[Integration]) -> Headline | None
         tried=tried.months if tried else 0,
         credits=None if query.is_filtered else _credits([one for one in asked if one.removed_at is None], known, day),
     )
-
-
-def _weekdays(known: Known, integration: Integration, day: date) -> int:
-    """On how many of the weekdays before the day an integration's costs are known."""
-    before = (day - timedelta(weeks=weeks) for weeks in range(1, usual.WEEKS + 1))
-    return sum(known.is_complete(integration, Period(one, one)) for one in before)
-
-
-def _amounts(known: Known, integrations: Sequence[Integration], period: Period) -> dict[date, Decimal]:
-    """What these integrations cost together on each day that is settled for all of them, but for those that were
-    removed before it."""
-    days = [
-        day
-        for day in period
-        if all(known.is_complete(one, Period(day, day)) or not is_expected(one, day) for one in integrations)
-    ]
-    if known.query.is_filtered or known.query.byok:
-        mine = replace(known.query, period=period, integrations=tuple(one.id for one in integrations))
-        found = {one.day: one.amount for one in sums.by_day(mine, Group.MODEL, []) if one.settled}
-        return {day: found.get(day) or Decimal(0) for day in days}
-    return {day: _usage_of(known, [one for one in integrations if is_expected(one, day)], day) for day in days}
-
-
-def _usage_of(known: Known, integrations: Sequence[Integration], day: date) -> Decimal:
-    return added_usd(known.counted[one.id, day].usage_usd for one in integrations)
 
 
 def _forecast(of_live: Mapping[date, Decimal], month: MonthSoFar, whole: Period) -> Forecast | None:
@@ -254,10 +227,10 @@ def _since(known: Known, day: date, today: date) -> list[DaySince]:
     if shown and (known.query.is_filtered or known.query.byok):
         mine = replace(known.query, period=Period(shown[0], shown[-1]), integrations=tuple(one.id for one in live))
         amounts: dict[date, Decimal] = defaultdict(Decimal)
-        for part in sums.by_day(mine, Group.MODEL, []):
-            amounts[part.day] += part.amount or Decimal(0)
+        for some in sums.by_day(mine, Group.MODEL, []):
+            amounts[some.day] += some.amount or Decimal(0)
     else:
-        amounts = {later: _usage_of(known, read[later], later) for later in shown}
+        amounts = {later: parts.usage_of(known, read[later], later) for later in shown}
     return [DaySince(later, known.state(later), amounts[later], open_days.get(later)) for later in shown]
 
 
@@ -283,7 +256,7 @@ def _credits(integrations: Sequence[Integration], known: Known, day: date) -> Cr
         left_usd=left,
         bought_usd=added_usd(one.bought_usd for one in read),
         used_usd=added_usd(one.lifetime_usd for one in read),
-        days=int(left / pace) if pace and left > 0 else 0 if pace and left <= 0 else None,
+        days=None if pace is None else max(0, int(left / pace)),
         read_at=min(one.read_at for one in read),
         accounts=len(read),
         asked=len(accounts),
@@ -295,7 +268,7 @@ def _pace(integrations: Sequence[Integration], known: Known, day: date) -> Decim
     lately = Period(day - timedelta(days=PACE_DAYS - 1), day)
     if not all(known.is_complete(one, lately) for one in integrations):
         return None
-    total = added_usd(_usage_of(known, integrations, one) for one in lately)
+    total = added_usd(parts.usage_of(known, integrations, one) for one in lately)
     return total / PACE_DAYS if total > 0 else None
 
 

@@ -1,20 +1,22 @@
-"""What several pages show alike: what is known so far of unsettled days, what can be filtered by, and what costs are
-made of."""
+"""What several pages show alike: what is known so far of unsettled days, what can be filtered by, what costs are made
+of, and the days that tell what is usual."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from grafient import query as queries
+from grafient import usual
 from grafient.coverage import Known
+from grafient.days import Period
 from grafient.models import UNATTRIBUTED, Integration
-from grafient.query import Group, KeyChoice, Query
+from grafient.query import Group, KeyChoice, Measure, Query, is_expected
 from grafient.reports import sums
-from grafient.reports.sums import Measures, Piece, Slot, Total
+from grafient.reports.sums import Measures, Piece, Slot, Total, added_usd
 
 
 @dataclass(frozen=True)
@@ -165,3 +167,29 @@ def provisional(known: Known, by_integration: Mapping[tuple[int, Slot], Measures
             amount = sums.added_usd(one.usage_usd for one in measured)
             found.append(Provisional(list(days), amount, max(days.values()), removed))
     return found
+
+
+def with_history(known: Known, integrations: Sequence[Integration], day: date) -> list[Integration]:
+    """Those whose costs are known on enough of the same weekdays before to say what is usual for the day."""
+    before = [Period(one, one) for weeks in range(1, usual.WEEKS + 1) if (one := day - timedelta(weeks=weeks))]
+    return [one for one in integrations if sum(known.is_complete(one, week) for week in before) >= usual.LEAST]
+
+
+def amounts_per_day(known: Known, integrations: Sequence[Integration], period: Period) -> dict[date, Decimal]:
+    """What these integrations cost together on each day that is settled for all of them, but for those that were
+    removed before it."""
+    days = [
+        day
+        for day in period
+        if all(known.is_complete(one, Period(day, day)) or not is_expected(one, day) for one in integrations)
+    ]
+    if known.query.is_filtered or known.query.byok:
+        mine = replace(known.query, period=period, integrations=tuple(one.id for one in integrations))
+        found = sums.totals_by_day(mine, Measure.USD)
+        return {day: found.get(day) or Decimal(0) for day in days}
+    return {day: usage_of(known, [one for one in integrations if is_expected(one, day)], day) for day in days}
+
+
+def usage_of(known: Known, integrations: Sequence[Integration], day: date) -> Decimal:
+    """What a covered day cost in these integrations, whatever is filtered by."""
+    return added_usd(known.counted[one.id, day].usage_usd for one in integrations)

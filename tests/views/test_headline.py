@@ -57,7 +57,7 @@ def test_yesterday_is_said_first_with_what_is_usual_and_what_made_the_change(
     assert "Forecast for November $" in said
     assert "80% likely: $" in said
     assert "Credits left $" in said
-    assert "at the present pace" in said
+    assert "at the current pace" in said
 
 
 def test_before_six_the_headline_is_about_the_day_before(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
@@ -77,7 +77,7 @@ def test_what_is_missing_is_said_and_not_zero(app: Flask, pages: Pages, sandbox:
         assert said.startswith("Yesterday, 22 Nov 2026 — unknown")
         assert "Not known: look at your integrations." in said
         assert "$0.00" not in said
-        assert "Days are missing, so there is none." in said
+        assert "No forecast: some days are missing" in said
 
 
 def test_an_account_that_is_removed_leaves_no_headline(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
@@ -93,4 +93,4 @@ def test_a_day_that_is_known_of_some_integrations_says_of_how_many(app: Flask, p
         connected(app, pages, sandbox, "other")
         said = words(pages)
     assert said.startswith("Yesterday, 20 Nov 2026 $")
-    assert "Of 1 of 2 integrations: the day is not known yet for the other." in said
+    assert "Covers 1 of 2 integrations; the other has no data for this day yet." in said

@@ -331,11 +331,20 @@ class TestFilters:
     def test_what_nothing_has_is_said(self, app: Flask, pages: Pages) -> None:
         ids = fill(app, 150)
         keys(app, ids[0], 150)
-        for what, said in (("integration", "No integration has"), ("host", "No host has"), ("key", "No API key has")):
+        for what, said in (
+            ("integration", "No integration has"),
+            ("model", "No model has"),
+            ("host", "No host has"),
+            ("key", "No API key has"),
+        ):
             html = pages.get(f"/breakdown?days=7&{what}_name=nobody%25").text
             assert f"{said} “nobody%” in its name." in words(html)
             (crumb,) = lint(html).query(".crumb a")
             assert str(crumb.attrs["href"]) == "/breakdown?days=7"
+        html = pages.get(f"/?integration={ids[0]}&host=a&host=b&model_name=nobody").text
+        (form,) = lint(html).query("form.finder")
+        kept = [(one.attrs["name"], one.attrs["value"]) for one in form.query("input[type=hidden]")]
+        assert kept == [("integration", str(ids[0])), ("host", "a"), ("host", "b")]
 
     def test_keys_of_one_name_are_told_apart(self, app: Flask, pages: Pages) -> None:
         ids = fill(app, 2)
