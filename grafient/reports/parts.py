@@ -171,8 +171,8 @@ def provisional(known: Known, by_integration: Mapping[tuple[int, Slot], Measures
 
 def with_history(known: Known, integrations: Sequence[Integration], day: date) -> list[Integration]:
     """Those whose costs are known on enough of the same weekdays before to say what is usual for the day."""
-    before = [Period(one, one) for weeks in range(1, usual.WEEKS + 1) if (one := day - timedelta(weeks=weeks))]
-    return [one for one in integrations if sum(known.is_complete(one, week) for week in before) >= usual.LEAST]
+    before = [day - timedelta(weeks=weeks) for weeks in range(1, usual.WEEKS + 1)]
+    return [one for one in integrations if sum(known.is_complete(one, Period(on, on)) for on in before) >= usual.LEAST]
 
 
 def amounts_per_day(known: Known, integrations: Sequence[Integration], period: Period) -> dict[date, Decimal]:
