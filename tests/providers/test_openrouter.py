@@ -227,11 +227,12 @@ def test_a_connection_is_used_again_unless_the_server_has_closed_it(
     time.sleep(0.6)
     reader.credits()
     assert len(set(_Packed.ports)) == 2
+    monkeypatch.setattr(_Packed, "timeout", 30)  # none is closed while a slow machine lets a thread wait
     with ThreadPoolExecutor(8) as threads:
         for _ in threads.map(lambda _: reader.credits(), range(80)):
             pass
     assert len(_Packed.ports) == 84
-    assert len(set(_Packed.ports)) <= 2 + 7
+    assert len(set(_Packed.ports)) <= 2 + 8
 
 
 def test_a_connection_that_broke_off_is_not_used_again(packed: OpenRouter, monkeypatch: pytest.MonkeyPatch) -> None:
