@@ -151,10 +151,11 @@ class TestWhatIsCompared:
         assert (found.compared, found.asked, of(found).change_usd) == (1, 3, 2)
         left_out = [(out.label, out.before.covered, out.after.covered) for out in found.left_out]
         assert left_out == [("new", 0, 7), ("broken", 7, 5)]
-        change = dashboard.report(Query(workspace.id, WEEK)).change
+        page = dashboard.report(Query(workspace.id, WEEK))
+        change = page.change
         assert change is not None
         assert (change.before_usd, change.fraction) == (of(found).before_usd, of(found).fraction)
-        assert (list(change.integrations), change.asked) == ([one.id], found.asked)
+        assert (page.compared, page.coverage.integrations) == (found.compared, found.asked)
 
     def test_each_integration_has_its_row(self, one: Integration, workspace: Workspace) -> None:
         two = add(workspace, "two")

@@ -248,7 +248,7 @@ class TestWithoutData:
         assert (found.total_usd, found.daily_average_usd) == (Decimal(630), Decimal(90))
         assert found.change is not None
         assert (found.change.before_usd, found.change.fraction) == (Decimal(630), Decimal(0))
-        assert (len(found.change.integrations), found.change.asked) == (9, 10)
+        assert (found.compared, found.coverage.integrations) == (9, 10)
         assert {(day.state, day.missing) for day in found.days} == {(DayState.FINAL, 0)}
         assert found.verdict.state == reconciliation.VerdictState.VERIFIED
         row = next(row for row in found.providers if row.label == "misshapen")
@@ -298,10 +298,11 @@ class TestChange:
         cover(old, WEEK, usd=11)
         cover(new, WEEK, usd=1000)
         cover(broken, Period(ago(14), ago(3)), usd=500)
-        found = page(workspace).change
+        of_three = page(workspace)
+        found = of_three.change
         assert found is not None
-        assert (found.before_usd, found.fraction) == (Decimal(70), Decimal("0.1"))
-        assert (found.integrations, found.asked) == ([old.id], 3)
+        assert (found.before_usd, found.after_usd, found.fraction) == (Decimal(70), Decimal(77), Decimal("0.1"))
+        assert (of_three.compared, of_three.coverage.integrations) == (1, 3)
 
     def test_from_nothing_there_is_no_percentage(self, workspace: Workspace) -> None:
         one = add(workspace, "one")

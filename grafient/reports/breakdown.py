@@ -292,7 +292,7 @@ def _columns(query: Query, known: Known, columns: By, integrations: Sequence[Int
         return pivot.days_of(columns, query.period, known)
     labels = {str(one.id): one.label for one in integrations} if columns == Group.INTEGRATION else {}
     totals = [replace(one, name=labels.get(one.id, one.name)) for one in sums.totals_by(query, columns)]
-    return pivot.columns_of(columns, totals)
+    return pivot.columns_of(totals)
 
 
 def _sorted(found: Sequence[Row], sort: str, descending: bool) -> list[Row]:

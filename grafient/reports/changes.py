@@ -25,8 +25,24 @@ MOST_DRIVERS = 3
 _NOTHING = Decimal(0)
 
 
+class Compared:
+    """An amount before and after."""
+
+    before_usd: Decimal
+    after_usd: Decimal
+
+    @property
+    def change_usd(self) -> Decimal:
+        return self.after_usd - self.before_usd
+
+    @property
+    def fraction(self) -> Decimal | None:
+        """The change as a part of what it was; None where it cost nothing before."""
+        return sums.share(self.change_usd, self.before_usd)
+
+
 @dataclass(frozen=True)
-class Contribution:
+class Contribution(Compared):
     """What one model, host, key or integration, or several of them, added to the difference.
 
     ``before_known`` and ``after_known``: whether it is known on each day what it cost. Days from analytics have no
@@ -50,15 +66,6 @@ class Contribution:
     def is_known(self) -> bool:
         """Whether its change can be told."""
         return self.before_known and self.after_known
-
-    @property
-    def change_usd(self) -> Decimal:
-        return self.after_usd - self.before_usd
-
-    @property
-    def fraction(self) -> Decimal | None:
-        """The change as a part of what it was; None where it cost nothing before."""
-        return sums.share(self.change_usd, self.before_usd)
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Compared):
     """What the same integrations cost in two periods, and what makes up the difference.
 
     ``bars``: none where all amounts are zero. ``byok_complete``: whether the BYOK estimate is known throughout both.
@@ -139,15 +146,6 @@ class Difference:
     bars: Sequence[Bar]
     by_model: Contributions
     byok_complete: bool
-
-    @property
-    def change_usd(self) -> Decimal:
-        return self.after_usd - self.before_usd
-
-    @property
-    def fraction(self) -> Decimal | None:
-        """The change as a part of what it was; None where that was nothing."""
-        return sums.share(self.change_usd, self.before_usd)
 
     @property
     def decimals(self) -> int:

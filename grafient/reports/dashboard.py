@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -14,7 +14,8 @@ from grafient.extensions import providers
 from grafient.models import Integration, utc_now
 from grafient.query import Group, Measure, Query
 from grafient.reconciliation import Verdict
-from grafient.reports import chart, parts, sums
+from grafient.reports import changes, chart, parts, sums
+from grafient.reports.changes import Difference
 from grafient.reports.chart import Bar, Chart, Running, Step
 from grafient.reports.parts import Filters, Provisional
 from grafient.reports.sums import Measures, Slot, Tally, Total, added_usd
@@ -23,21 +24,6 @@ from grafient.states import Problem
 
 TOTALS = 20
 PROVIDERS = 20
-
-
-@dataclass(frozen=True)
-class Change:
-    """A period's total against that of the period before, over the integrations that are complete in both.
-
-    ``fraction``: None where the period before cost nothing. ``integrations``, by their ids, of ``asked`` could be
-    compared.
-    """
-
-    before: Period
-    before_usd: Decimal
-    fraction: Decimal | None
-    integrations: Sequence[int]
-    asked: int
 
 
 @dataclass(frozen=True)
@@ -81,8 +67,10 @@ class Dashboard:
     daily_average_usd: Decimal | None
     """Over the days that are settled for every integration."""
     top: Total | None
-    change: Change | None
-    """None unless something is complete in both periods."""
+    change: Difference | None
+    """From the period before, over the integrations that are complete in both; None where there are none."""
+    compared: int
+    """How many these are."""
     before: Period | None
     """What the period is compared with."""
     group: Group
@@ -134,13 +122,14 @@ def report(
     integrations, unseen = restatements.with_unseen(viewer, query.workspace_id)
     known = coverage.load(query, integrations, group, _around(shown, before))
     query = known.query
-    totals, measured = sums.overview(query, group, shown, before)
+    totals, measured = sums.overview(query, group, shown)
     totals = _labelled(totals, group, integrations)
     total = added_usd(one.usage_usd for one in totals) if known.any_settled else None
     wide = replace(query, period=shown)
     series, days = chart.of(wide, known, group, totals)
     bars = days if measure == Measure.USD else chart.of(wide, known, group, totals, measure)[1]
     step = step or Step.of(shown.days)
+    compared = _compared(known, before) if before else []
     running = None
     if cumulative and query.period.days <= chart.MOST_RUNNING:
         running = chart.running(query, known, bars, before, measure)
@@ -156,7 +145,8 @@ def report(
         byok_usd=sums.added(one.byok_usd for (_, slot), one in measured.items() if slot == Slot.PERIOD),
         daily_average_usd=_average([bar for bar in days if bar.day in query.period]),
         top=totals[0] if totals and totals[0].usage_usd > 0 else None,
-        change=None if before is None else _change(known, before, measured),
+        change=changes.between(query, before, compared) if before and compared else None,
+        compared=len(compared),
         before=before,
         group=group,
         days=days,
@@ -192,22 +182,12 @@ def _average(bars: Sequence[Bar]) -> Decimal | None:
     return added_usd(settled) / len(settled) if settled else None
 
 
-def _change(known: Known, before: Period, measured: Mapping[tuple[int, Slot], Measures]) -> Change | None:
+def _compared(known: Known, before: Period) -> list[int]:
     """Like is compared with like: an integration that was connected in the middle of the period before, or has a day
     missing in either, would look like a rise or a fall, and is left out of both sums.
     """
-    complete = [
-        one for one in known.integrations if known.is_complete(one, known.period) and known.is_complete(one, before)
-    ]
-    if not complete:
-        return None
-
-    def total(slot: Slot) -> Decimal:
-        return added_usd(measured[i.id, slot].usage_usd for i in complete if (i.id, slot) in measured)
-
-    before_usd, now_usd = total(Slot.BEFORE), total(Slot.PERIOD)
-    fraction = (now_usd - before_usd) / before_usd if before_usd > 0 else None
-    return Change(before, before_usd, fraction, [one.id for one in complete], len(known.asked))
+    complete = [one for one in known.integrations if known.is_complete(one, known.period)]
+    return [one.id for one in complete if known.is_complete(one, before)]
 
 
 def _provider(known: Known, integration: Integration, measures: Measures | None) -> ProviderTotal:

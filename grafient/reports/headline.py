@@ -120,6 +120,11 @@ class Headline:
         return self.usual.where(self.usual_usd)
 
     @property
+    def like_day(self) -> tuple[Period, Period] | None:
+        """The day, and the one it is like, as periods to compare."""
+        return None if self.like is None else (Period(self.day, self.day), Period(self.like, self.like))
+
+    @property
     def whole(self) -> Period:
         """All of the month."""
         return Period.month(self.day)
@@ -213,9 +218,10 @@ def _like(amounts: Mapping[date, Decimal], day: date, found: Usual | None) -> da
 
 def _drivers(query: Query, integrations: Sequence[Integration], day: date, like: date) -> list[Contribution]:
     """The models that changed the most between two days."""
-    mine = replace(query, integrations=tuple(one.id for one in integrations))
-    on = sums.models_on(mine, [day, like])
-    largest = changes.drivers(on[like], on[day])
+    days = [Period(one, one) for one in (like, day)]
+    sides = sums.measures_in(days, query, Group.MODEL, [one.id for one in integrations])
+    before, after = ({name: one.usage_usd for name, one in side.items()} for side in sides)
+    largest = changes.drivers(before, after)
     return [one for one in largest if abs(one.change_usd) >= abs(largest[0].change_usd) * _WORTH_NAMING]
 
 

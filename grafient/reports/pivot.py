@@ -70,7 +70,7 @@ def _id(step: Step, part: Period) -> str:
     return f"{part.first:%Y-%m}" if step == Step.MONTH else part.first.isoformat()
 
 
-def columns_of(group: Group, totals: Sequence[Total]) -> list[Line]:
+def columns_of(totals: Sequence[Total]) -> list[Line]:
     """A column for each of a group, the most expensive first; of more than MOST_COLUMNS, the last is all others."""
     most = MOST_COLUMNS if len(totals) <= MOST_COLUMNS else MOST_COLUMNS - 1
     columns = [Line(one.id, one.name) for one in totals[:most]]
@@ -127,7 +127,7 @@ def of(
 
     def column_total(column: Line) -> Tally:
         key = across.key(column)
-        amount = _total(known, column, whole[key])
+        amount = _total(column, whole[key])
         if column.period or isinstance(down.by, Group):
             return amount
         return over_all_days(amount, across.by, column, {day for at in days if at[1] == key for day in days[at]})
@@ -177,6 +177,6 @@ def _silent(known: Known, row: Line, column: Line, with_lines: Collection[date])
     return None if days and not counted else silent
 
 
-def _total(known: Known, column: Line, amounts: Sequence[Tally]) -> Tally:
+def _total(column: Line, amounts: Sequence[Tally]) -> Tally:
     nothing_known = not amounts and column.coverage is not None and not column.coverage.covered
     return Tally(None, False) if nothing_known else added(amounts)

@@ -125,39 +125,24 @@ def _totals(query: Query, group: Group, found: Iterable[Any]) -> list[Total]:
 
 def measures_by(query: Query, group: Group) -> dict[str, Measures]:
     """All that is measured of each model, host or key on settled days."""
-    rows = _rows(query, group)
-    column = rows.by(group)
-    statement = _lines(query, rows, column.label("id"), *_measured(rows, query))
-    return {row.id: _measures(row) for row in db.session.execute(statement.group_by(column))}
+    return measures_in([query.period], query, group)[0]
 
 
 def measures_in(
-    periods: Sequence[Period], query: Query, group: Group, integration_ids: Collection[int]
+    periods: Sequence[Period], query: Query, group: Group, integration_ids: Collection[int] | None = None
 ) -> list[dict[str, Measures]]:
-    """The same for each of these periods, of these integrations alone, in one statement."""
+    """The same for each of these periods in one statement; of these integrations alone, if they are named."""
     parts = []
     for number, period in enumerate(periods):
         within_it = replace(query, period=period)
         rows = _rows(within_it, group)
         column = rows.by(group)
         columns = literal(number).label("period"), column.label("id"), *_measured(rows, query)
-        parts.append(_lines(within_it, rows, *columns).where(rows.owner.in_(integration_ids)).group_by(column))
+        part = _lines(within_it, rows, *columns).group_by(column)
+        parts.append(part if integration_ids is None else part.where(rows.owner.in_(integration_ids)))
     found: list[dict[str, Measures]] = [{} for _ in periods]
     for row in db.session.execute(union_all(*parts)):
         found[row.period][row.id] = _measures(row)
-    return found
-
-
-def models_on(query: Query, days: Collection[date]) -> dict[date, dict[str, Decimal]]:
-    """What each model cost on some days, by its name, whether a day is settled or not."""
-    wide = replace(query, period=Period(min(days), max(days)))
-    rows = _rows(wide, Group.MODEL)
-    day, name = rows.columns.day, rows.by(Group.MODEL).label("name")
-    columns = day.label("day"), name, _amount(rows, wide).label("usage_usd")
-    statement = _lines(wide, rows, *columns, settled=False).where(day.in_(days)).group_by(day, name)
-    found: dict[date, dict[str, Decimal]] = {one: {} for one in days}
-    for row in db.session.execute(statement):
-        found[row.day][row.name] = row.usage_usd
     return found
 
 
@@ -286,27 +271,17 @@ def by_integration(query: Query, around: Period) -> _ByIntegration:
     return _by_slot(db.session.execute(_by_owner(query, around)))
 
 
-def overview(
-    query: Query, group: Group, around: Period, against: Period | None = None
-) -> tuple[list[Total], _ByIntegration]:
-    """``totals_by`` and ``by_integration`` in one statement; what lies in ``against`` is what was before."""
-    more = {} if against is None else {"against": against}
-    found = _ask(_overview, query, group, around=around, **more)
+def overview(query: Query, group: Group, around: Period) -> tuple[list[Total], _ByIntegration]:
+    """``totals_by`` and ``by_integration`` in one statement."""
+    found = _ask(_overview, query, group, around=around)
     totals = _totals(query, group, (row for row in found if row.id is None))
     return totals, _by_slot(row for row in found if row.id is not None)
 
 
-def _overview(query: Query, group: Group, around: Period, against: Period | None = None) -> Any:
-    nameless = null().label("name")
-    measured = _by_owner(query, around, nameless)
+def _overview(query: Query, group: Group, around: Period) -> Any:
+    measured = _by_owner(query, around, null().label("name"))
     names = [column.name for column in measured.selected_columns]
-    parts = [measured, _by_group(query, group, names)]
-    if against is not None:
-        wide = replace(query, period=against)
-        rows = _rows(wide)
-        columns = nameless, rows.owner.label("id"), literal(Slot.BEFORE.value).label("slot"), *_measured(rows, query)
-        parts.append(_lines(wide, rows, *columns).group_by(rows.owner))
-    return union_all(*parts)
+    return union_all(measured, _by_group(query, group, names))
 
 
 def _by_owner(query: Query, around: Period, *more: Any) -> Select[Any]:
@@ -407,7 +382,7 @@ def _made_once(
 
     workspace: Any = bindparam("workspace")
     integrations: Any = () if every else bindparam("integrations", expanding=True)
-    named = {"names": bindparam("names", expanding=True)} | {name: period(name) for name in ("around", "against")}
+    named = {"names": bindparam("names", expanding=True), "around": period("around")}
     fixed = {} if measure is None else {"measure": measure}
     query = Query(workspace, period("period"), integrations, byok=byok)
     return make(query, group, **fixed, **{name: named[name] for name in more})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
+from grafient.days import Period
 from grafient.models import UNATTRIBUTED
 from grafient.query import Group, keys_called
 from grafient.reports import changes
@@ -19,6 +21,7 @@ from grafient.views.kept import kept
 blueprint = Blueprint("changes", __name__)
 
 _NARROWING = {"integration": "the integration", "host": "the host", "key": "the API key", "model": "the model"}
+_FROM_ELSEWHERE = (*addresses.SEVERAL, "q", "byok", "group")
 _MOST_NAMED = 3
 """Of each kind of filter; the others are counted."""
 
@@ -60,6 +63,14 @@ def index() -> ResponseReturnValue:
         wrong_against=wrong_against,
     )
     return page, 400 if wrong or wrong_against else 200
+
+
+@blueprint.app_template_global()
+def changes_address(period: Period, before: Period) -> str:
+    """This page for two periods, filtered as the page that one comes from."""
+    filters: dict[str, Any] = {name: value for name, value in addresses.kept().items() if name in _FROM_ELSEWHERE}
+    days = {"from": period.first.isoformat(), "to": period.last.isoformat()}
+    return url_for("changes.index", **filters | days, against=f"{before.first.isoformat()}/{before.last.isoformat()}")
 
 
 def _kept() -> dict[str, list[str]]:

@@ -17,9 +17,9 @@ from grafient.models import UNATTRIBUTED, utc_now
 from grafient.money import rounded
 from grafient.query import MOST_CHOICES, Group, Measure, Query, keys_called
 from grafient.reports import breakdown as breakdowns
-from grafient.reports import changes, ledger, pivot
 from grafient.reports import dashboard as dashboards
 from grafient.reports import headline as headlines
+from grafient.reports import ledger, pivot
 from grafient.reports import statement as statements
 from grafient.reports.breakdown import Breakdown, Row
 from grafient.reports.chart import Step
@@ -64,15 +64,9 @@ def dashboard() -> ResponseReturnValue:
         step=addresses.step(),
         cumulative=addresses.is_cumulative(),
     )
-    change, why, why_address = found.change, None, None
-    if change is not None:
-        why = changes.between(query, change.before, change.integrations)
-        why_address = url_for("changes.index", **_compared(found.period, change.before))
     page = render_template(
         "dashboard/index.html",
         dashboard=found,
-        why=why,
-        why_address=why_address,
         headline=headlines.report(query, found.integrations),
         measures=list(Measure),
         steps=_steps(found.period),
@@ -84,14 +78,6 @@ def dashboard() -> ResponseReturnValue:
         **_shared("costs.dashboard", query, found, addresses.kept(), wrong),
     )
     return page, 400 if wrong else 200
-
-
-def _compared(period: Period, before: Period) -> dict[str, Any]:
-    """The address of what changed between two periods, with the filters that one is at."""
-    shown_otherwise = {*addresses.PERIOD, "measure", "by", "view"}
-    kept = {name: value for name, value in addresses.kept().items() if name not in shown_otherwise}
-    days = {"from": period.first.isoformat(), "to": period.last.isoformat()}
-    return kept | days | {"against": f"{before.first.isoformat()}/{before.last.isoformat()}"}
 
 
 def _steps(period: Period) -> list[Step]:

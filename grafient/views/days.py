@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
 
-from flask import Blueprint, render_template, url_for
+from flask import Blueprint, render_template
 from flask.typing import ResponseReturnValue
 
 from grafient.days import ONE_DAY, Period
@@ -31,7 +30,6 @@ def show(day: str) -> ResponseReturnValue:
     shown = {row.id for row in page.keys.rows} | set(query.keys)
     names = key_names(keys_called(query.workspace_id, shown - {UNATTRIBUTED}))
     filters = {name: value for name, value in addresses.kept().items() if name not in addresses.PERIOD}
-    here: dict[str, Any] = filters | {"from": day, "to": day}
     return render_template(
         "days/show.html",
         page=page,
@@ -42,8 +40,7 @@ def show(day: str) -> ResponseReturnValue:
         with_byok=query.byok,
         previous=found - ONE_DAY if found > FIRST else None,
         following=found + ONE_DAY if found < utc_now().date() else None,
-        here=here,
-        why=url_for("changes.index", **{**here, "against": "previous"}),
+        here=filters | {"from": day, "to": day},
     )
 
 

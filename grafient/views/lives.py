@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from flask_security import current_user
 
 from grafient.models import UNATTRIBUTED
-from grafient.query import Group, Query, keys_called
+from grafient.query import Group, keys_called
 from grafient.reports import life
 from grafient.views import addresses
 from grafient.views.addresses import NO_KEY
@@ -35,7 +35,7 @@ def model(permaslug: str) -> ResponseReturnValue:
     if not models:
         abort(404)
     called = models[0] if len(models) == 1 else permaslug
-    return _page(replace(_query(), models=models), Group.MODEL, called, {"permaslug": permaslug}, {"model": models})
+    return _page(Group.MODEL, called, {"permaslug": permaslug}, {"model": models}, models=models)
 
 
 @blueprint.get("/hosts/<path:name>", **_AS_IT_IS)
@@ -44,7 +44,7 @@ def host(name: str) -> ResponseReturnValue:
     """Who served models."""
     if not life.has_host(current_user.workspace_id, _storable(name)):
         abort(404)
-    return _page(replace(_query(), hosts=(name,)), Group.HOST, name, {"name": name}, {"host": name})
+    return _page(Group.HOST, name, {"name": name}, {"host": name}, hosts=(name,))
 
 
 @blueprint.get("/keys/<hash_>")
@@ -55,7 +55,7 @@ def key(hash_: str) -> ResponseReturnValue:
     names = key_names(keys_called(current_user.workspace_id, {key_hash} - {UNATTRIBUTED}))
     if key_hash not in names:
         abort(404)
-    return _page(replace(_query(), keys=(key_hash,)), Group.KEY, names[key_hash], {"hash_": hash_}, {"key": hash_})
+    return _page(Group.KEY, names[key_hash], {"hash_": hash_}, {"key": hash_}, keys=(key_hash,))
 
 
 @blueprint.app_template_global()
@@ -91,21 +91,26 @@ def _storable(text: str) -> str:
     return text
 
 
-def _query() -> Query:
-    """The period and the integrations of the address; what else it filters by is another page's."""
-    found, _ = addresses.query_or_latest()
-    return replace(found, models=(), hosts=(), keys=(), text=None)
-
-
 def _page(
-    query: Query, group: Group, called: str, own: Mapping[str, str], filtered: Mapping[str, Any]
+    group: Group,
+    called: str,
+    own: Mapping[str, str],
+    filtered: Mapping[str, Any],
+    *,
+    models: tuple[str, ...] = (),
+    hosts: tuple[str, ...] = (),
+    keys: tuple[str, ...] = (),
 ) -> ResponseReturnValue:
-    """``own``: what the page's own address is made with; ``filtered``: how other pages are filtered by the same."""
+    """Of one model, host or key; what else the address filters by, but for integrations, is another page's.
+
+    ``own``: what the page's own address is made with; ``filtered``: how other pages are filtered by the same.
+    """
+    asked, wrong = addresses.query_or_latest()
+    query = replace(asked, models=models, hosts=hosts, keys=keys, text=None)
     found = life.report(query, group)
     shown = {row.id for row in found.keys.rows} if group == Group.MODEL else set(query.keys)
     names = key_names(keys_called(query.workspace_id, shown - {UNATTRIBUTED})) if group == Group.MODEL else {}
-    _, wrong = addresses.query_or_latest()
-    names_kept = KEPT if not wrong else set(KEPT) - set(addresses.PERIOD)
+    names_kept = set(KEPT) - set(addresses.PERIOD if wrong else ())
     kept = {name: value for name, value in addresses.kept().items() if name in names_kept}
     page = render_template(
         "lives/show.html",
