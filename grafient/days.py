@@ -72,6 +72,10 @@ class Period:
     def __contains__(self, day: date) -> bool:
         return self.first <= day <= self.last
 
+    def meets(self, other: Period) -> bool:
+        """Whether they have a day in common."""
+        return self.first <= other.last and other.first <= self.last
+
     def __iter__(self) -> Iterator[date]:
         return iter(span(self.first, self.last))
 

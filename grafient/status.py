@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, and_, case, false, func, or_, select
 
 from grafient import coverage, evidence, reconciliation, restatements
-from grafient.days import Period
+from grafient.days import ONE_DAY, Period
 from grafient.extensions import db, providers
 from grafient.models import ApiKey, CoveredDay, Integration, SyncRun, utc_now
 from grafient.query import Query, within
@@ -323,10 +323,16 @@ def missing_soon(ids: Sequence[int]) -> dict[int, list[date]]:
     return {i: [day for day in window if (i, day) not in settled] for i in ids}
 
 
+def in_reach() -> Period:
+    """The days that are over and that a sync can still read."""
+    today = utc_now().date()
+    return Period(today - timedelta(days=WINDOW_DAYS), today - ONE_DAY)
+
+
 def soon() -> Period:
     """The days that OpenRouter's window, the shortest there is, loses within a week."""
-    today = utc_now().date()
-    return Period(today - timedelta(days=WINDOW_DAYS), today - timedelta(days=WINDOW_DAYS - ALARM_DAYS + 1))
+    first = in_reach().first
+    return Period(first, first + timedelta(days=ALARM_DAYS - 1))
 
 
 def _alarm(integration: Integration, missing: Sequence[date], run: SyncRun | None) -> Alarm | None:

@@ -128,10 +128,10 @@
 
   /* The filter bar: its panels close with Escape and by a click elsewhere. What is chosen in a form[data-apply] applies
      by itself, a moment after the last change or when its panel closes. The page that then comes has the same panels
-     open, and the focus where it was. */
+     open, the focus where it was, and is scrolled as far. */
   const MOMENT = 900;
   const MANY = 12;
-  const PLACE = "filters-place";
+  const PLACE = "place";
   const waiting = new Map(); /* forms, and the timers that will send them */
 
   function apply(form) {
@@ -140,18 +140,32 @@
     if (form.checkValidity()) {
       const bar = form.closest(".bar");
       const focused = document.activeElement;
-      keep("sessionStorage", PLACE, JSON.stringify({
-        path: window.location.pathname,
+      leave({
         open: [...bar.querySelectorAll("details")].map((one) => one.open),
         name: focused.name,
         value: focused.type === "checkbox" ? focused.value : null,
         summary: [...bar.querySelectorAll("summary")].indexOf(focused),
-        top: window.scrollY,
         scrolled: [...bar.querySelectorAll(".pick-options")].map((one) => one.scrollTop),
-      }));
+      });
       form.requestSubmit();
     }
   }
+
+  function leave(place) {
+    const here = { path: window.location.pathname, top: window.scrollY };
+    keep("sessionStorage", PLACE, JSON.stringify({ ...here, ...place }));
+  }
+
+  /* A switch of what a chart or a table shows leads to the same page, so that too has the focus where it was; without
+     JavaScript, the fragment of its address leads back to the chart. */
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("main .segments a");
+    const plain = !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
+    if (link?.hash && plain && link.pathname === window.location.pathname) {
+      link.hash = "";
+      leave({ nav: link.closest("nav").getAttribute("aria-label"), text: link.textContent });
+    }
+  });
 
   function isReady(form) {
     const days = [...form.querySelectorAll('[type="date"]')];
@@ -226,14 +240,24 @@
     }
     const place = JSON.parse(kept("sessionStorage", PLACE) ?? "null");
     keep("sessionStorage", PLACE, "null");
-    const bar = document.querySelector(".bar");
-    if (place?.path === window.location.pathname && bar) {
-      bar.querySelectorAll("details").forEach((one, index) => (one.open = place.open[index] ?? false));
-      bar.querySelectorAll(".pick-options").forEach((one, index) => (one.scrollTop = place.scrolled[index] ?? 0));
+    if (place?.path === window.location.pathname) {
+      const bar = document.querySelector(".bar");
+      const focused = place.nav ? linkAt(place) : bar && fieldAt(place, bar);
       window.scrollTo(0, place.top);
-      const fields = [...bar.querySelectorAll('input:not([type="hidden"])')].filter((one) => one.name === place.name);
-      const field = place.name && fields.find((one) => place.value === null || one.value === place.value);
-      (field || bar.querySelectorAll("summary")[place.summary])?.focus({ preventScroll: true });
+      focused?.focus({ preventScroll: true });
     }
   });
+
+  function linkAt({ nav, text }) {
+    const links = [...document.querySelectorAll("main .segments a")];
+    return links.find((one) => one.textContent === text && one.closest("nav").getAttribute("aria-label") === nav);
+  }
+
+  function fieldAt(place, bar) {
+    bar.querySelectorAll("details").forEach((one, index) => (one.open = place.open[index] ?? false));
+    bar.querySelectorAll(".pick-options").forEach((one, index) => (one.scrollTop = place.scrolled[index] ?? 0));
+    const fields = [...bar.querySelectorAll('input:not([type="hidden"])')].filter((one) => one.name === place.name);
+    const field = place.name && fields.find((one) => place.value === null || one.value === place.value);
+    return field || bar.querySelectorAll("summary")[place.summary];
+  }
 })();

@@ -254,7 +254,6 @@ def _shared(
         "names": names,
         "linked": _linked(filters.integrations),
         "today": utc_now().date(),
-        "oldest_in_window": utc_now().date() - timedelta(days=status.WINDOW_DAYS),
     }
 
 

@@ -33,6 +33,7 @@ def show(day: str) -> ResponseReturnValue:
     return render_template(
         "days/show.html",
         page=page,
+        period=query.period,
         names=names,
         only=_only(query, names),
         filters=filters,

@@ -18,7 +18,7 @@ from grafient.reports.chart import Step
 from grafient.reports.pivot import By
 from grafient.restatements import Change
 from grafient.states import DayState, Problem, Stage
-from grafient.status import Brought, Card
+from grafient.status import Brought, Card, in_reach
 
 UNKNOWN = "—"
 MINUS = "−"
@@ -76,7 +76,7 @@ def register(app: Flask) -> None:
         brought,
     ):
         app.add_template_filter(filter_)
-    app.jinja_env.globals["groups"] = list(Group)
+    app.jinja_env.globals |= {"groups": list(Group), "in_reach": in_reach}
 
 
 def usd(amount: Decimal | int | None, signed: bool = False) -> str:

@@ -65,6 +65,22 @@ def test_a_panel_that_closes_applies_at_once(page: Page) -> None:
     page.wait_for_url("**/?days=7&host=Anthropic")
 
 
+@pytest.mark.parametrize(("nav", "name"), [("What the chart shows", "Tokens"), ("Costs by", "Host")])
+def test_a_switch_of_the_chart_leaves_the_page_where_it_was(page: Page, nav: str, name: str) -> None:
+    page.set_viewport_size({"width": 360, "height": 640})
+    page.goto("/")
+    switch = page.get_by_role("navigation", name=nav).get_by_role("link", name=name)
+    switch.scroll_into_view_if_needed()
+    page.evaluate("window.scrollBy(0, 40)")
+    before = page.evaluate("window.scrollY")
+    switch.focus()
+    page.keyboard.press("Enter")
+    expect(switch).to_have_attribute("aria-current", "true")
+    expect(switch).to_be_focused()
+    assert page.evaluate("window.scrollY") == before > 0
+    assert "#" not in page.url
+
+
 def test_one_panel_is_open_at_a_time_and_a_click_elsewhere_closes_it(page: Page) -> None:
     page.goto("/")
     _open(page, "model")

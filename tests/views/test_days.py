@@ -101,6 +101,24 @@ def test_days_lead_to_the_days_beside_them(lively: Pages, sandbox: Sandbox) -> N
     assert not lint(lively.get("/days/2000-01-01").text).query("a[rel=prev]")
 
 
+def test_a_new_key_or_a_sync_is_advised_only_for_days_that_a_sync_can_still_read(app: Flask, pages: Pages) -> None:
+    with app.app_context():
+        add(db.session.get_one(Workspace, 1), "Never read")
+        db.session.commit()
+
+    def advice(path: str) -> bool:
+        return "one may need a new key, or a Force Sync" in words(pages.get(path).text)
+
+    for back, advised in ((1, True), (30, True), (31, False), (-1, False)):
+        day = ago(back)
+        assert advice(f"/days/{day}") is advised
+        assert advice(f"/?from={day}&to={day}") is advised
+    for last, advised in ((1, True), (30, True), (31, False)):
+        assert advice(f"/changes?from={ago(last)}&to={ago(last)}") is advised
+    assert not advice(f"/changes?from={ago(-9)}&to={ago(-9)}")
+    assert [advice(f"/statement?month=2026-{month}") for month in ("11", "10", "09")] == [True, True, False]
+
+
 def test_days_of_every_kind_say_what_they_are(lively: Pages, sandbox: Sandbox) -> None:
     def day(back: int) -> str:
         return words(lively.get(f"/days/{ago(back)}").text)
