@@ -7,6 +7,7 @@ from datetime import date
 from flask import Blueprint, render_template
 from flask.typing import ResponseReturnValue
 
+from grafient import usual
 from grafient.days import ONE_DAY, Period
 from grafient.models import UNATTRIBUTED, utc_now
 from grafient.query import Group, Query, keys_called
@@ -39,6 +40,8 @@ def show(day: str) -> ResponseReturnValue:
         filters=filters,
         around=addresses.days_until(found, query.integrations),
         with_byok=query.byok,
+        weeks=usual.WEEKS,
+        least=usual.LEAST,
         previous=found - ONE_DAY if found > FIRST else None,
         following=found + ONE_DAY if found < utc_now().date() else None,
         here=filters | {"from": day, "to": day},

@@ -9,6 +9,7 @@ from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
 from flask import Flask
+from markupsafe import Markup, escape
 
 from grafient.days import Period
 from grafient.extensions import providers
@@ -45,6 +46,7 @@ def register(app: Flask) -> None:
         usd_about,
         usd_exact,
         exact_parts,
+        breakable,
         plain,
         whole,
         compact,
@@ -124,6 +126,11 @@ def exact_parts(amount: Decimal | int | None, decimals: int = 2, signed: bool = 
     dollars, _, rest = plain(value.copy_abs()).partition(".")
     rest = rest.ljust(max(decimals, 2), "0")
     return f"{'+' if signed and value > 0 else _sign(value)}${int(dollars):,}.{rest[:2]}", rest[2:]
+
+
+def breakable(name: str) -> Markup:
+    """A name such as ``deepseek/deepseek-chat-v3.5``, which a narrow column breaks after a slash, not inside a word."""
+    return escape(name).replace("/", Markup("/<wbr>"))
 
 
 def plain(number: Decimal | int) -> str:

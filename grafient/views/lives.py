@@ -127,6 +127,7 @@ def _page(
         coverage=found.coverage,
         with_byok=query.byok,
         linked=found.linked,
+        price_change=life.PRICE_CHANGE,
         wrong=wrong,
     )
     return page, 400 if wrong else 200

@@ -893,6 +893,10 @@ def test_the_running_total_has_its_table_and_ends_at_the_total(
     first = TODAY - timedelta(days=7)
     assert str(table.query("tbody th a")[0].attrs["href"]).startswith(f"/days/{first}")
     assert any("view=cumulative" in link and "measure=tokens" in link for link in links(page, "/?"))
+    assert "has no line" not in page
+    assert "ends before" not in page
+    early = lively.get("/?days=7&view=cumulative&against=2020-01-01/2020-01-07").text
+    assert "1–7 Jan 2020 has no line: its first day is not complete." in early
     lively.get("/?view=upside-down", 400)
 
 
