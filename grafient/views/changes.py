@@ -32,7 +32,7 @@ def _with_days() -> ResponseReturnValue | None:
     if not {"against_from", "against_to"} & request.args.keys():
         return None
     first, last = (request.args.get(f"against_{end}", "") for end in ("from", "to"))
-    return redirect(url_for("changes.index", **_kept() | {"against": [f"{first}/{last}"]}))  # type: ignore[arg-type]
+    return redirect(url_for("changes.index", **dict[str, Any](addresses.kept(), against=f"{first}/{last}")))
 
 
 @blueprint.get("/changes")
@@ -42,7 +42,7 @@ def index() -> ResponseReturnValue:
     (query, wrong), group = addresses.query_or_latest(), addresses.group()
     against, wrong_against = addresses.against_or_previous(query.period)
     found = changes.report(query, against, group)
-    here = _kept() | {"from": [query.period.first.isoformat()], "to": [query.period.last.isoformat()]}
+    here = addresses.kept() | {"from": query.period.first.isoformat(), "to": query.period.last.isoformat()}
     chosen = request.args.getlist("key")[:_MOST_NAMED]
     shown = [row.id for row in found.by_group.rows] if found.by_group and group == Group.KEY else []
     names = _key_names(query.workspace_id, {*shown, *chosen})
@@ -71,12 +71,6 @@ def changes_address(period: Period, before: Period) -> str:
     filters: dict[str, Any] = {name: value for name, value in addresses.kept().items() if name in _FROM_ELSEWHERE}
     days = {"from": period.first.isoformat(), "to": period.last.isoformat()}
     return url_for("changes.index", **filters | days, against=f"{before.first.isoformat()}/{before.last.isoformat()}")
-
-
-def _kept() -> dict[str, list[str]]:
-    """The filters and what is compared, as they stand in the address, for links and forms that keep them."""
-    names = {*addresses.FILTERS, *_NARROWING, "against"}
-    return {name: values for name in sorted(names) if (values := [*filter(None, request.args.getlist(name))])}
 
 
 def _key_names(workspace_id: int, hashes: Collection[str]) -> dict[str, str]:
