@@ -521,7 +521,6 @@ class TestDashboard:
         assert (found.chart.colour_of("dear"), found.chart.colour_of("cheap")) == ("1", "other")
         assert found.top is not None
         assert (found.top.name, found.top.share) == ("dear", D(70) / 74)
-        assert found.only is not None
         assert found.chart.has_amounts
         assert found.chart.shows(DayState.PROVISIONAL)
         assert not found.chart.shows(DayState.MISSING)

@@ -87,11 +87,6 @@ class Dashboard:
     """What changed on settled days since the viewer last looked."""
 
     @property
-    def only(self) -> ProviderTotal | None:
-        """The integration that all of it is of, if it is one."""
-        return self.providers[0] if len(self.providers) == 1 else None
-
-    @property
     def largest(self) -> list[ProviderTotal]:
         """The integrations that cost the most, at most PROVIDERS; those of which nothing is known come last."""
         return sorted(self.providers, key=lambda one: (one.usage_usd is None, -(one.usage_usd or 0)))[:PROVIDERS]

@@ -66,7 +66,6 @@ def register(app: Flask) -> None:
         size,
         problem,
         provider_name,
-        key_names,
         differences,
         day_state,
         day_state_meaning,

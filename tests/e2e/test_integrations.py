@@ -55,6 +55,21 @@ def test_a_backfill_leads_to_its_costs_and_the_integration_can_be_renamed(produc
     expect(page.get_by_role("link", name="After", exact=True)).to_be_visible()
 
 
+def test_a_sync_is_listed_on_the_page_where_it_was_asked_for(product: Product, tab: Tab) -> None:
+    page, sandbox = tab.page, product.sandbox
+    steps.register(page, "lists@example.com")
+    steps.add(page, sandbox.key("lively"), "Listed")
+    steps.expect_state(steps.card(page, "Listed"), "Up to date")
+    steps.card(page, "Listed").get_by_role("link", name="Listed", exact=True).click()
+    syncs = page.locator("#syncs tbody tr")
+    expect(syncs).to_have_count(1)
+    page.get_by_label("Label").fill("Half a na")
+    steps.force_sync(page, page.locator(".card"))
+    expect(syncs).to_have_count(2)
+    expect(syncs.first).to_contain_text("Done in")
+    expect(page.get_by_label("Label"), "what is typed stays").to_have_value("Half a na")
+
+
 def test_the_first_costs_come_with_the_headline_and_the_filters(product: Product, tab: Tab) -> None:
     page, sandbox = tab.page, product.sandbox
     steps.register(page, "first@example.com")
