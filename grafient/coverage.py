@@ -98,13 +98,18 @@ class Known:
         self.counted = counted or {}
         """All covered days of these integrations, in order, whatever is filtered by; those next to the period too."""
         self.query, self.period = query, query.period
+        self._scope = scope
         self._days, self._keys = days, keys
         self._states: dict[date, DayState] = {}
         self._expected_on: dict[date, list[DayState]] = {}
         self._throughout: dict[tuple[Any, ...], bool] = {}
-        self.asked = [i for i in scope if self._expected(i, query.period) or self._has_data(i)]
+        self.asked = self.asked_in(query.period)
         self.integrations = [i for i in self.asked if self._has_data(i)] or self.asked
         """Those that the figures are of."""
+
+    def asked_in(self, period: Period) -> list[Integration]:
+        """Those that should cover a period, or have data for it."""
+        return [i for i in self._scope if self._expected(i, period) or self._has_data(i, period)]
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -157,6 +162,8 @@ class Known:
         if group == Group.INTEGRATION and name is not None:
             one = next((i for i in self.integrations if str(i.id) == name), None)
             return one is None or day in self._days[one.id] or not is_expected(one, day)
+        if among is None and self.state(day) in (DayState.MISSING, DayState.PARTIAL):
+            return False  # an integration that is missing may have used it
         if group in (Group.MODEL, Group.INTEGRATION) or name == UNATTRIBUTED:
             return True
         return all(
@@ -198,16 +205,17 @@ class Known:
         """Whether a total can be said at all."""
         return any(self._has_data(integration) for integration in self.integrations)
 
-    def provisional(self, *, removed: bool) -> dict[date, datetime]:
+    def provisional(self, *, removed: bool, until: date | None = None) -> dict[date, datetime]:
         """The days from the query's first on that are known provisionally, and when they were last read.
 
-        ``removed``: those of removed integrations, which no sync will ever settle; else those of the others.
+        ``until``: the last day to look at, where more were loaded. ``removed``: those of removed integrations, which no
+        sync will ever settle; else those of the others.
         """
         found: dict[date, datetime] = {}
         for integration in self.integrations:
             if (integration.removed_at is not None) == removed:
                 for day, known in sorted(self._days[integration.id].items()):
-                    if known.read_at is not None and day >= self.period.first:
+                    if known.read_at is not None and self.period.first <= day <= (until or day):
                         found[day] = max(found.get(day, known.read_at), known.read_at)
         return dict(sorted(found.items()))
 
@@ -215,9 +223,9 @@ class Known:
         known = self._days[integration.id].get(day)
         return DayState.MISSING if known is None else known.state
 
-    def _has_data(self, integration: Integration) -> bool:
-        days = self._days[integration.id]
-        return any(known.state.is_settled for day, known in days.items() if day in self.period)
+    def _has_data(self, integration: Integration, period: Period | None = None) -> bool:
+        days, asked = self._days[integration.id], period or self.period
+        return any(known.state.is_settled for day, known in days.items() if day in asked)
 
     def _expected(self, integration: Integration, period: Period) -> list[date]:
         end = None if integration.removed_at is None else last_due(integration.removed_at)
@@ -225,10 +233,13 @@ class Known:
 
 
 def joint(states: Iterable[DayState]) -> DayState:
-    """The state of a day of several integrations, from that of each."""
+    """The state of a day of several integrations, from that of each. Today, of which one has been read and the other
+    not yet, is provisional like any today: nothing of it is in a total."""
     distinct = set(states)
     if not distinct - {DayState.MISSING}:
         return DayState.MISSING
+    if distinct == {DayState.MISSING, DayState.PROVISIONAL}:
+        return DayState.PROVISIONAL
     for state in (DayState.MISSING, DayState.PROVISIONAL, DayState.RESTATED):
         if state in distinct:
             return DayState.PARTIAL if state == DayState.MISSING else state

@@ -351,6 +351,15 @@ def _seconds(length: timedelta) -> int:
     return int(length.total_seconds())
 
 
+def _why_unchecked(integrations: Sequence[Integration], settled: _Days) -> str:
+    """Of several integrations with reasons of their own, none speaks for the others."""
+    ids = {one for (one, _), day in settled.items() if day.source != Source.ANALYTICS and day.analytics_usd is None}
+    found = {one.no_history for one in integrations if one.id in ids}
+    if len(found) > 1:
+        return "analytics can't be read, or has not been asked yet"
+    return next(iter(found), None) or "analytics has not been asked yet"
+
+
 def _why(integrations: Sequence[Integration], expected: Set[_Key], checked: int, settled: _Days) -> str:
     """What keeps a period from being verified, in a sentence."""
     asked = len(expected | settled.keys())
@@ -365,7 +374,7 @@ def _why(integrations: Sequence[Integration], expected: Set[_Key], checked: int,
         reasons.append(f"{_are(missing)} missing or not settled yet")
     unchecked = len(settled) - alone - checked
     if unchecked:
-        said = next((i.no_history for i in integrations if i.no_history), "analytics has not been asked yet")
+        said = _why_unchecked(integrations, settled)
         reasons.append(
             f"{unchecked:,} {'has' if unchecked == 1 else 'have'} nothing to compare with: {said.rstrip('.')}"
         )

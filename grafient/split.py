@@ -119,11 +119,16 @@ def _change(before: Usage | None, after: Usage | None) -> ModelChange:
         volume, price = _rounded([(q1 - q0) * old_price, Fraction(after.usage_usd) - q1 * old_price])
         return ModelChange(Kind.USED, before.usage_usd, after.usage_usd, unit, q0, q1, volume, price)
     kind = Kind.UNSPLIT
-    if q0 == 0 and not before.usage_usd:
+    if q0 == 0 and not _was_used(before):
         kind = Kind.NEW
-    elif q1 == 0 and not after.usage_usd:
+    elif q1 == 0 and not _was_used(after):
         kind = Kind.GONE
     return ModelChange(kind, before.usage_usd, after.usage_usd)
+
+
+def _was_used(one: Usage) -> bool:
+    """A request that cost nothing and had no tokens is use, too."""
+    return bool(one.usage_usd) or any(getattr(one, unit) for unit in Unit)
 
 
 def _unit(before: Usage, after: Usage) -> Unit | None:

@@ -103,7 +103,7 @@ class TestUsual:
         history(one, thursdays(20, 20, 20, 20))
         report = found(workspace)
         assert (report.state, report.usage_usd, report.usual, report.where) == (DayState.MISSING, None, None, None)
-        assert not report.is_known
+        assert (report.month.usage_usd, report.month.covered, report.month.is_complete) == (D(40), 2, False)
 
     def test_of_two_of_which_one_is_missing_the_day_is_that_of_the_other(
         self, workspace: Workspace, one: Integration
@@ -172,10 +172,13 @@ class TestMonth:
         assert (month.before.first.isoformat(), month.before.last.isoformat()) == ("2026-10-01", "2026-10-19")
         assert month.fraction == D(-40) / 230
 
-    def test_a_missing_day_makes_either_unknown(self, workspace: Workspace, one: Integration) -> None:
+    def test_with_a_missing_day_it_is_a_floor_and_is_compared_with_nothing(
+        self, workspace: Workspace, one: Integration
+    ) -> None:
         cover(one, [day for day in Period(ago(60), YESTERDAY) if day not in (ago(3), ago(40))], usd=10)
         report = found(workspace)
-        assert (report.month.usage_usd, report.month.before_usd, report.month.fraction) == (None, None, None)
+        assert (report.month.usage_usd, report.month.covered) == (D(180), 18)
+        assert (report.month.before_usd, report.month.fraction) == (None, None)
         assert (report.forecast, report.no_forecast) == (None, Reason.DAYS_MISSING)
 
     def test_a_steady_month_ends_as_it_goes(self, workspace: Workspace, one: Integration) -> None:
@@ -228,10 +231,26 @@ class TestRemoved:
         assert report.forecast is not None
         assert (report.forecast.settled, report.forecast.expected) == (D(19 * 110), D(19 * 110 + 11 * 10))
 
-    def test_one_that_was_not_read_leaves_the_month_to_the_others(self, workspace: Workspace, one: Integration) -> None:
+    def test_one_that_was_read_in_part_is_in_the_month_with_what_is_known(
+        self, workspace: Workspace, one: Integration
+    ) -> None:
         cover(one, Period(ago(200), YESTERDAY), usd=10)
         cover(add(workspace, "gone", removed_at=NOON - timedelta(days=9)), [ago(12)], usd=100)
-        assert found(workspace).month.usage_usd == D(190)
+        month = found(workspace).month
+        assert (month.usage_usd, month.covered) == (D(290), 10)
+
+    def test_one_that_was_removed_since_is_in_the_month_before(self, workspace: Workspace, one: Integration) -> None:
+        """The month before is what it cost, not what it would have cost without the account that is gone."""
+        cover(one, Period(ago(200), YESTERDAY), usd=10)
+        cover(add(workspace, "gone", removed_at=NOON - timedelta(days=26)), Period(ago(100), ago(27)), usd=100)
+        month = found(workspace).month
+        assert (month.usage_usd, month.before_usd) == (D(190), D(2090))
+
+    def test_one_that_failed_last_night_keeps_its_month(self, workspace: Workspace, one: Integration) -> None:
+        cover(one, Period(ago(99), YESTERDAY), usd=10)
+        cover(add(workspace, "failed"), Period(ago(99), ago(2)), usd=100)
+        month = found(workspace).month
+        assert (month.usage_usd, month.covered, month.fraction) == (D(1990), 18, None)
 
 
 class TestCredits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -93,7 +93,8 @@ class Breakdown:
 
     ``totals``: all rows added up, those of other pages too. It and ``total_usd`` are None where no day is settled.
     ``before``: what is compared with. ``pivot``: the columns, if there are any. ``too_many``: so many days, weeks or
-    months were asked for as columns, for which there is no room.
+    months were asked for as columns, for which there is no room. ``floors``: the rows, by id, whose figures are the
+    least they can be.
     """
 
     period: Period
@@ -110,6 +111,7 @@ class Breakdown:
     before: Period | None
     pivot: Pivot | None
     too_many: int
+    floors: Collection[str]
 
     @property
     def first(self) -> int:
@@ -140,13 +142,15 @@ def report(
     """
     integrations = all_integrations(query.workspace_id)
     compared = _compared(query.period, group, against) if columns is None else {}
-    around = Period(min(p.first for p in (query.period, *compared.values())), query.period.last)
+    periods = (query.period, *compared.values())
+    around = Period(min(one.first for one in periods), max(one.last for one in periods))
     known = coverage.load(query, integrations, Group.KEY if Group.KEY in (group, columns) else Group.MODEL, around)
     query = known.query
     if isinstance(group, Step):
         found, before_usd = _by_days(query, known, group, compared, around)
     else:
         found, before_usd = _by_names(query, known, group, compared.get(query.period), integrations)
+    whole = usd(found)
     found = [row for row in found if find.casefold() in (row.name or row.id).casefold()]
     total = usd(found) if known.any_settled else None
     ranked = _sorted(found, "name" if sort == group else sort, descending)
@@ -165,8 +169,10 @@ def report(
         filters=parts.filters(query, integrations),
         coverage=known.coverage,
         total_usd=total,
-        provisional=parts.provisional(known, sums.by_integration(query, query.period)),
-        totals=None if total is None else replace(totals(found, total), before_usd=None if find else before_usd),
+        provisional=parts.provisional(known, sums.by_integration(query, query.period), query.period.last),
+        totals=None
+        if total is None
+        else replace(totals(found, total), share=share(total, whole), before_usd=None if find else before_usd),
         group=group,
         rows=shown,
         found=len(ranked),
@@ -174,6 +180,7 @@ def report(
         pages=1 if limit is None else max(1, -(-len(ranked) // limit)),
         before=compared.get(query.period),
         pivot=found_pivot,
+        floors=parts.floors(known, group, [row.id for row in shown]) if isinstance(group, Group) else (),
         too_many=too_many if too_many > pivot.MOST_COLUMNS else 0,
     )
 
@@ -225,8 +232,11 @@ def _by_names(
         for one in known.asked:
             if str(one.id) not in there and not query.is_filtered:
                 has_data = one in known.integrations and known.any_settled
-                figures, usage = (_NOTHING, Decimal(0)) if has_data else (_UNKNOWN, None)
-                found.append(Row(str(one.id), one.label, usage, days=0 if has_data else None, **figures))
+                row = Row(str(one.id), one.label, None, days=None, **_UNKNOWN)
+                if has_data:
+                    nothing = share(Decimal(0), usd(found))
+                    row = Row(str(one.id), one.label, Decimal(0), days=0, share=nothing, **_NOTHING)
+                found.append(row)
     if before is None or not known.integrations:
         return found, None
     earlier = {name: tally.known for (name,), tally in sums.amounts_by(_at(query, known, before), Axis(group))}

@@ -75,8 +75,9 @@ class Bar:
     """Some UTC days. ``total`` is None where nothing of them is known, and each series' amount (``by_series``, parallel
     to the chart's series) where it is not known what it had.
 
-    Of a bar of several days the total is of those that are known; its state is that of the worst of them, and
-    ``missing`` of ``asked`` counts days. Of one day, it counts integrations that should cover it.
+    Of a bar of several days the amounts are of those that are known; its state is that of the worst of them, and
+    ``missing`` of ``asked`` counts days. Of one day, it counts integrations that should cover it. ``least``: whether
+    the total, and each series' amount, is the least it can be, since it is not known of a day that is.
     """
 
     period: Period
@@ -85,6 +86,7 @@ class Bar:
     by_series: Sequence[Decimal | None]
     missing: int
     asked: int
+    least: Sequence[bool] = ()
 
     @property
     def day(self) -> date:
@@ -108,9 +110,10 @@ class Chart:
 
     @property
     def has_amounts(self) -> bool:
-        """Whether there is anything to show: of USD, an amount other than nothing. Requests and tokens were asked for,
+        """Whether there is anything to show: of USD, an amount other than nothing, even where refunds bring
+        the total to nothing. Requests and tokens were asked for,
         and are shown even where all of them are unknown."""
-        return self.measure != Measure.USD or any(bar.total for bar in self.bars)
+        return self.measure != Measure.USD or any(bar.total or any(bar.by_series) for bar in self.bars)
 
     def shows(self, state: DayState) -> bool:
         """Whether a bar is in that state."""
@@ -147,7 +150,8 @@ def running(query: Query, known: Known, bars: Sequence[Bar], before: Period | No
     now = {bar.day: bar.total if bar.state.is_settled else None for bar in own}
     then: dict[date, Decimal | None] = {}
     if before is not None:
-        amounts = sums.totals_by_day(replace(query, period=before), measure)
+        own_ids = tuple(one.id for one in known.integrations)
+        amounts = sums.totals_by_day(replace(query, period=before, integrations=own_ids), measure)
         then = {day: amounts.get(day, _NOTHING) if known.state(day).is_settled else None for day in before}
     paired = zip_longest(own, _running(now.values()), _running(then.values()))
     ends, before_ends = (next((day for day, one in some.items() if one is None), None) for some in (now, then))
@@ -207,13 +211,16 @@ def stepped(bars: Sequence[Bar], step: Step) -> list[Bar]:
 def _together(bars: Sequence[Bar]) -> Bar:
     states = [bar.state for bar in bars]
     missing = states.count(DayState.MISSING)
+    columns = [[bar.total for bar in bars], *zip(*(bar.by_series for bar in bars), strict=True)]
+    known_days = [state != DayState.MISSING for state in states]
     return Bar(
         Period(bars[0].day, bars[-1].day),
         _worst(states),
-        _sum([bar.total for bar in bars]),
-        [_sum(amounts) for amounts in zip(*(bar.by_series for bar in bars), strict=True)],
+        _sum(columns[0]),
+        [_sum(amounts) for amounts in columns[1:]],
         missing,
         len(bars),
+        [any(known and one is None for known, one in zip(known_days, some, strict=True)) for some in columns],
     )
 
 
@@ -256,5 +263,6 @@ def _bar(day: date, known: Known, group: Group, names: Sequence[str | None], amo
         amounts[name] if name in amounts else _NOTHING if known.knows_part(day, group, name) else None for name in names
     ]
     values = list(amounts.values())
-    total = None if None in values else sums.added_usd(value for value in values if value is not None)
+    nothing_known = state == DayState.PARTIAL and not values
+    total = None if None in values or nothing_known else sums.added_usd(value for value in values if value is not None)
     return Bar(period, state, total, by_series, missing, asked)

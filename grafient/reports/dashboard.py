@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -70,7 +70,8 @@ class Dashboard:
     change: Difference | None
     """From the period before, over the integrations that are complete in both; None where there are none."""
     compared: int
-    """How many these are."""
+    """How many these are, of so many that should cover one of the periods or have data for it:"""
+    comparable: int
     before: Period | None
     """What the period is compared with."""
     group: Group
@@ -82,6 +83,8 @@ class Dashboard:
     totals: Sequence[Total]
     """The most expensive first, at most TOTALS; of ``found``."""
     found: int
+    floors: Collection[str]
+    """Those of the totals, by id, that are the least they can be."""
     providers: Sequence[ProviderTotal]
     unseen: Sequence[Unseen]
     """What changed on settled days since the viewer last looked."""
@@ -125,6 +128,7 @@ def report(
     bars = days if measure == Measure.USD else chart.of(wide, known, group, totals, measure)[1]
     step = step or Step.of(shown.days)
     compared = _compared(known, before) if before else []
+    comparable = {one.id for some in (query.period, before) if some for one in known.asked_in(some)}
     running = None
     if cumulative and query.period.days <= chart.MOST_RUNNING:
         running = chart.running(query, known, bars, before, measure)
@@ -135,13 +139,14 @@ def report(
         coverage=known.coverage,
         verdict=reconciliation.verdict(known),
         total_usd=total,
-        provisional=parts.provisional(known, measured),
+        provisional=parts.provisional(known, measured, shown.last),
         settled_since=[bar for bar in days if bar.day > query.period.last and bar.state.is_settled],
         byok_usd=sums.added(one.byok_usd for (_, slot), one in measured.items() if slot == Slot.PERIOD),
         daily_average_usd=_average([bar for bar in days if bar.day in query.period]),
         top=totals[0] if totals and totals[0].usage_usd > 0 else None,
         change=changes.between(query, before, compared) if before and compared else None,
         compared=len(compared),
+        comparable=len(comparable),
         before=before,
         group=group,
         days=days,
@@ -149,6 +154,7 @@ def report(
         chart=Chart(group, measure, step, series, chart.stepped(bars, step)),
         totals=totals[:TOTALS],
         found=len(totals),
+        floors=parts.floors(known, group, [one.id for one in totals[:TOTALS]]),
         unseen=unseen,
         providers=[_provider(known, one, measured.get((one.id, Slot.PERIOD))) for one in known.asked],
     )

@@ -46,6 +46,8 @@ class Restated:
     lines: int
     before_usd: Decimal
     after_usd: Decimal
+    is_latest: bool
+    """Whether the day has cost that ever since in this integration."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class Day:
     """Whether the workspace has an integration at all, removed or not."""
 
     @property
+    def in_part(self) -> bool:
+        """Whether a part of a day that may still grow is settled already."""
+        return self.state == DayState.PROVISIONAL and any(one.state.is_settled for one in self.integrations)
+
+    @property
     def against_usual(self) -> str | None:
         """Whether the day is "below", "within" or "above" what is usual."""
         return self.usual.where(self.usual_usd) if self.usual and self.usual_usd is not None else None
@@ -98,7 +105,7 @@ def report(query: Query) -> Day:
     mine = sums.pieces(replace(known.query, period=query.period), keys=True)
     open_too = DayState.PROVISIONAL in states.values()
     known_in = [one for one in mine if states.get(one.integration_id) != DayState.MISSING]
-    counted = [one for one in known_in if one.settled or open_too]
+    counted = [one for one in known_in if one.settled or (open_too and one.integration_id in states)]
     state = coverage.joint(states.values())
     of_integrations = _integrations(integrations, states, mine, counted)
     compared = _compared(known, day)
@@ -164,11 +171,12 @@ def _restated(known: Known, day: date) -> list[Restated]:
         for (integration_id, of), counted in known.counted.items()
         if of == day and counted.state == DayState.RESTATED
     }
-    found = []
+    found: list[Restated] = []
     for row in restatements.restated_days(list(amounts), MOST_PARTS, Period(day, day)) if amounts else ():
         after = amounts[row.integration_id]
         before = amounts[row.integration_id] = after - row.change_usd
-        found.append(Restated(row.integration_id, row.label, row.changed_at, row.lines, before, after))
+        is_latest = row.integration_id not in {one.integration_id for one in found}
+        found.append(Restated(row.integration_id, row.label, row.changed_at, row.lines, before, after, is_latest))
     return found
 
 

@@ -39,17 +39,24 @@ PACE_DAYS = 14
 
 @dataclass(frozen=True)
 class MonthSoFar:
-    """What the month's settled days cost, and the same days of the month before; None where one of them is unknown."""
+    """What is settled of the month so far, None where nothing is; ``covered`` of its days are so for all integrations.
+    And what the same days of the month before cost, None where one of them is unknown. Whoever was removed since is in
+    both."""
 
     period: Period
     before: Period
     usage_usd: Decimal | None
+    covered: int
     before_usd: Decimal | None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.covered == self.period.days
 
     @property
     def fraction(self) -> Decimal | None:
         """The change as a part of the month before; None where that cost nothing."""
-        if self.usage_usd is None or self.before_usd is None:
+        if self.usage_usd is None or self.before_usd is None or not self.is_complete:
             return None
         return sums.share(self.usage_usd - self.before_usd, self.before_usd)
 
@@ -82,9 +89,9 @@ class CreditsLeft:
 
 @dataclass(frozen=True)
 class Headline:
-    """The last day that is due, in words and figures. ``usage_usd`` is None where it is not known. It, the month and
-    the forecast are of the ``counted`` of ``asked`` integrations of which the day is known; the month and the forecast
-    also have what others cost in it before they were removed.
+    """The last day that is due, in words and figures. ``usage_usd`` is None where it is not known; it is of the
+    ``counted`` of ``asked`` integrations of which the day is known. The month and the forecast are of all, and of what
+    others cost in it before they were removed.
 
     ``usual`` and what follows are of the integrations that have this day and enough history, ``compared`` of ``asked``;
     ``usual_usd`` is what these cost on the day. ``like``: the latest of the same weekdays before whose cost was
@@ -120,6 +127,20 @@ class Headline:
         return self.usual.where(self.usual_usd)
 
     @property
+    def is_close(self) -> bool:
+        """Whether whole dollars are too coarse to tell on which side of what is usual the day is: $30.80 is above $20
+        to $30.55, which would be said as $20 to $31."""
+        if self.usual is None or self.usual_usd is None or self.where == "within":
+            return False
+        return any(abs(self.usual_usd - end) < 1 for end in (self.usual.low, self.usual.high))
+
+    @property
+    def names_most(self) -> bool:
+        """Whether the ``drivers`` are most of the change."""
+        named = abs(added_usd(one.change_usd for one in self.drivers))
+        return self.change_usd is not None and named * 2 > abs(self.change_usd)
+
+    @property
     def like_day(self) -> tuple[Period, Period] | None:
         """The day, and the one it is like, as periods to compare."""
         return None if self.like is None else (Period(self.day, self.day), Period(self.like, self.like))
@@ -153,27 +174,27 @@ def report(query: Query, integrations: Sequence[Integration]) -> Headline | None
     if not asked:
         return None
     whole, so_far = Period.month(day), Period(day.replace(day=1), day)
-    gone = [one for one in known.asked if one not in asked and known.is_complete(one, so_far)]
-    of_all = parts.amounts_per_day(known, [*here, *gone], history.period) if here else {}
-    month = _month_so_far(of_all, day)
+    settled = parts.settled_per_day(known, known.asked, history.period)
+    month = _month_so_far(known, settled, so_far)
 
     def amounts_of(some: Sequence[Integration]) -> dict[date, Decimal]:
-        return (
-            of_all if some == here and not gone else parts.amounts_per_day(known, some, history.period) if some else {}
-        )
+        if some == known.asked:
+            return {one: settled.get(one, Decimal(0)) for one in parts.days_of_all(known, some, history.period)}
+        return parts.amounts_per_day(known, some, history.period) if some else {}
 
     grown = parts.with_history(known, here, day)
     amounts = amounts_of(grown)
     found = usual.of(amounts, day)
     like = _like(amounts, day, found)
     of_live = amounts_of([one for one in here if one.removed_at is None])
-    is_whole = len(here) == len(asked) and month.usage_usd is not None
+    is_whole = len(here) == len(asked) and month.is_complete
+    since = _since(known, day, today)
     why_not = forecasts.why_not(of_live, whole, day) if is_whole else Reason.DAYS_MISSING
     tried = None if why_not else forecasts.backtest(of_live, day)
     return Headline(
         day=day,
         state=known.state(day),
-        usage_usd=of_all.get(day),
+        usage_usd=settled.get(day, Decimal(0)) if here else None,
         counted=len(here),
         compared=len(grown),
         asked=len(asked),
@@ -182,9 +203,9 @@ def report(query: Query, integrations: Sequence[Integration]) -> Headline | None
         like=like,
         change_usd=None if like is None else amounts[day] - amounts[like],
         drivers=[] if like is None else _drivers(known.query, grown, day, like),
-        since=_since(known, day, today),
+        since=since,
         month=month,
-        forecast=None if why_not else _forecast(of_live, month, whole),
+        forecast=None if why_not else _forecast(of_live, month, whole, since),
         no_forecast=why_not,
         off=tried.off() if tried else None,
         tried=tried.months if tried else 0,
@@ -192,19 +213,18 @@ def report(query: Query, integrations: Sequence[Integration]) -> Headline | None
     )
 
 
-def _forecast(of_live: Mapping[date, Decimal], month: MonthSoFar, whole: Period) -> Forecast | None:
-    """Of the integrations that go on, and what others had cost in the month when they were removed."""
+def _forecast(
+    of_live: Mapping[date, Decimal], month: MonthSoFar, whole: Period, since: Sequence[DaySince]
+) -> Forecast | None:
+    """Of the integrations that go on, and what others had cost in the month when they were removed. It is no less than
+    what the month has cost already: with $500 of today's on the last evening, the forecast of $300 is out of date."""
     found = forecasts.of(of_live, whole, month.period.last)
     if found is None or month.usage_usd is None:
         return None
     gone = month.usage_usd - found.settled
-    return replace(
-        found,
-        settled=found.settled + gone,
-        expected=found.expected + gone,
-        low=found.low + gone,
-        high=found.high + gone,
-    )
+    spent = month.usage_usd + added_usd(one.usage_usd for one in since if one.day in whole)
+    expected, low, high = (max(amount + gone, spent) for amount in (found.expected, found.low, found.high))
+    return replace(found, settled=found.settled + gone, expected=expected, low=low, high=high)
 
 
 def _like(amounts: Mapping[date, Decimal], day: date, found: Usual | None) -> date | None:
@@ -240,13 +260,15 @@ def _since(known: Known, day: date, today: date) -> list[DaySince]:
     return [DaySince(later, known.state(later), amounts[later], open_days.get(later)) for later in shown]
 
 
-def _month_so_far(amounts: Mapping[date, Decimal], day: date) -> MonthSoFar:
-    def total(period: Period) -> Decimal | None:
-        return None if any(one not in amounts for one in period) else added_usd(amounts[one] for one in period)
-
-    now = Period(day.replace(day=1), day)
+def _month_so_far(known: Known, settled: Mapping[date, Decimal], now: Period) -> MonthSoFar:
+    """Nothing stands for a month of which nothing is known, not $0.00: of an integration that was never read, say."""
     before = now.months_earlier(1)
-    return MonthSoFar(now, before, total(now), total(before))
+    usage, earlier = (added_usd(settled[day] for day in period if day in settled) for period in (now, before))
+    covered, covered_before = (sum(known.state(day).is_settled for day in period) for period in (now, before))
+    any_known = covered or any(known.is_complete(one, Period(day, day)) for one in known.asked for day in now)
+    return MonthSoFar(
+        now, before, usage if any_known else None, covered, earlier if covered_before == before.days else None
+    )
 
 
 def _credits(integrations: Sequence[Integration], known: Known, day: date) -> CreditsLeft | None:

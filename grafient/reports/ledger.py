@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
+from grafient import coverage
 from grafient.extensions import db
-from grafient.query import Query
+from grafient.query import Query, all_integrations
 from grafient.reports import sums
 
 COLUMNS = (
@@ -26,6 +27,11 @@ COLUMNS = (
     "cached_tokens",
     "state",
 )
+
+
+def known(query: Query) -> Query:
+    """The query without days of which it is not known what no key explains, or several keys, as on every page."""
+    return coverage.load(query, all_integrations(query.workspace_id)).query if query.keys else query
 
 
 def rows(query: Query) -> Iterator[tuple[Any, ...]]:

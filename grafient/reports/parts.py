@@ -12,7 +12,7 @@ from decimal import Decimal
 from grafient import query as queries
 from grafient import usual
 from grafient.coverage import Known
-from grafient.days import Period
+from grafient.days import Period, intervals
 from grafient.models import UNATTRIBUTED, Integration
 from grafient.query import Group, KeyChoice, Measure, Query, is_expected
 from grafient.reports import sums
@@ -156,17 +156,27 @@ def filters(query: Query, integrations: Sequence[Integration]) -> Filters:
     return Filters(choices(integrations), *queries.choices(query))
 
 
-def provisional(known: Known, by_integration: Mapping[tuple[int, Slot], Measures]) -> list[Provisional]:
-    """What is known so far of the days of a query, and after it, that are not settled: what may grow comes first."""
+def provisional(known: Known, by_integration: Mapping[tuple[int, Slot], Measures], until: date) -> list[Provisional]:
+    """What is known so far of the days of a query, and after it until a day, that are not settled: what may grow comes
+    first. ``by_integration``: what is measured of the same days."""
     found = []
     for removed in (False, True):
-        days = known.provisional(removed=removed)
+        days = known.provisional(removed=removed, until=until)
         ids = [i.id for i in known.integrations if (i.removed_at is not None) == removed]
         measured = [by_integration[i, Slot.UNSETTLED] for i in ids if (i, Slot.UNSETTLED) in by_integration]
         if days:
             amount = sums.added_usd(one.usage_usd for one in measured)
             found.append(Provisional(list(days), amount, max(days.values()), removed))
     return found
+
+
+def floors(known: Known, group: Group, names: Iterable[str]) -> set[str]:
+    """Those of these hosts or keys whose amounts are the least they can be, since on a settled day it is not known what
+    they had. Days that are missing are told by the coverage, and concern all."""
+    if group not in (Group.HOST, Group.KEY):
+        return set()
+    settled = intervals(day for day in known.period if known.state(day).is_settled)
+    return {one for one in names if one and not all(known.knows_throughout(days, group, one) for days in settled)}
 
 
 def with_history(known: Known, integrations: Sequence[Integration], day: date) -> list[Integration]:
@@ -178,16 +188,30 @@ def with_history(known: Known, integrations: Sequence[Integration], day: date) -
 def amounts_per_day(known: Known, integrations: Sequence[Integration], period: Period) -> dict[date, Decimal]:
     """What these integrations cost together on each day that is settled for all of them, but for those that were
     removed before it."""
-    days = [
+    found = settled_per_day(known, integrations, period)
+    return {day: found.get(day, Decimal(0)) for day in days_of_all(known, integrations, period)}
+
+
+def days_of_all(known: Known, integrations: Sequence[Integration], period: Period) -> list[date]:
+    """The days that are settled for all of these integrations, but for those that were removed before."""
+    return [
         day
         for day in period
         if all(known.is_complete(one, Period(day, day)) or not is_expected(one, day) for one in integrations)
     ]
+
+
+def settled_per_day(known: Known, integrations: Sequence[Integration], period: Period) -> dict[date, Decimal]:
+    """What is settled of each day in any of these integrations: where one of them is missing, the least it can be."""
     if known.query.is_filtered or known.query.byok:
         mine = replace(known.query, period=period, integrations=tuple(one.id for one in integrations))
-        found = sums.totals_by_day(mine, Measure.USD)
-        return {day: found.get(day) or Decimal(0) for day in days}
-    return {day: usage_of(known, [one for one in integrations if is_expected(one, day)], day) for day in days}
+        return {day: amount or Decimal(0) for day, amount in sums.totals_by_day(mine, Measure.USD).items()}
+    ids = {one.id for one in integrations}
+    found: dict[date, list[Decimal]] = defaultdict(list)
+    for (one, day), counted in known.counted.items():
+        if one in ids and day in period and counted.state.is_settled:
+            found[day].append(counted.usage_usd)
+    return {day: added_usd(some) for day, some in found.items()}
 
 
 def usage_of(known: Known, integrations: Sequence[Integration], day: date) -> Decimal:

@@ -143,7 +143,7 @@ def report(query: Query) -> Statement:
         coverage=known.coverage,
         total_usd=total,
         byok_usd=added(one.byok_usd for (_, slot), one in by_integration.items() if slot == Slot.PERIOD),
-        provisional=parts.provisional(known, by_integration),
+        provisional=parts.provisional(known, by_integration, query.period.last),
         days=[_day(known, day, by_day.get(day)) for day in query.period],
         models=models[:MOST_ROWS],
         models_left_out=len(others),

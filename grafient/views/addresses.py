@@ -304,10 +304,12 @@ def place() -> dict[str, Any]:
 
 
 def _named_period(name: str, integrations: Sequence[int]) -> Period:
-    """Up to the last day that is due; of a month or year that has none yet, its first day."""
+    """Up to the last day that is due; of a month or year that has none yet, its first day. Yesterday is the day before
+    today, also before 06:00 UTC, when it is not due yet."""
     due = last_due(utc_now())
     if name == "yesterday":
-        return Period(due, due)
+        yesterday = utc_now().date() - ONE_DAY
+        return Period(yesterday, yesterday)
     if name == "last-month":
         return Period.month((utc_now().date().replace(day=1)) - ONE_DAY)
     if name == "all":

@@ -176,7 +176,7 @@ def _heads(found: Pivot, names: Mapping[str, str]) -> list[str]:
 @auth_required("session")
 def ledger_csv() -> ResponseReturnValue:
     """Every cost line of the period, exact."""
-    query = addresses.query()
+    query = ledger.known(addresses.query())
     return csv.download("ledger", query.period, ledger.COLUMNS, ledger.rows(query))
 
 

@@ -896,7 +896,7 @@ def test_the_running_total_has_its_table_and_ends_at_the_total(
     assert "has no line" not in page
     assert "ends before" not in page
     early = lively.get("/?days=7&view=cumulative&against=2020-01-01/2020-01-07").text
-    assert "1–7 Jan 2020 has no line: its first day is not complete." in early
+    assert "1–7 Jan 2020 has no line: not all of its first day is known." in early
     lively.get("/?view=upside-down", 400)
 
 

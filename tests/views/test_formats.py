@@ -364,7 +364,7 @@ def test_templates_have_every_filter():
             "{{ n|usd }} {{ n|usd_parts|join }} {{ n|usd_exact }} {{ n|plain }} {{ n|whole }} "
             "{{ n|compact }} {{ n|percent(signed=true) }}; {{ d|day }}; {{ p|period }}; {{ t|moment }}; "
             "{{ t|iso }}; {{ t|duration(t) }}; {{ n|usd(true) }} {{ n|exact_parts(3)|join('|') }} "
-            "{{ d|month }}; {{ t|clock }}; {{ [(d, 'final')]|by_month|length }} {{ []|key_names }}",
+            "{{ d|month }}; {{ t|clock }}; {{ [(d, 'final')]|by_month|length }} {{ 'a/b'|breakable }}",
             n=Decimal("2.5"),
             d=date(2026, 6, 3),
             p=Period(date(2026, 6, 1), date(2026, 6, 2)),
@@ -372,5 +372,5 @@ def test_templates_have_every_filter():
         )
     assert html.replace("\N{NO-BREAK SPACE}", " ") == (
         "$2.50 $2.50 $2.50 2.5 3 3 +250.0%; 3 Jun 2026; 1–2 Jun 2026; 3 Jun 2026, 06:00 UTC; "
-        "2026-06-03T06:00:00Z; 0.0 s; +$2.50 $2.50|0 June 2026; 06:00 UTC; 1 {&#39;&#39;: &#39;Unattributed&#39;}"
+        "2026-06-03T06:00:00Z; 0.0 s; +$2.50 $2.50|0 June 2026; 06:00 UTC; 1 a/<wbr>b"
     )

@@ -93,4 +93,4 @@ def test_a_day_that_is_known_of_some_integrations_says_of_how_many(app: Flask, p
         connected(app, pages, sandbox, "other")
         said = words(pages)
     assert said.startswith("Yesterday, 20 Nov 2026 $")
-    assert "Covers 1 of 2 integrations; the other has no data for this day yet." in said
+    assert "Covers 1 of 2 integrations; the other is not complete for this day yet." in said
