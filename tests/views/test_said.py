@@ -165,6 +165,9 @@ class TestPartly:
         page = said(asked(pages, f"/days/{ago(1)}"))
         assert "So far $17.00" in page
         assert "Provisional: known so far; only what is settled is in totals." in page
+        figures = said(asked(pages, f"/?from={ago(1)}&to={ago(1)}"), ".figure")
+        assert "Total $10.00" in figures
+        assert "1 of 2 integrations; b has no complete day" in figures
 
     def test_today_is_not_zero_beside_a_comparison_that_has_it(self, account: Any, pages: Pages) -> None:
         one = account()
