@@ -92,9 +92,10 @@ class Breakdown:
     """The rows in the order asked for, perhaps of one ``page`` of many; ``found`` says how many there are.
 
     ``totals``: all rows added up, those of other pages too. It and ``total_usd`` are None where no day is settled.
-    ``before``: what is compared with. ``pivot``: the columns, if there are any. ``too_many``: so many days, weeks or
-    months were asked for as columns, for which there is no room. ``floors``: the rows, by id, whose figures are the
-    least they can be.
+    ``before``: what is compared with, for the ``compared`` of ``comparable`` integrations that have data now: one that
+    was removed earlier is in neither amount. ``pivot``: the columns, if there are any. ``too_many``: so many days,
+    weeks or months were asked for as columns, for which there is no room. ``floors``: the rows, by id, whose figures
+    are the least they can be.
     """
 
     period: Period
@@ -109,6 +110,8 @@ class Breakdown:
     page: int
     pages: int
     before: Period | None
+    compared: int
+    comparable: int
     pivot: Pivot | None
     too_many: int
     floors: Collection[str]
@@ -145,11 +148,11 @@ def report(
     periods = (query.period, *compared.values())
     around = Period(min(one.first for one in periods), max(one.last for one in periods))
     known = coverage.load(query, integrations, Group.KEY if Group.KEY in (group, columns) else Group.MODEL, around)
-    query = known.query
+    query, before = known.query, compared.get(query.period)
     if isinstance(group, Step):
         found, before_usd = _by_days(query, known, group, compared, around)
     else:
-        found, before_usd = _by_names(query, known, group, compared.get(query.period), integrations)
+        found, before_usd = _by_names(query, known, group, before, integrations)
     whole = usd(found)
     found = [row for row in found if find.casefold() in (row.name or row.id).casefold()]
     total = usd(found) if known.any_settled else None
@@ -178,7 +181,9 @@ def report(
         found=len(ranked),
         page=page,
         pages=1 if limit is None else max(1, -(-len(ranked) // limit)),
-        before=compared.get(query.period),
+        before=before,
+        compared=len(known.integrations),
+        comparable=len({one.id for some in (query.period, before) if some for one in known.asked_in(some)}),
         pivot=found_pivot,
         floors=parts.floors(known, group, [row.id for row in shown]) if isinstance(group, Group) else (),
         too_many=too_many if too_many > pivot.MOST_COLUMNS else 0,

@@ -143,6 +143,8 @@ class TestRemoved:
         page = asked(pages, "/?days=7&view=cumulative")
         assert "vs $70.00 for 6–12 Nov 2026" in said(page, ".figure")
         assert "For 1 of 2 integrations: those complete in both periods" in said(page, ".figure")
+        rows = said(asked(pages, "/breakdown?days=7"))
+        assert "Change is against 6–12 Nov 2026, for 1 of 2 integrations; it is" in rows
         assert texts(page, "table.days tbody tr")[-1] == "19 Nov 2026 $70.00 Final $70.00", "the line is of the same"
 
 
