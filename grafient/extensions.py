@@ -33,8 +33,20 @@ class Base(DeclarativeBase):
 
 
 def _network(address: str) -> str:
-    """Whom a limit counts: an IPv4 address, or the /64 that an IPv6 user has to choose from."""
-    return ":".join(ipaddress.ip_address(address).exploded.split(":")[:4]) if ":" in address else address
+    """Whom a limit counts: an IPv4 address, or the /64 that an IPv6 user has to choose from.
+
+    Proxies add a port (``192.0.2.1:5678``, ``[2001:db8::1]:443``), and a server that listens on both writes IPv4 as
+    ``::ffff:192.0.2.1``. All of which no address can be read count together, or a new word would be a new try.
+    """
+    host = address[1:].partition("]")[0] if address.startswith("[") else address
+    host = host.partition(":")[0] if host.count(":") == 1 else host
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return "unknown"
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    return str(found.ipv4_mapped or ipaddress.ip_network((int(found), 128)).supernet(new_prefix=64))
 
 
 db = SQLAlchemy(model_class=Base)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
 from flask import Flask
@@ -97,6 +98,39 @@ def test_guesses_are_limited_before_they_are_hashed(app: Flask, pages: Pages) ->
     data = {"csrf_token": token, "email": "someone@example.com", "password": "wrong"}
     answers = [guesser.client.post("/login", data=data).status_code for _ in range(11)]
     assert answers == [200] * 10 + [429]
+
+
+@pytest.fixture
+def behind_a_proxy(settings: dict[str, str], pages: Pages) -> Iterator[Pages]:
+    settings["GRAFIENT_TRUSTED_PROXIES"] = "1"
+    proxied = Pages(create_app(settings))
+    yield proxied
+    with proxied.client.application.app_context():
+        db.engine.dispose()
+    proxied.client.application.extensions["redis"].close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "others", "elsewhere"),
+    [
+        ("192.0.2.1:5678", ["192.0.2.1", "192.0.2.1:9999", "::ffff:192.0.2.1"], "192.0.2.2:5678"),
+        ("[2001:db8:1:2::3]:443", ["2001:db8:1:2::4", "[2001:db8:1:2:3::]", "2001:db8:1:2::3%eth0"], "2001:db8:1:3::3"),
+        ("::ffff:192.0.2.3", ["[::ffff:192.0.2.3]:80"], "::ffff:192.0.2.4"),
+        ("unknown", ["_hidden", "a" * 300, "[", "1.2.3.4.5"], "192.0.2.5"),
+    ],
+)
+def test_an_address_is_counted_however_a_proxy_writes_it(
+    behind_a_proxy: Pages, sent: str, others: list[str], elsewhere: str
+) -> None:
+    token = behind_a_proxy.token("/login")
+
+    def guess(address: str) -> int:
+        data = {"csrf_token": token, "email": "someone@example.com", "password": "wrong"}
+        return behind_a_proxy.client.post("/login", data=data, headers={"X-Forwarded-For": address}).status_code
+
+    assert [guess(sent) for _ in range(10)] == [200] * 10
+    assert {guess(other) for other in (sent, *others)} == {429}
+    assert guess(elsewhere) == 200
 
 
 def test_pages_say_what_browsers_should_refuse(pages: Pages) -> None:
