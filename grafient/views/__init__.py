@@ -25,6 +25,7 @@ from grafient.views import (
     days,
     delivery,
     formats,
+    guard,
     health,
     integrations,
     kept,
@@ -53,6 +54,7 @@ _CONTENT_SECURITY_POLICY = "; ".join(
 
 def register(app: Flask, settings: Settings) -> None:
     """Give the app its pages."""
+    guard.register(app)
     app.before_request(_read_or_write)
     app.teardown_request(_may_write_again)
     app.after_request(_headers)
@@ -96,6 +98,7 @@ _SENTENCES = {
     404: ("Page not found", "This page doesn't exist, or it isn't yours. Start from the dashboard."),
     405: ("Method not allowed", "This address doesn't accept that kind of request."),
     413: ("Too large", "What was sent is larger than anything Grafient asks for."),
+    415: ("Not a form", "Grafient takes forms, and this was something else."),
     429: ("Too many attempts", "Wait a minute, then try again."),
 }
 

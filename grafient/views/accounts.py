@@ -54,6 +54,7 @@ def register(app: Flask, settings: Settings) -> None:
         SECURITY_SEND_PASSWORD_CHANGE_EMAIL=False,
         SECURITY_EMAIL_VALIDATOR_ARGS={"check_deliverability": False},
         SECURITY_LOGOUT_CSRF=True,
+        SECURITY_API_ENABLED_METHODS=["session"],  # no tokens in headers, no Basic: a session is the only way in
         SECURITY_CACHE_CONTROL={},  # its own is "no-store=True", which no browser knows; views.delivery says it instead
         **{f"SECURITY_MSG_{name}": message for name, message in _MESSAGES.items()},
         SECURITY_JOIN_USER_ROLES=False,
