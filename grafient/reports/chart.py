@@ -110,9 +110,8 @@ class Chart:
 
     @property
     def has_amounts(self) -> bool:
-        """Whether there is anything to show: of USD, an amount other than nothing, even where refunds bring
-        the total to nothing. Requests and tokens were asked for,
-        and are shown even where all of them are unknown."""
+        """Whether there is anything to show: of USD, an amount other than nothing, even where refunds make the total
+        nothing. Requests and tokens were asked for, and are shown even where all of them are unknown."""
         return self.measure != Measure.USD or any(bar.total or any(bar.by_series) for bar in self.bars)
 
     def shows(self, state: DayState) -> bool:

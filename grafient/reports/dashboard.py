@@ -70,8 +70,9 @@ class Dashboard:
     change: Difference | None
     """From the period before, over the integrations that are complete in both; None where there are none."""
     compared: int
-    """How many these are, of so many that should cover one of the periods or have data for it:"""
+    """How many these are."""
     comparable: int
+    """How many should cover one of the two periods, or have data for it."""
     before: Period | None
     """What the period is compared with."""
     group: Group

@@ -151,6 +151,11 @@ class Headline:
         return Period.month(self.day)
 
     @property
+    def is_spent(self) -> bool:
+        """Whether the month has cost already what its forecast goes up to, with what is known since the last day."""
+        return self.forecast is not None and 0 < self.forecast.high == _spent(self.month, self.since, self.whole)
+
+    @property
     def is_known(self) -> bool:
         """Whether there is any figure at all to say."""
         return self.usage_usd is not None or self.month.usage_usd is not None or self.credits is not None
@@ -222,9 +227,13 @@ def _forecast(
     if found is None or month.usage_usd is None:
         return None
     gone = month.usage_usd - found.settled
-    spent = month.usage_usd + added_usd(one.usage_usd for one in since if one.day in whole)
+    spent = _spent(month, since, whole)
     expected, low, high = (max(amount + gone, spent) for amount in (found.expected, found.low, found.high))
     return replace(found, settled=found.settled + gone, expected=expected, low=low, high=high)
+
+
+def _spent(month: MonthSoFar, since: Sequence[DaySince], whole: Period) -> Decimal:
+    return (month.usage_usd or Decimal(0)) + added_usd(one.usage_usd for one in since if one.day in whole)
 
 
 def _like(amounts: Mapping[date, Decimal], day: date, found: Usual | None) -> date | None:

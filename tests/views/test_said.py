@@ -97,7 +97,8 @@ class TestMonth:
         cover(one, [last - timedelta(days=back) for back in range(200)], usd=10)
         cover(one, [date(2026, 11, 30)], usd=500, state=DayState.PROVISIONAL, source=Source.ANALYTICS)
         with at(evening):
-            assert "Forecast for November $790" in said(asked(pages, "/"), ".headline")
+            headline = said(asked(pages, "/"), ".headline")
+        assert "Forecast for November $790 Spent already, with today so far" in headline
 
 
 class TestUsual:
