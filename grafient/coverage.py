@@ -162,22 +162,36 @@ class Known:
         if group == Group.INTEGRATION and name is not None:
             one = next((i for i in self.integrations if str(i.id) == name), None)
             return one is None or day in self._days[one.id] or not is_expected(one, day)
-        if among is None and self.state(day) in (DayState.MISSING, DayState.PARTIAL):
-            return False  # an integration that is missing may have used it
         if group in (Group.MODEL, Group.INTEGRATION) or name == UNATTRIBUTED:
             return True
         return all(
             self._knows_part(integration, day, self._days[integration.id][day].source, group, name)
-            for integration in (self.integrations if among is None else among)
+            for integration in self._with(group, name, among)
             if day in self._days[integration.id]
         )
+
+    def knows_nothing(self, day: date, group: Group, name: str | None) -> bool:
+        """Whether no line of a model, host or key on a day means that it had nothing. An integration that is missing
+        may have used it; but an API key is only of the integrations that have it."""
+        if not self.knows_part(day, group, name):
+            return False
+        if self.state(day) not in (DayState.MISSING, DayState.PARTIAL) or (group == Group.INTEGRATION and name):
+            return True
+        return all(day in self._days[one.id] or not is_expected(one, day) for one in self._with(group, name))
+
+    def _with(self, group: Group, name: str | None, among: Sequence[Integration] | None = None) -> list[Integration]:
+        """Those in which a model, host or key may have had something: with a key of that name, those that have it."""
+        found = self.integrations if among is None else among
+        if group != Group.KEY or not name or self._keys is None:
+            return list(found)
+        return [one for one in found if self._keys.has(one.id, name)]
 
     def _knows_part(self, integration: Integration, day: date, source: Source, group: Group, name: str | None) -> bool:
         if group == Group.HOST or self._keys is None:
             return source == Source.ACTIVITY
         if name is None:
             return source == Source.ACTIVITY and self._keys.is_read(integration.id, UNATTRIBUTED, day, source)
-        return not self._keys.has(integration.id, name) or self._keys.is_read(integration.id, name, day, source)
+        return self._keys.is_read(integration.id, name, day, source)
 
     def knows_throughout(
         self, period: Period, group: Group, name: str | None, among: Sequence[Integration] | None = None
@@ -185,15 +199,20 @@ class Known:
         """Whether ``knows_part`` is true of each day of a period. Keys that were read on the same days, as nearly all
         are, are asked once: of 1,000 keys and two years it took seconds.
         """
+        among = self._with(group, name, among)
         same: Any = name
         if group == Group.HOST:
             same = None
         elif group == Group.KEY and name and self._keys is not None:
             same = self._keys.history(name)
-        asked = period, group, same, None if among is None else tuple(one.id for one in among)
+        asked = period, group, same, tuple(one.id for one in among)
         if asked not in self._throughout:
             self._throughout[asked] = all(self.knows_part(day, group, name, among) for day in period)
         return self._throughout[asked]
+
+    def has(self, integration: Integration, day: date) -> bool:
+        """Whether a day is settled for an integration, also where it need not be: it was removed before it was due."""
+        return self._state_of(integration, day).is_settled
 
     def is_complete(self, integration: Integration, period: Period) -> bool:
         """Whether an integration has data for a period, for every day of it that it should cover."""
@@ -233,13 +252,10 @@ class Known:
 
 
 def joint(states: Iterable[DayState]) -> DayState:
-    """The state of a day of several integrations, from that of each. Today, of which one has been read and the other
-    not yet, is provisional like any today: nothing of it is in a total."""
+    """The state of a day of several integrations, from that of each."""
     distinct = set(states)
     if not distinct - {DayState.MISSING}:
         return DayState.MISSING
-    if distinct == {DayState.MISSING, DayState.PROVISIONAL}:
-        return DayState.PROVISIONAL
     for state in (DayState.MISSING, DayState.PROVISIONAL, DayState.RESTATED):
         if state in distinct:
             return DayState.PARTIAL if state == DayState.MISSING else state

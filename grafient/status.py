@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, and_, case, false, func, or_, select
 
 from grafient import coverage, evidence, reconciliation, restatements
-from grafient.days import ONE_DAY, Period
+from grafient.days import Period, last_due
 from grafient.extensions import db, providers
 from grafient.models import ApiKey, CoveredDay, Integration, SyncRun, utc_now
 from grafient.query import Query, within
@@ -324,9 +324,9 @@ def missing_soon(ids: Sequence[int]) -> dict[int, list[date]]:
 
 
 def in_reach() -> Period:
-    """The days that are over and that a sync can still read."""
-    today = utc_now().date()
-    return Period(today - timedelta(days=WINDOW_DAYS), today - ONE_DAY)
+    """The days that should have been read by now and that a sync can still read."""
+    now = utc_now()
+    return Period(now.date() - timedelta(days=WINDOW_DAYS), last_due(now))
 
 
 def soon() -> Period:

@@ -159,7 +159,7 @@
   /* A switch of what a chart or a table shows leads to the same page, so that too has the focus where it was; without
      JavaScript, the fragment of its address leads back to the chart. */
   document.addEventListener("click", (event) => {
-    const link = event.target.closest("main .segments a");
+    const link = event.target.closest("main nav:not(.pages) .segments a");
     const plain = !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
     if (link?.hash && plain && link.pathname === window.location.pathname) {
       link.hash = "";

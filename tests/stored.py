@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from sqlalchemy import select
 
 from grafient import attribution, lines, totals
 from grafient.extensions import db
-from grafient.models import UNATTRIBUTED, ApiKey, CostLine, CoveredDay, DayCheck, Integration, Workspace
+from grafient.models import (
+    UNATTRIBUTED,
+    ApiKey,
+    CostLine,
+    CoveredDay,
+    DayCheck,
+    Integration,
+    Restatement,
+    SyncRun,
+    Workspace,
+)
 from grafient.providers import BilledLine
-from grafient.states import DayState, Source
+from grafient.states import DayState, RunStatus, Source, Trigger
 from tests.syncing import NOON
 
 TODAY = NOON.date()
@@ -50,6 +60,29 @@ def cover(
         if usd is not None:
             put(integration, BilledLine(day, model, "e", "h", model, Decimal(usd), **measures), key=key)
     db.session.flush()
+
+
+def restate(
+    integration: Integration, day: date, at: datetime, before: str, after: str, model: str = "m"
+) -> Restatement:
+    """A sync that found another amount for a line than the one before it."""
+    run = SyncRun(integration_id=integration.id, trigger=Trigger.MANUAL, status=RunStatus.DONE)
+    db.session.add(run)
+    db.session.flush()
+    found = Restatement(
+        integration_id=integration.id,
+        run_id=run.id,
+        changed_at=at,
+        day=day,
+        permaslug=model,
+        endpoint_id="e",
+        host="h",
+        usage_before_usd=Decimal(before),
+        usage_after_usd=Decimal(after),
+    )
+    db.session.add(found)
+    db.session.flush()
+    return found
 
 
 def put(integration: Integration, *found: BilledLine, key: str = UNATTRIBUTED) -> None:

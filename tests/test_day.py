@@ -12,15 +12,15 @@ from flask import Flask
 
 from grafient.days import Period
 from grafient.extensions import db
-from grafient.models import Integration, KeyReading, Restatement, SyncRun, Workspace
+from grafient.models import Integration, KeyReading, Workspace
 from grafient.providers import BilledLine
 from grafient.query import Query, all_integrations
 from grafient.reports import day as days
 from grafient.reports import headline, parts
 from grafient.reports.day import Day
-from grafient.states import DayState, RunStatus, Source, Trigger
+from grafient.states import DayState, Source
 from tests.statements import asked, scanned
-from tests.stored import TODAY, add, ago, cover, put
+from tests.stored import TODAY, add, ago, cover, put, restate
 from tests.syncing import NOON, at
 
 
@@ -273,23 +273,7 @@ class TestUsual:
 
 class TestRestated:
     def changed(self, one: Integration, day: date, hours: int, before: str, after: str) -> None:
-        run = SyncRun(integration_id=one.id, trigger=Trigger.MANUAL, status=RunStatus.DONE)
-        db.session.add(run)
-        db.session.flush()
-        db.session.add(
-            Restatement(
-                integration_id=one.id,
-                run_id=run.id,
-                changed_at=NOON + timedelta(hours=hours),
-                day=day,
-                permaslug="m",
-                endpoint_id="e",
-                host="h",
-                usage_before_usd=Decimal(before),
-                usage_after_usd=Decimal(after),
-            )
-        )
-        db.session.flush()
+        restate(one, day, NOON + timedelta(hours=hours), before, after)
 
     def test_the_whole_day_is_told_before_and_after_each_sync(self, workspace: Workspace) -> None:
         one = add(workspace, "one")

@@ -94,8 +94,8 @@ class Breakdown:
     ``totals``: all rows added up, those of other pages too. It and ``total_usd`` are None where no day is settled.
     ``before``: what is compared with, for the ``compared`` of ``comparable`` integrations that have data now: one that
     was removed earlier is in neither amount. ``pivot``: the columns, if there are any. ``too_many``: so many days,
-    weeks or months were asked for as columns, for which there is no room. ``floors``: the rows, by id, whose figures
-    are the least they can be.
+    weeks or months were asked for as columns, for which there is no room. ``floors``: the rows of a page, by id, whose
+    figures are the least they can be.
     """
 
     period: Period
@@ -172,7 +172,7 @@ def report(
         filters=parts.filters(query, integrations),
         coverage=known.coverage,
         total_usd=total,
-        provisional=parts.provisional(known, sums.by_integration(query, query.period), query.period.last),
+        provisional=parts.provisional(known, sums.by_integration(query), query.period.last),
         totals=None
         if total is None
         else replace(totals(found, total), share=share(total, whole), before_usd=None if find else before_usd),
@@ -185,7 +185,7 @@ def report(
         compared=len(known.integrations),
         comparable=len({one.id for some in (query.period, before) if some for one in known.asked_in(some)}),
         pivot=found_pivot,
-        floors=parts.floors(known, group, [row.id for row in shown]) if isinstance(group, Group) else (),
+        floors=parts.floors(known, group, [row.id for row in shown]) if isinstance(group, Group) and limit else (),
         too_many=too_many if too_many > pivot.MOST_COLUMNS else 0,
     )
 

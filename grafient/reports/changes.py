@@ -282,7 +282,7 @@ def _by_part(group: Group, before: Known, after: Known, compared: Sequence[Integ
 
 
 def _by_integration(before: Known, after: Known, compared: Sequence[Integration]) -> Contributions:
-    measured = [sums.by_integration(known.query, known.period) for known in (before, after)]
+    measured = [sums.by_integration(known.query) for known in (before, after)]
 
     def usage_usd(side: int, integration: Integration) -> Decimal:
         found = measured[side].get((integration.id, Slot.PERIOD))

@@ -77,7 +77,7 @@ class Bar:
 
     Of a bar of several days the amounts are of those that are known; its state is that of the worst of them, and
     ``missing`` of ``asked`` counts days. Of one day, it counts integrations that should cover it. ``least``: whether
-    the total, and each series' amount, is the least it can be, since it is not known of a day that is.
+    the total, and each series' amount, is the least it can be, since it is not known of a day that is not missing.
     """
 
     period: Period
@@ -210,8 +210,8 @@ def stepped(bars: Sequence[Bar], step: Step) -> list[Bar]:
 def _together(bars: Sequence[Bar]) -> Bar:
     states = [bar.state for bar in bars]
     missing = states.count(DayState.MISSING)
+    whole = [state not in (DayState.MISSING, DayState.PARTIAL) for state in states]
     columns = [[bar.total for bar in bars], *zip(*(bar.by_series for bar in bars), strict=True)]
-    known_days = [state != DayState.MISSING for state in states]
     return Bar(
         Period(bars[0].day, bars[-1].day),
         _worst(states),
@@ -219,7 +219,7 @@ def _together(bars: Sequence[Bar]) -> Bar:
         [_sum(amounts) for amounts in columns[1:]],
         missing,
         len(bars),
-        [any(known and one is None for known, one in zip(known_days, some, strict=True)) for some in columns],
+        [any(is_whole and one is None for is_whole, one in zip(whole, some, strict=True)) for some in columns],
     )
 
 
@@ -259,7 +259,8 @@ def _bar(day: date, known: Known, group: Group, names: Sequence[str | None], amo
     if state == DayState.MISSING:
         return Bar(period, state, None, [None] * len(names), missing, asked)
     by_series = [
-        amounts[name] if name in amounts else _NOTHING if known.knows_part(day, group, name) else None for name in names
+        amounts[name] if name in amounts else _NOTHING if known.knows_nothing(day, group, name) else None
+        for name in names
     ]
     values = list(amounts.values())
     nothing_known = state == DayState.PARTIAL and not values

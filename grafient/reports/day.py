@@ -12,7 +12,7 @@ from grafient import coverage, restatements, usual
 from grafient.coverage import Coverage, Known
 from grafient.days import ONE_DAY, Period
 from grafient.models import Integration, utc_now
-from grafient.query import Group, Query, all_integrations, is_expected
+from grafient.query import Group, Query, all_integrations
 from grafient.reports import changes, parts, sums
 from grafient.reports.changes import Difference
 from grafient.reports.parts import MOST_PARTS, Parts
@@ -62,6 +62,10 @@ class Day:
 
     day: date
     state: DayState
+    is_so_far: bool
+    """Whether a part of what is known may still grow, and is in no total."""
+    any_settled: bool
+    """Whether a part of it is settled, and so in totals."""
     to_come: bool
     is_today: bool
     coverage: Coverage
@@ -85,11 +89,6 @@ class Day:
     """Whether the workspace has an integration at all, removed or not."""
 
     @property
-    def in_part(self) -> bool:
-        """Whether a part of a day that may still grow is settled already."""
-        return self.state == DayState.PROVISIONAL and any(one.state.is_settled for one in self.integrations)
-
-    @property
     def against_usual(self) -> str | None:
         """Whether the day is "below", "within" or "above" what is usual."""
         return self.usual.where(self.usual_usd) if self.usual and self.usual_usd is not None else None
@@ -103,9 +102,9 @@ def report(query: Query) -> Day:
     known = coverage.load(wide, integrations)
     states = known.states_on(day)
     mine = sums.pieces(replace(known.query, period=query.period), keys=True)
-    open_too = DayState.PROVISIONAL in states.values()
+    is_so_far = DayState.PROVISIONAL in states.values()
     known_in = [one for one in mine if states.get(one.integration_id) != DayState.MISSING]
-    counted = [one for one in known_in if one.settled or (open_too and one.integration_id in states)]
+    counted = [one for one in known_in if one.settled or (is_so_far and one.integration_id in states)]
     state = coverage.joint(states.values())
     of_integrations = _integrations(integrations, states, mine, counted)
     compared = _compared(known, day)
@@ -114,6 +113,8 @@ def report(query: Query) -> Day:
     return Day(
         day=day,
         state=state,
+        is_so_far=is_so_far,
+        any_settled=any(one.is_settled for one in states.values()),
         to_come=state == DayState.MISSING and day > now.date(),
         is_today=day == now.date(),
         coverage=_coverage(states, integrations),
@@ -183,8 +184,7 @@ def _restated(known: Known, day: date) -> list[Restated]:
 def _usual(known: Known, day: date) -> tuple[Usual | None, Decimal | None, int]:
     """As the dashboard says it: of the integrations that have the day and enough history. What is usual for them, what
     they cost on the day, and how many they are."""
-    here = [one for one in known.asked if is_expected(one, day) and known.is_complete(one, Period(day, day))]
-    grown = parts.with_history(known, here, day)
+    grown = parts.with_history(known, parts.expected_or_there(known, day)[1], day)
     amounts = parts.amounts_per_day(known, grown, known.period) if grown else {}
     return usual.of(amounts, day), amounts.get(day), len(grown)
 

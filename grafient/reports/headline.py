@@ -17,7 +17,7 @@ from grafient.days import ONE_DAY, Period, last_due, span
 from grafient.extensions import db
 from grafient.forecast import Forecast, Reason
 from grafient.models import CreditReading, Integration, utc_now
-from grafient.query import Group, Query, is_expected
+from grafient.query import Group, Query
 from grafient.reports import changes, parts, sums
 from grafient.reports.changes import Contribution
 from grafient.reports.sums import added_usd
@@ -96,7 +96,8 @@ class Headline:
     ``usual`` and what follows are of the integrations that have this day and enough history, ``compared`` of ``asked``;
     ``usual_usd`` is what these cost on the day. ``like``: the latest of the same weekdays before whose cost was
     usual; the change since then is that of ``drivers`` and of other models. ``month`` is that of the last day;
-    ``forecast`` is of all of it, ``no_forecast`` says why there is none, and ``off`` how far off forecasts would have
+    ``forecast`` is of all of it (``is_spent``: with what is known since the last day, the month has cost more than it
+    went up to), ``no_forecast`` says why there is none, and ``off`` how far off forecasts would have
     been in the middle of the last ``tried`` months.
     """
 
@@ -114,6 +115,7 @@ class Headline:
     since: Sequence[DaySince]
     month: MonthSoFar
     forecast: Forecast | None
+    is_spent: bool
     no_forecast: Reason | None
     off: Decimal | None
     tried: int
@@ -136,9 +138,9 @@ class Headline:
 
     @property
     def names_most(self) -> bool:
-        """Whether the ``drivers`` are most of the change."""
-        named = abs(added_usd(one.change_usd for one in self.drivers))
-        return self.change_usd is not None and named * 2 > abs(self.change_usd)
+        """Whether the ``drivers`` together went the way of the change, and at least half as far."""
+        change, named = self.change_usd or Decimal(0), added_usd(one.change_usd for one in self.drivers)
+        return bool(change) and (named * 2 >= change if change > 0 else named * 2 <= change)
 
     @property
     def like_day(self) -> tuple[Period, Period] | None:
@@ -149,11 +151,6 @@ class Headline:
     def whole(self) -> Period:
         """All of the month."""
         return Period.month(self.day)
-
-    @property
-    def is_spent(self) -> bool:
-        """Whether the month has cost already what its forecast goes up to, with what is known since the last day."""
-        return self.forecast is not None and 0 < self.forecast.high == _spent(self.month, self.since, self.whole)
 
     @property
     def is_known(self) -> bool:
@@ -174,8 +171,7 @@ def report(query: Query, integrations: Sequence[Integration]) -> Headline | None
     days = max(_LEAST_DAYS, min(HISTORY_DAYS, _MOST_ROWS // scope))
     history = replace(query, period=Period(day - timedelta(days=days - 1), day))
     known = coverage.load(history, integrations, around=Period(history.period.first, today))
-    asked = [one for one in known.asked if is_expected(one, day)]
-    here = [one for one in asked if known.is_complete(one, Period(day, day))]
+    asked, here = parts.expected_or_there(known, day)
     if not asked:
         return None
     whole, so_far = Period.month(day), Period(day.replace(day=1), day)
@@ -196,6 +192,7 @@ def report(query: Query, integrations: Sequence[Integration]) -> Headline | None
     since = _since(known, day, today)
     why_not = forecasts.why_not(of_live, whole, day) if is_whole else Reason.DAYS_MISSING
     tried = None if why_not else forecasts.backtest(of_live, day)
+    forecast, is_spent = (None, False) if why_not else _forecast(of_live, month, whole, since)
     return Headline(
         day=day,
         state=known.state(day),
@@ -210,7 +207,8 @@ def report(query: Query, integrations: Sequence[Integration]) -> Headline | None
         drivers=[] if like is None else _drivers(known.query, grown, day, like),
         since=since,
         month=month,
-        forecast=None if why_not else _forecast(of_live, month, whole, since),
+        forecast=forecast,
+        is_spent=is_spent,
         no_forecast=why_not,
         off=tried.off() if tried else None,
         tried=tried.months if tried else 0,
@@ -220,20 +218,18 @@ def report(query: Query, integrations: Sequence[Integration]) -> Headline | None
 
 def _forecast(
     of_live: Mapping[date, Decimal], month: MonthSoFar, whole: Period, since: Sequence[DaySince]
-) -> Forecast | None:
+) -> tuple[Forecast | None, bool]:
     """Of the integrations that go on, and what others had cost in the month when they were removed. It is no less than
-    what the month has cost already: with $500 of today's on the last evening, the forecast of $300 is out of date."""
+    what the month has cost already, and whether it would be: with $500 of today's on the last evening, the forecast of
+    $300 is out of date."""
     found = forecasts.of(of_live, whole, month.period.last)
     if found is None or month.usage_usd is None:
-        return None
+        return None, False
     gone = month.usage_usd - found.settled
-    spent = _spent(month, since, whole)
+    spent = month.usage_usd + added_usd(one.usage_usd for one in since if one.day in whole)
     expected, low, high = (max(amount + gone, spent) for amount in (found.expected, found.low, found.high))
-    return replace(found, settled=found.settled + gone, expected=expected, low=low, high=high)
-
-
-def _spent(month: MonthSoFar, since: Sequence[DaySince], whole: Period) -> Decimal:
-    return (month.usage_usd or Decimal(0)) + added_usd(one.usage_usd for one in since if one.day in whole)
+    is_spent = found.high + gone < spent
+    return replace(found, settled=found.settled + gone, expected=expected, low=low, high=high), is_spent
 
 
 def _like(amounts: Mapping[date, Decimal], day: date, found: Usual | None) -> date | None:

@@ -226,7 +226,11 @@ def _change(known: Known, before: Stretch, now: Stretch) -> PriceChange | None:
     fraction = (later - earlier) / earlier
     if abs(fraction) <= PRICE_CHANGE:
         return None
-    hosts_known = all(known.knows_part(day, Group.HOST, None) for one in (before, now) for day in one.period)
+    hosts_known = all(
+        known.state(day).is_settled and known.knows_part(day, Group.HOST, None)
+        for one in (before, now)
+        for day in one.period
+    )
     return PriceChange(before.period, earlier, fraction) if hosts_known else None
 
 

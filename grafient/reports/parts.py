@@ -179,6 +179,13 @@ def floors(known: Known, group: Group, names: Iterable[str]) -> set[str]:
     return {one for one in names if one and not all(known.knows_throughout(days, group, one) for days in settled)}
 
 
+def expected_or_there(known: Known, day: date) -> tuple[list[Integration], list[Integration]]:
+    """The integrations that a day is about, and those of them of which it is settled. Removed at 03:00, an integration
+    need not have the day before; but where a sync had settled it already, that is in every total, so it is here too."""
+    about = [one for one in known.asked if is_expected(one, day) or known.has(one, day)]
+    return about, [one for one in about if known.has(one, day)]
+
+
 def with_history(known: Known, integrations: Sequence[Integration], day: date) -> list[Integration]:
     """Those whose costs are known on enough of the same weekdays before to say what is usual for the day."""
     before = [day - timedelta(weeks=weeks) for weeks in range(1, usual.WEEKS + 1)]

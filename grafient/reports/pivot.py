@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -109,7 +109,9 @@ def of(
         if not row.is_known or (silent is None and amount is None):
             return Tally(None, False)
         named, by = (row, down.by) if column.period else (column, across.by)
-        return amount if _is_known(known, by, named, silent or ()) else Tally(amount.known if amount else None, False)
+        if amount is None:
+            return None if _is_known(known.knows_nothing, by, named, silent or ()) else Tally(None, False)
+        return amount if _is_known(known.knows_part, by, named, silent or ()) else Tally(amount.known, False)
 
     def over_all_days(amount: Tally, by: By, line: Line, with_lines: Collection[date]) -> Tally:
         """As a cell that has all of the period's days: where one of them does not tell hosts, a host's amount is the
@@ -117,7 +119,7 @@ def of(
         if by == Group.INTEGRATION:
             return amount
         silent = _silent(known, Line("", period=query.period), line, with_lines)
-        return amount if _is_known(known, by, line, silent or ()) else Tally(amount.known, False)
+        return amount if _is_known(known.knows_part, by, line, silent or ()) else Tally(amount.known, False)
 
     def row_total(row: Line, amount: Tally) -> Tally:
         if row.period or isinstance(across.by, Group):
@@ -142,10 +144,12 @@ def of(
     )
 
 
-def _is_known(known: Known, by: By, line: Line, silent: Collection[date]) -> bool:
-    """Whether a line that had nothing on these days is known to have had nothing."""
+def _is_known(knows: Callable[[date, Group, str | None], bool], by: By, line: Line, silent: Collection[date]) -> bool:
+    """Whether it is known what a line had on the days on which it had nothing. Beside an amount, a day that is missing
+    for an integration is told by the coverage; where there is no amount, nothing would say that it may not be nothing.
+    """
     name = None if line.others else line.id
-    return not isinstance(by, Group) or all(known.knows_part(day, by, name) for day in silent)
+    return not isinstance(by, Group) or all(knows(day, by, name) for day in silent)
 
 
 class _Edge:

@@ -134,7 +134,7 @@ def report(query: Query) -> Statement:
     models = sorted(breakdown.rows(query, Group.MODEL), key=lambda row: (-(row.usage_usd or 0), row.name, row.id))
     total = breakdown.usd(models) if known.any_settled else None
     others = models[MOST_ROWS:]
-    by_integration = sums.by_integration(query, query.period)
+    by_integration = sums.by_integration(query)
     by_day = sums.measures_by_day(query)
     return Statement(
         period=query.period,

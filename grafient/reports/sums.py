@@ -25,7 +25,6 @@ from sqlalchemy import (
     func,
     literal,
     null,
-    or_,
     select,
     tuple_,
     union_all,
@@ -256,7 +255,6 @@ def pieces(query: Query, *, keys: bool) -> list[Piece]:
 class Slot(StrEnum):
     """Where a line's day lies, seen from a query's period."""
 
-    BEFORE = "before"
     PERIOD = "period"
     AFTER = "after"
     UNSETTLED = "unsettled"
@@ -266,13 +264,14 @@ class Slot(StrEnum):
 _ByIntegration = dict[tuple[int, Slot], Measures]
 
 
-def by_integration(query: Query, around: Period) -> _ByIntegration:
-    """All that is measured of each integration (by its id), in and around the query's period."""
-    return _by_slot(db.session.execute(_by_owner(query, around)))
+def by_integration(query: Query) -> _ByIntegration:
+    """All that is measured of each integration (by its id) in the query's period."""
+    return _by_slot(db.session.execute(_by_owner(query, query.period)))
 
 
 def overview(query: Query, group: Group, around: Period) -> tuple[list[Total], _ByIntegration]:
-    """``totals_by`` and ``by_integration`` in one statement."""
+    """``totals_by`` and ``by_integration`` in one statement, the latter also of days after the query's period until the
+    end of ``around``."""
     found = _ask(_overview, query, group, around=around)
     totals = _totals(query, group, (row for row in found if row.id is None))
     return totals, _by_slot(row for row in found if row.id is not None)
@@ -290,13 +289,11 @@ def _by_owner(query: Query, around: Period, *more: Any) -> Select[Any]:
     table, unsettled = rows.columns, _unsettled(wide, rows)
     slot = case(
         (unsettled, Slot.UNSETTLED),
-        (table.day < query.period.first, Slot.BEFORE),
         (table.day > query.period.last, Slot.AFTER),
         else_=Slot.PERIOD,
     ).label("slot")
     columns = *more, rows.owner.label("id"), slot, *_measured(rows, query)
-    statement = _lines(wide, rows, *columns, settled=False)
-    return statement.where(or_(~unsettled, table.day >= query.period.first)).group_by(rows.owner, slot)
+    return _lines(wide, rows, *columns, settled=False).group_by(rows.owner, slot)
 
 
 def _by_slot(found: Iterable[Any]) -> _ByIntegration:

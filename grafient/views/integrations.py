@@ -138,10 +138,11 @@ def create() -> ResponseReturnValue:
 @blueprint.get("/<int(max=2147483647):integration_id>")
 @owned
 def show(integration: Integration) -> ResponseReturnValue:
-    """One integration. Whoever opens it has seen what changed."""
+    """One integration. Whoever opens it has seen what changed; a page that is open renews itself, perhaps unseen."""
     page = _page(integration)
-    with disk.tolerated():
-        mark_restatements_seen(current_user.id, integration.id)
+    if not is_htmx():
+        with disk.tolerated():
+            mark_restatements_seen(current_user.id, integration.id)
     return page
 
 

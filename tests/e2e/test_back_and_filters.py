@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,6 +80,13 @@ def test_a_switch_of_the_chart_leaves_the_page_where_it_was(page: Page, nav: str
     expect(switch).to_be_focused()
     assert page.evaluate("window.scrollY") == before > 0
     assert "#" not in page.url
+
+
+def test_the_next_page_of_a_table_begins_with_its_first_row(page: Page) -> None:
+    page.goto("/breakdown?group=day&days=365")
+    page.get_by_role("navigation", name="Pages").get_by_role("link", name="Next").click()
+    page.wait_for_url(re.compile(r"page=2.*#rows$"))
+    expect(page.locator("#rows")).to_be_in_viewport()
 
 
 def test_one_panel_is_open_at_a_time_and_a_click_elsewhere_closes_it(page: Page) -> None:

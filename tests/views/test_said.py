@@ -15,11 +15,11 @@ import pytest
 from flask import Flask
 
 from grafient.extensions import db
-from grafient.models import ApiKey, Integration, KeyReading, Restatement, SyncRun, Workspace
+from grafient.models import ApiKey, Integration, KeyReading, Workspace
 from grafient.providers import BilledLine
 from grafient.states import DayState, Source
 from tests.pages import Pages, lint
-from tests.stored import TODAY, add, ago, cover, put
+from tests.stored import TODAY, add, ago, cover, put, restate
 from tests.syncing import NOON, at
 
 D = Decimal
@@ -100,6 +100,16 @@ class TestMonth:
             headline = said(asked(pages, "/"), ".headline")
         assert "Forecast for November $790 Spent already, with today so far" in headline
 
+    def test_its_forecast_is_not_spent_where_nothing_is_expected_any_more(self, account: Any, pages: Pages) -> None:
+        """Used from Tuesday to Friday alone, and the month ends with a Monday."""
+        one, last = account(), date(2026, 11, 28)
+        past = [last - timedelta(days=back) for back in range(100)]
+        cover(one, past, usd=None)
+        put(one, *[BilledLine(day, "m", "e", "h", "m", D(10)) for day in past if day.weekday() in (1, 2, 3, 4)])
+        with at(datetime(2026, 11, 29, 12, tzinfo=UTC)):
+            headline = said(asked(pages, "/"), ".headline")
+        assert "Forecast for November $160 Costs were steady in the last weeks" in headline
+
 
 class TestUsual:
     def of(self, account: Any, pages: Pages, before: list[str], yesterday: str) -> str:
@@ -117,6 +127,13 @@ class TestUsual:
 
     def test_far_above_is_said_in_dollars(self, account: Any, pages: Pages) -> None:
         assert "$90.00 Above the usual $20 for" in self.of(account, pages, ["20.40"] * 8, "90")
+
+    def test_models_that_moved_the_other_way_are_not_most_of_it(self, account: Any, pages: Pages) -> None:
+        one = account()
+        cover(one, days(range(1, 100)), usd=None)
+        for back, big, small in ((1, "10", "10"), *((1 + 7 * week, "50", "5") for week in range(1, 9))):
+            put(one, line(back, big, model="big"), *[line(back, small, model=f"m{number}") for number in range(12)])
+        assert "The largest changes since 12 Nov 2026: big −$40.00" in said(asked(pages, "/"), ".headline")
 
     @pytest.mark.parametrize(("models", "words"), [(40, "The largest changes since"), (4, "Most of the change since")])
     def test_three_of_forty_models_are_not_most_of_it(
@@ -138,6 +155,18 @@ class TestRemoved:
         assert "So far $3.00" in page
         assert "not in the total $3.00" in page
 
+    def test_yesterday_is_usual_for_those_whose_costs_it_has(self, account: Any, pages: Pages) -> None:
+        """An early sync had settled yesterday when an account was removed at 03:00: it is in the sum, and so it is in
+        what is usual."""
+        early = NOON - timedelta(hours=9)
+        cover(account("alive"), days(range(1, 100)), usd=10)
+        cover(account("gone", removed_at=early), days(range(1, 100)), usd=100)
+        headline = said(asked(pages, "/"), ".headline")
+        assert "Yesterday, 19 Nov 2026 $110.00 Usual for a Thursday ($110)." in headline
+        day = said(asked(pages, f"/days/{ago(1)}"))
+        assert "Total $110.00" in day
+        assert "$110.00 This day is within the usual range." in day
+
     def test_a_change_says_that_it_leaves_one_out(self, account: Any, pages: Pages) -> None:
         cover(account("alive"), days(range(1, 61)), usd=10)
         cover(account("gone", removed_at=NOON - timedelta(days=10)), days(range(11, 61)), usd=100)
@@ -156,9 +185,30 @@ class TestPartly:
             cover(one, days(range(1, 100)), usd=10)
         so_far(a)
         page = said(asked(pages, f"/days/{TODAY}"))
-        assert "So far $3.00" in page
+        assert "So far $3.00 20 Nov 2026, provisional, as of 20 Nov 2026, 12:00 UTC, 1 of 2 integrations" in page
+        assert "b has no data for this day, so what is known is of the others." in page
         assert "Total" not in page
-        assert texts(asked(pages, "/"), "table.days tbody tr")[-1].startswith(f"{TODAY.day} Nov 2026 $3.00 Provisional")
+        assert texts(asked(pages, "/"), "table.days tbody tr")[-1] == "20 Nov 2026 $3.00 Incomplete (1 of 2) $3.00"
+
+    def test_of_three_one_settled_one_so_far_and_one_missing(self, account: Any, pages: Pages) -> None:
+        a, b, c = account("a"), account("b"), account("c")
+        for one in (a, b, c):
+            cover(one, days(range(2, 20)), usd=10)
+        cover(a, [ago(1)], usd=10)
+        cover(b, [ago(1)], usd=7, state=DayState.PROVISIONAL, source=Source.ANALYTICS)
+        page = said(asked(pages, f"/days/{ago(1)}"))
+        assert "So far $17.00 19 Nov 2026, provisional, as of 20 Nov 2026, 12:00 UTC, 2 of 3 integrations" in page
+        assert "c has no data for this day, so what is known is of the others." in page
+
+    def test_no_usage_of_one_is_no_known_zero_of_both(self, account: Any, pages: Pages) -> None:
+        a, b = account("a"), account("b")
+        for one in (a, b):
+            cover(one, days(range(1, 31)), usd=10, model=f"m{one.label}")
+        cover(a, [TODAY], usd=None, state=DayState.PROVISIONAL, source=Source.ANALYTICS)
+        page = said(asked(pages, f"/days/{TODAY}"))
+        assert "The provider reported no usage so far for the integrations that have data." in page
+        assert "known zero" not in page
+        assert "$0.00" not in texts(asked(pages, "/models/mb"), "table.days tbody tr")[-1]
 
     def test_a_day_that_is_settled_in_one_is_partly_in_totals(self, account: Any, pages: Pages) -> None:
         a, b = account("a"), account("b")
@@ -185,8 +235,15 @@ class TestPartly:
         here = "/breakdown{}?days=7&group=model&columns=day"
         rows = list(csv.DictReader(io.StringIO(asked(pages, here.format(".csv")))))
         assert {row["model"]: row[str(ago(1))] for row in rows} == {"ma": "10", "mb": ""}
+        assert [row["total"] for row in rows] == ["120", "70"], "what is missing is told by the coverage, of all alike"
         chart = texts(asked(pages, "/?days=7"), "table.days tbody tr")[-1]
         assert chart == "19 Nov 2026 $10.00 Incomplete (1 of 2) — $10.00"
+        week = texts(asked(pages, "/?days=7&by=week"), "table.days tbody tr")[-1]
+        assert week.startswith("16–19 Nov 2026 $100.00 Incomplete")
+        assert "≥" not in week
+        by_week = said(asked(pages, "/breakdown?days=7&group=model&columns=week"), "table.pivot")
+        assert "≥" not in by_week
+        assert "unknown" not in by_week
         assert "$0.00" not in texts(asked(pages, "/models/mb?days=7"), "table.days tbody tr")[-1]
 
     def test_a_price_is_not_compared_over_a_missing_day(self, account: Any, pages: Pages) -> None:
@@ -225,6 +282,23 @@ class TestPartly:
 
 
 class TestKeys:
+    def test_one_of_a_complete_account_had_nothing_where_another_account_is_missing(
+        self, account: Any, pages: Pages
+    ) -> None:
+        a, b = account("a"), account("b")
+        cover(a, days(WEEK), usd=None)
+        cover(b, days(range(2, 8)), usd=10)
+        self.keyed(a, "k1", 1, 7)
+        put(a, *[line(n, "7") for n in range(2, 8)], key="k1")
+        put(a, line(1, "1"))
+        chart = texts(asked(pages, "/?days=7&group=key"), "table.days tbody tr")[-1]
+        assert chart.startswith("19 Nov 2026 $1.00 Incomplete (1 of 2)")
+        assert chart.endswith("$0.00")
+        row = texts(asked(pages, "/breakdown?days=7&group=key&columns=day"), "table.pivot tbody tr")[1]
+        assert row.startswith("k1 $42.00")
+        assert "unknown" not in row
+        assert "k1 $42.00" in said(asked(pages, "/breakdown?days=7&group=key"), "table.breakdown")
+
     def keyed(self, one: Integration, key: str, last: int, first: int) -> None:
         db.session.add(ApiKey(integration_id=one.id, key_hash=key, name=key, disabled=False, read_at=NOON))
         db.session.add(KeyReading(integration_id=one.id, key_hash=key, first_day=ago(first), last_day=ago(last)))
@@ -311,7 +385,7 @@ class TestRefunds:
         cover(account(), days(range(1, 20)), usd=-6)
         figures = said(asked(pages, "/?days=7"), ".figure")
         assert "Total −$42.00" in figures
-        assert "There were only refunds in 13–19 Nov 2026." in figures
+        assert "Refunds were larger than costs in 13–19 Nov 2026." in figures
 
 
 def test_yesterday_is_the_day_before_today_also_at_night(account: Any, pages: Pages) -> None:
@@ -324,27 +398,50 @@ def test_yesterday_is_the_day_before_today_also_at_night(account: Any, pages: Pa
     assert "Total $30.00" in said(page, ".figure")
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_yesterday_is_nobodys_fault_before_it_is_due(account: Any, pages: Pages, known: bool) -> None:
+    one = account()
+    cover(one, days(range(1, 100)), usd=10)
+    if known:
+        cover(one, [TODAY], usd=30, state=DayState.PROVISIONAL, source=Source.ANALYTICS)
+    with at(datetime(2026, 11, 21, 3, tzinfo=UTC)):
+        found = [
+            said(asked(pages, path))
+            for path in (
+                "/?period=yesterday",
+                "/breakdown?period=yesterday",
+                "/changes?period=yesterday",
+                "/days/2026-11-20",
+            )
+        ]
+    for page in found:
+        assert "may need a new key" not in page
+        assert "has not ended" not in page
+        assert "There is no data" not in page
+        assert "Nothing was billed" not in page
+    assert "Not all of it is due yet: a day counts from 06:00 UTC of the next day." in found[2]
+    assert ("$30.00" in found[0]) is known
+
+
+def test_a_page_that_renews_itself_has_not_been_seen_by_anybody(account: Any, pages: Pages) -> None:
+    one = account("a", last_restated_at=NOON)
+    cover(one, days(range(1, 10)), usd=10)
+    cover(one, [ago(3)], usd=None, state=DayState.RESTATED)
+    restate(one, ago(3), NOON, "4", "10")
+    changed = "1 day changed since you last looked"
+    assert changed in said(asked(pages, "/"))
+    Context().run(pages.client.get, f"/integrations/{one.id}", headers={"HX-Request": "true"})
+    assert changed in said(asked(pages, "/"))
+    asked(pages, f"/integrations/{one.id}")
+    assert changed not in said(asked(pages, "/"))
+
+
 def test_of_two_that_changed_once_each_is_so_now(account: Any, pages: Pages) -> None:
     for hours, label in enumerate("ab"):
         one = account(label, last_restated_at=NOON)
         cover(one, days(range(1, 10)), usd=10)
         cover(one, [ago(3)], usd=None, state=DayState.RESTATED)
-        run = SyncRun(integration_id=one.id, trigger="daily", status="done", created_at=NOON)
-        db.session.add(run)
-        db.session.flush()
-        db.session.add(
-            Restatement(
-                integration_id=one.id,
-                run_id=run.id,
-                day=ago(3),
-                permaslug="m",
-                endpoint_id="e",
-                host="h",
-                usage_before_usd=D(4),
-                usage_after_usd=D(10),
-                changed_at=NOON - timedelta(hours=hours),
-            )
-        )
+        restate(one, ago(3), NOON - timedelta(hours=hours), "4", "10")
     assert said(asked(pages, f"/days/{ago(3)}"), ".restated").count("was $4.00, now $10.00") == 2
 
 
