@@ -45,6 +45,11 @@ class Coverage:
         return self.asked == self.covered
 
     @property
+    def lacks_nothing(self) -> bool:
+        """Whether that is so of all integrations that should have data."""
+        return self.is_complete and not self.without_data
+
+    @property
     def counted(self) -> int:
         """How many integrations the figures are of."""
         return self.integrations - len(self.without_data)

@@ -280,6 +280,14 @@ class TestPartly:
             assert any(row.startswith("h ≥ $30.00") for row in rows)
             assert any(row.startswith("Host unknown $270.00") for row in rows)
 
+    def test_what_may_help_is_said_where_one_of_several_was_not_read(self, account: Any, pages: Pages) -> None:
+        a, b = account("a"), account("b")
+        cover(a, [ago(2)], usd=10)
+        cover(b, [ago(1)], usd=10)
+        page = said(asked(pages, f"/changes?from={ago(1)}&to={ago(1)}"))
+        assert "19 Nov 2026: complete, 1 of 2 integrations." in page
+        assert "Or check your integrations: one may need a new key, or a Force Sync." in page
+
 
 class TestKeys:
     def test_one_of_a_complete_account_had_nothing_where_another_account_is_missing(
