@@ -1,4 +1,4 @@
-"""What gunicorn and the flask command load."""
+"""What the flask command loads, and any other WSGI server could."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Whole pages over HTTP, from gunicorn as ``make run`` starts it: the Dashboard of an account of 50 rows a day.
+"""Whole pages over HTTP, from the web server of ``make run``: the Dashboard of an account of 50 rows a day.
 
 Beside it, from the same server, a page of as many bytes that needs no data (``plain.py``); and Datasette, which answers
 from the same SQLite file with JSON what each model cost on each day of the period. The load comes from ``load.py``, on
@@ -109,8 +109,8 @@ def _web(settings: Mapping[str, str]) -> Iterator[int]:
         if done.wait():
             raise RuntimeError("the schema could not be made")
     port = places.free_port()
-    web = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "bench.plain:app"]
-    with places.process(web, environment=settings):
+    web = [sys.executable, "-m", "flask", "--app", "bench.plain", "web", "--host", "127.0.0.1"]
+    with places.process(web, environment=dict(settings) | {"PORT": str(port)}):
         places.until_it_answers(f"http://127.0.0.1:{port}/healthz")
         yield port
 

