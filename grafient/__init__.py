@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
 
-from flask import Flask, Response, request
-from flask.sessions import SecureCookieSessionInterface, SessionMixin
+from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from grafient import cli, database, jobs, views
@@ -34,7 +32,6 @@ def create_app(environ: Mapping[str, str] | None = None) -> Flask:
     if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or "run" in sys.argv[1:]:
         settings.require()
     app = Flask(__name__, template_folder=str(ROOT / "templates"), static_folder=str(ROOT / "static"))
-    app.session_interface = _SessionInterface()
     _configure(app, settings)
     _bind(app, settings)
     views.register(app, settings)
@@ -53,9 +50,6 @@ def _configure(app: Flask, settings: Settings) -> None:
         MAX_CONTENT_LENGTH=64 * 1024,
         SQLALCHEMY_DATABASE_URI=settings.database_url,
         SQLALCHEMY_ENGINE_OPTIONS=_engine_options(settings),
-        SESSION_COOKIE_SAMESITE="Lax",
-        SESSION_COOKIE_HTTPONLY=True,
-        PERMANENT_SESSION_LIFETIME=timedelta(days=30),
         WTF_CSRF_TIME_LIMIT=None,
     )
 
@@ -87,17 +81,3 @@ def _bind(app: Flask, settings: Settings) -> None:
     if settings.redis_url is not None:
         app.extensions["redis"] = jobs.connect(settings.redis_url)
     app.extensions["pace"] = Pace(app.extensions.get("redis"), settings.requests_per_second)
-
-
-class _SessionInterface(SecureCookieSessionInterface):
-    """Cookies that travel over TLS alone wherever there is TLS; make run has none on this machine."""
-
-    def get_cookie_secure(self, app: Flask) -> bool:
-        return request.is_secure
-
-    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """A static file is the same for everybody. Flask-Login looks at the session with each request, for which Flask
-        would add ``Vary: Cookie``, and a browser would load all files anew after each log-in.
-        """
-        if request.endpoint not in ("static", "favicon"):
-            super().save_session(app, session, response)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from flask import g
 from flask_security import RoleMixin, SQLAlchemyUserDatastore
 from sqlalchemy import exists, func, select, text
-from sqlalchemy.orm import make_transient_to_detached
 
 from grafient.extensions import db
 from grafient.models import User, Workspace
@@ -28,15 +26,6 @@ class Datastore(SQLAlchemyUserDatastore):
         user = User(workspace=Workspace(plan=self.default_plan), **kwargs)
         db.session.add(user)
         return user
-
-    def find_user(self, case_insensitive: bool = False, **kwargs: Any) -> Any:
-        """The user; made of ``g.signed_in``, their row, if it was read in this request already (see ``views.kept``)."""
-        row = g.pop("signed_in", None)
-        if row is None or kwargs != {"fs_uniquifier": row.fs_uniquifier}:
-            return super().find_user(case_insensitive, **kwargs)
-        user = User(**{column.key: row._mapping[column] for column in User.__table__.columns})
-        make_transient_to_detached(user)
-        return db.session.merge(user, load=False)
 
 
 def first_is_wanted() -> bool:

@@ -28,6 +28,16 @@ def only_reading() -> Iterator[None]:
         reading.reset(token)
 
 
+@contextmanager
+def writing() -> Iterator[None]:
+    """Something is written inside, in a request that otherwise only reads: a transaction that begins there says so."""
+    token = reading.set(False)
+    try:
+        yield
+    finally:
+        reading.reset(token)
+
+
 class SchemaError(Exception):
     """The database does not fit this version of Grafient. The message says what to do."""
 

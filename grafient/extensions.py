@@ -32,27 +32,34 @@ class Base(DeclarativeBase):
     )
 
 
-def _network(address: str) -> str:
-    """Whom a limit counts: an IPv4 address, or the /64 that an IPv6 user has to choose from.
+def address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address of a client, as a server or a proxy writes it; None if none can be read.
 
     Proxies add a port (``192.0.2.1:5678``, ``[2001:db8::1]:443``), and a server that listens on both writes IPv4 as
-    ``::ffff:192.0.2.1``. All of which no address can be read count together, or a new word would be a new try.
+    ``::ffff:192.0.2.1``.
     """
-    host = address[1:].partition("]")[0] if address.startswith("[") else address
+    host = text[1:].partition("]")[0] if text.startswith("[") else text
     host = host.partition(":")[0] if host.count(":") == 1 else host
     try:
-        found = ipaddress.ip_address(host)
+        found = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return "unknown"
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    return str(found.ipv4_mapped or ipaddress.ip_network((int(found), 128)).supernet(new_prefix=64))
+        return None
+    return found.ipv4_mapped or found if isinstance(found, ipaddress.IPv6Address) else found
+
+
+def _network() -> str:
+    """Whom a limit counts: an IPv4 address, or the /64 that an IPv6 user has to choose from. All of whom no address can
+    be read count together, or a new word would be a new try."""
+    found = address(request.remote_addr or "")
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((int(found), 128)).supernet(new_prefix=64))
+    return str(found or "unknown")
 
 
 db = SQLAlchemy(model_class=Base)
 csrf = CSRFProtect()
 security = Security()
-limiter = Limiter(key_func=lambda: _network(request.remote_addr or ""))
+limiter = Limiter(key_func=_network)
 
 vault: Vault = LocalProxy(lambda: current_app.extensions["vault"])  # type: ignore[assignment]
 pace: Pace = LocalProxy(lambda: current_app.extensions["pace"])  # type: ignore[assignment]

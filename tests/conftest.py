@@ -24,6 +24,7 @@ from grafient.sandbox import Sandbox
 from tests.pages import Pages
 
 ENCRYPTION_KEYS = "test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+EMAIL = "someone@example.com"
 PASSWORD = "correct horse battery"
 
 # No test fails for being slow: the machine may be busy, and databases are real.
@@ -187,5 +188,5 @@ def workspace(context: Flask) -> Workspace:
 def pages(app: Flask) -> Pages:
     """A client that lints each page, signed in as the first account."""
     pages = Pages(app)
-    pages.register("someone@example.com", PASSWORD)
+    pages.register(EMAIL, PASSWORD)
     return pages

@@ -1,6 +1,6 @@
 """Columns and constraints, no queries."""
 
-from grafient.models.accounts import User, Workspace
+from grafient.models.accounts import User, UserSession, Workspace
 from grafient.models.columns import utc_now
 from grafient.models.costs import (
     UNATTRIBUTED,
@@ -45,6 +45,7 @@ __all__ = [
     "Series",
     "SyncRun",
     "User",
+    "UserSession",
     "Workspace",
     "utc_now",
 ]

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from flask_security import UserMixin
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import ForeignKey, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from grafient.extensions import Base
@@ -39,3 +39,23 @@ class User(Base, UserMixin):
     workspace: Mapped[Workspace] = relationship()
 
     roles: list[Any] = []
+
+
+class UserSession(Base):
+    """Somebody signed in on a device. Without this row the cookie there is worth nothing; of what the cookie says, the
+    row has only a hash, so that a copy of the database opens no session."""
+
+    __tablename__ = "user_session"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    device: Mapped[str] = mapped_column(String(80))
+    """Such as "Firefox on Linux", as the browser said when signing in."""
+    address: Mapped[str] = mapped_column(String(45))
+    """Where that came from: an IP address."""
+    began_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    """When it was last used, to ten minutes."""
+
+    user: Mapped[User] = relationship()

@@ -32,6 +32,7 @@ from grafient.views import (
     lives,
     operations,
     sample,
+    sessions,
 )
 from grafient.views.addresses import BadPeriod
 from grafient.web import HEADERS
@@ -46,7 +47,7 @@ def register(app: Flask, settings: Settings) -> None:
     app.teardown_request(_may_write_again)
     app.after_request(_headers)
     accounts.register(app, settings)
-    for area in (costs, changes, days, lives, integrations, sample, accounts, health, operations):
+    for area in (costs, changes, days, lives, integrations, sample, accounts, sessions, health, operations):
         app.register_blueprint(area.blueprint)
     formats.register(app)
     assets.register(app)

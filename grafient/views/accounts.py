@@ -12,6 +12,7 @@ from grafient.accounts import Datastore, first_is_wanted, is_operator, one_at_a_
 from grafient.config import Settings
 from grafient.extensions import limiter, security
 from grafient.plans import PLANS
+from grafient.views import sessions
 
 blueprint = Blueprint("accounts", __name__)
 
@@ -59,8 +60,6 @@ def register(app: Flask, settings: Settings) -> None:
         **{f"SECURITY_MSG_{name}": message for name, message in _MESSAGES.items()},
         SECURITY_JOIN_USER_ROLES=False,
         SECURITY_RETURN_GENERIC_RESPONSES=True,  # the login does not tell who has an account
-        REMEMBER_COOKIE_SAMESITE="Lax",
-        REMEMBER_COOKIE_SECURE=settings.trusted_proxies > 0,
     )
     datastore = Datastore()
     datastore.default_plan = settings.default_plan
@@ -74,6 +73,7 @@ def register(app: Flask, settings: Settings) -> None:
         RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
     )
     limiter.init_app(app)
+    sessions.register(app)
     app.before_request(_only_if_open)
     security.login_context_processor(lambda: {"registration_open": _open()})
     for endpoint in ("security.login", "security.register", "security.change_password", "security.verify"):

@@ -28,10 +28,10 @@ from flask.typing import ResponseReturnValue
 from flask_security import auth_required
 from sqlalchemy import bindparam, case, func, select
 
-from grafient import database, disk, sample, trouble
+from grafient import database, disk, sample, sessions, trouble
 from grafient.days import last_due, last_settled
 from grafient.extensions import db
-from grafient.models import Integration, RestatementSeen, User, utc_now
+from grafient.models import Integration, RestatementSeen, User, UserSession, utc_now
 from grafient.views import assets, delivery
 
 MOST_BYTES = 16 * 1024 * 1024
@@ -108,34 +108,41 @@ _STATE = (
         func.count(case((trouble.IS_OVERDUE, 1))).label("overdue"),
         func.count(case((trouble.IS_FAILING, 1))).label("failing"),
         _SEEN.label("seen"),
+        UserSession.id.label("session_id"),
+        UserSession.seen_at.label("session_seen_at"),
     )
     .select_from(User)
+    .join(UserSession, UserSession.user_id == User.id)
     .outerjoin(Integration, Integration.workspace_id == User.workspace_id)
+    .where(UserSession.token_hash == bindparam("token_hash"), sessions.IS_ALIVE)
     .where(User.fs_uniquifier == bindparam("who"), User.active)
-    .group_by(_USER.id)
+    .group_by(_USER.id, UserSession.id)
 )
 """Made once: it is asked with each page, and SQLAlchemy takes longer to make it than the database to answer.
 
-Who is signed in is who Flask-Security would find: the active user whom the session names.
+Who is signed in is who Flask-Security would find: the active user of the session (``sessions.find``).
 """
 
 
 def _state() -> Any:
     """All that a page of this address is made of; None for one that is not kept.
 
-    Not kept are pages for somebody whom the session does not name, such as who comes back with a remember cookie; with
-    a message for this request alone; of a first sync's progress; those that say that the disk is full; and those with a
-    form that adds or removes sample data: its CSRF token is of one session.
+    Not kept are pages for somebody without a session; with a message for this request alone; of a first sync's
+    progress; those that say that the disk is full; and those with a form that adds or removes sample data: its CSRF
+    token is of one session.
     """
-    who = session.get("_user_id")
-    if who is None:
+    token = session.get("token")
+    if token is None:
         return None
     now = utc_now()
+    asked: dict[str, Any] = {"who": session.get("_user_id"), "token_hash": sessions.hashed(token)}
+    asked.update(sessions.moments(now), **trouble.moments(now))
     with database.for_one_statement(db.engine).connect() as connection:
-        found = g.signed_in = connection.execute(_STATE, {"who": who, **trouble.moments(now)}).one_or_none()
+        found = g.signed_in = connection.execute(_STATE, asked).one_or_none()
     full = disk.is_full(current_app.extensions["settings"].data_dir)
     if found is None:
         return None
+    g.session = (found.session_id, found.session_seen_at)
     g.has_sample = bool(found.samples)
     has_form = found.samples or not found.integrations
     if found.unread or has_form or "_flashes" in session or full:

@@ -28,6 +28,7 @@ SIGNED_IN = (
     "/integrations/{troubled}",
     "/integrations/{integration}/days/{day}",
     "/account",
+    "/account/sessions",
     "/account/password",
     "/operations",
     "/nowhere",

@@ -82,9 +82,14 @@ def test_cookies_are_for_tls_where_a_proxy_has_it(settings: dict[str, str], page
     headers["Referer"] = "https://localhost/login"
     answer = proxied.client.post("/login", data=data, headers=headers, base_url="https://localhost")
     cookies = answer.headers.getlist("Set-Cookie")
-    assert {cookie.split("=")[0] for cookie in cookies} == {"session", "remember_token"}
+    assert {cookie.split("=")[0] for cookie in cookies} == {"__Host-session"}, (
+        "no other site below the domain can set it"
+    )
     for cookie in cookies:
         assert "Secure" in cookie
+        assert "Path=/" in cookie
+        assert "Domain" not in cookie
+        assert "Expires" in cookie, "it was asked to stay"
         assert "HttpOnly" in cookie
         assert "SameSite=Lax" in cookie
     with proxied.client.application.app_context():

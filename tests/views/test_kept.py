@@ -10,10 +10,10 @@ from decimal import Decimal
 import pytest
 import time_machine
 from flask import Flask
-from sqlalchemy import update
+from sqlalchemy import select, update
 from werkzeug.test import TestResponse
 
-from grafient import disk, totals
+from grafient import disk, sessions, totals
 from grafient.extensions import db
 from grafient.models import DayTotal, User
 from grafient.sandbox import Sandbox
@@ -146,11 +146,12 @@ def test_nobody_gets_anothers_page(app: Flask, lively: Pages, sandbox: Sandbox, 
         db.session.add(
             User(workspace_id=one.workspace_id, email="other@example.com", password="x", active=True, fs_uniquifier="o")
         )
+        token = sessions.begin(db.session.execute(select(User).where(User.id != 1)).scalar_one(), "x", "127.0.0.1")
         db.session.commit()
     other = Pages(app)
     with other.client.session_transaction() as cookie, lively.client.session_transaction() as own:
         cookie.update(own)
-        cookie["_user_id"] = "o"
+        cookie["_user_id"], cookie["token"] = "o", token
     answer = other.client.get("/", headers={"If-None-Match": etag})
     assert answer.status_code == 200
     assert b"other<wbr>@example.com" in answer.data

@@ -1,0 +1,145 @@
+"""Who is signed in: the session's cookie, the row behind it, and the page on which sessions are ended.
+
+Flask-Security signs people in and out; what it puts into the cookie counts as long as the session has a row (see
+``grafient.sessions``). Its "remember" cookie, which has none, is not used: to stay logged in is a cookie that lasts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Flask, Response, flash, g, redirect, render_template, request, session, url_for
+from flask.sessions import SecureCookieSessionInterface, SessionMixin
+from flask.typing import ResponseReturnValue
+from flask_login import user_logged_in, user_logged_out
+from flask_security import auth_required, current_user, logout_user, password_changed
+from flask_security.utils import set_request_attr
+from sqlalchemy.orm import make_transient_to_detached
+
+from grafient import sessions
+from grafient.extensions import address, db
+from grafient.models import User
+
+blueprint = Blueprint("sessions", __name__)
+
+TOKEN = "token"  # noqa: S105 - the name under which the cookie has it
+_CSRF = "csrf_token"
+
+
+class Cookie(SecureCookieSessionInterface):
+    """The session's cookie. Wherever there is TLS it travels over TLS alone, and its name begins with ``__Host-``, so
+    that no other site below the same domain can set it (https://datatracker.ietf.org/doc/html/draft-ietf-httpbis-rfc6265bis#name-the-__host-prefix).
+    ``make run`` has no TLS on this machine.
+    """
+
+    def get_cookie_name(self, app: Flask) -> str:
+        return "__Host-session" if request.is_secure else "session"
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        return request.is_secure
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """A static file is the same for everybody. Flask-Login looks at the session with each request, for which Flask
+        would add ``Vary: Cookie``, and a browser would load all files anew after each log-in.
+        """
+        if request.endpoint not in ("static", "favicon"):
+            super().save_session(app, session, response)
+
+
+def register(app: Flask) -> None:
+    """Have Flask-Login find people by their session's row; after Flask-Security has been bound."""
+    app.session_interface = Cookie()
+    app.config.update(
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_HTTPONLY=True,
+        PERMANENT_SESSION_LIFETIME=sessions.ABSOLUTE,
+        SESSION_REFRESH_EACH_REQUEST=False,  # the row says how long it lasts
+    )
+    app.login_manager.user_loader(_load)  # type: ignore[attr-defined]
+    user_logged_in.connect(_begin, app)
+    user_logged_out.connect(_end, app)
+    password_changed.connect(_end_others, app)
+    app.after_request(_note)
+
+
+def _load(name: str) -> User | None:
+    """Who is signed in with this session, under the name that the cookie has for them; None if it has ended."""
+    row = g.pop("signed_in", None)
+    if row is not None:  # read in this request already, see ``views.kept``
+        user = User(**{column.key: row._mapping[column] for column in User.__table__.columns})
+        make_transient_to_detached(user)
+        user = db.session.merge(user, load=False)
+    else:
+        found = sessions.find(session[TOKEN]) if TOKEN in session else None
+        if found is None:
+            return None
+        user, *g.session = found
+    if user.fs_uniquifier != name:
+        return None
+    set_request_attr("fs_authn_via", "session")
+    set_request_attr("fs_paa", session.get("fs_paa", 0))
+    return user
+
+
+def _begin(_app: Flask, user: Any) -> None:
+    """A new session with a new token and another CSRF token: what was known of this browser before is worth nothing."""
+    if TOKEN in session:
+        sessions.end(session[TOKEN])
+    session[TOKEN] = sessions.begin(user, _device(), str(address(request.remote_addr or "") or "unknown"))
+    stays = session.pop("_remember", None) or (request.endpoint == "security.change_password" and session.permanent)
+    session.permanent = bool(stays)
+    session.pop(_CSRF, None)
+    g.pop(_CSRF, None)
+
+
+def _end(_app: Flask, user: Any) -> None:
+    if TOKEN in session:
+        sessions.end(session.pop(TOKEN))
+        db.session.commit()
+    session.permanent = False
+
+
+def _end_others(_app: Flask, user: Any) -> None:
+    """A new password ends every session but the one in which it was chosen."""
+    sessions.end_of(user.id, but=session.get(TOKEN, "") if user == current_user else "")
+
+
+def _note(response: Response) -> Response:
+    """Note that the session is in use, with what only reads: anything else has a transaction of its own to end."""
+    if "session" in g and request.method in ("GET", "HEAD"):
+        sessions.seen(*g.session)
+    return response
+
+
+def _device() -> str:
+    """The browser and the system that it says it is and runs on."""
+    from ua_parser import parse  # its table of browsers is 6 MB, and wanted when somebody signs in
+
+    found = parse(request.user_agent.string[:300])
+    browser = found.user_agent.family if found.user_agent else "An unknown browser"
+    return f"{browser} on {found.os.family}" if found.os else browser
+
+
+@blueprint.get("/account/sessions")
+@auth_required("session")
+def index() -> ResponseReturnValue:
+    """Where one is signed in."""
+    here = sessions.hashed(session[TOKEN])
+    return render_template("accounts/sessions.html", sessions=sessions.of(current_user.id), here=here)
+
+
+@blueprint.post("/account/sessions/end")
+@auth_required("session")
+def end() -> ResponseReturnValue:
+    """End one session, or all of them; whoever ends their own is led to log in."""
+    chosen = request.form.get("session", "")
+    one = int(chosen) if chosen.isascii() and chosen.isdigit() and len(chosen) < 10 else None
+    if one is None:
+        sessions.end_of(current_user.id)
+        logout_user()
+        flash("You are logged out everywhere.", "success")
+        return redirect(url_for("security.login"), 303)
+    sessions.end_of(current_user.id, one)
+    db.session.commit()
+    flash("That session has ended.", "success")
+    return redirect(url_for("sessions.index"), 303)
