@@ -114,8 +114,14 @@ def _client(tls: ssl.SSLContext) -> httpx.Client:
 
 
 def _body(response: httpx.Response) -> bytes:
-    """The decoded body, of which no more than may be is ever in memory. Raises BodyTooLarge and httpx.DecodingError."""
-    packed = response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip")
+    """The decoded body, of which no more than may be is ever in memory. Raises BodyTooLarge and httpx.DecodingError.
+
+    One gzip is what was asked for and all that is taken: of two, one in the other, 2.5 KB grow to more than a gigabyte.
+    """
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity", "gzip", "x-gzip"):
+        raise httpx.DecodingError(f"encoded as {encoding[:40]!r}, which was not asked for")
+    packed = encoding in ("gzip", "x-gzip")
     decoder = zlib.decompressobj(wbits=31) if packed else None
     body = bytearray()
     for chunk in response.iter_raw():

@@ -17,6 +17,7 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from grafient.providers import (
@@ -177,6 +178,7 @@ class _Packed(BaseHTTPRequestHandler):
     """Answers every request with a gzip of ``said``, and a cookie."""
 
     said = b""
+    encoding = "gzip"
     heard: list[Message] = []
     ports: list[int] = []
     protocol_version = "HTTP/1.1"
@@ -186,7 +188,11 @@ class _Packed(BaseHTTPRequestHandler):
         self.ports.append(self.client_address[1])
         self.send_response(200)
         packed = gzip.compress(self.said)
-        for header in (("Content-Encoding", "gzip"), ("Set-Cookie", "who=me"), ("Content-Length", str(len(packed)))):
+        for header in (
+            ("Content-Encoding", self.encoding),
+            ("Set-Cookie", "who=me"),
+            ("Content-Length", str(len(packed))),
+        ):
             self.send_header(*header)
         self.end_headers()
         self.wfile.write(packed)
@@ -257,6 +263,46 @@ def test_a_reply_that_does_not_unpack_was_garbled(packed: OpenRouter, monkeypatc
     monkeypatch.setattr("time.sleep", lambda _: None)
     with pytest.raises(Unreachable, match="could not be reached"):
         packed.reader("sk-or-v1-one").credits()
+
+
+@pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "deflate", "zstd", "gzip,identity"])
+def test_a_reply_in_any_other_encoding_than_one_gzip_is_not_unpacked(
+    packed: OpenRouter, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr(_Packed, "encoding", encoding)
+    monkeypatch.setattr(_Packed, "said", gzip.compress(_Packed.said))
+    with pytest.raises(Unreachable, match="could not be reached"):
+        packed.reader("sk-or-v1-one").credits()
+
+
+KEY = "sk-or-v1-" + "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        KEY,
+        KEY.removeprefix("sk-or-v1-"),
+        "".join(f"\\u{ord(letter):04x}" for letter in KEY),
+        "".join(f"\\u{ord(letter):04X}" for letter in KEY),
+        KEY.replace("a", "\\u0061"),
+        KEY.replace("sk-or", "\\u0073k-or"),
+    ],
+)
+def test_a_key_that_a_server_repeats_is_read_by_nobody(
+    packed: OpenRouter, monkeypatch: pytest.MonkeyPatch, echo: str
+) -> None:
+    data = f'{{"data": {{"usage": 1, "label": "It is {echo}!", "is_management_key": true, "total_usage": 1}}}}'
+    monkeypatch.setattr(_Packed, "said", data.encode())
+    label = packed.check_key(KEY).label
+    assert label is not None
+    assert label.replace("sk-or-v1-", "") == "It is [key]!"
+    reader = packed.reader(KEY)
+    reader.credits()
+    (reply,) = reader.take_replies()
+    assert KEY[9:].encode() not in reply.body
+    assert KEY[9:] not in msgspec.json.decode(reply.body)["data"]["label"]
 
 
 def test_a_certificate_that_can_not_be_verified_gets_no_key(tmp_path: Path) -> None:

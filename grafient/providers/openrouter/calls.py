@@ -79,14 +79,30 @@ class Calls:
             raise Unreachable("OpenRouter could not be reached.") from None
         except BodyTooLarge:
             raise UnexpectedResponse("OpenRouter's reply is larger than Grafient can read.") from None
+        reply = Reply(reply.status, reply.headers, _without_key(reply.body, self._key))
         if reply.status in (200, 400):
-            body = _KEY.sub(b"[key]", reply.body.replace(self._key.encode(), b"[key]"))
-            self._replies.append(ReceivedReply(request, datetime.now(UTC), body))
+            self._replies.append(ReceivedReply(request, datetime.now(UTC), reply.body))
         _raise_for_status(reply)
         return reply
 
 
+_BEGINNING = "sk-or-v1-"
 _KEY = re.compile(rb"sk-or-v1-[0-9A-Za-z]{16,}")
+
+
+def _without_key(body: bytes, key: str) -> bytes:
+    """The body without the key that it was asked with, or any other, before anything is made of it.
+
+    A server that repeats what it was sent, in an error or as the name of a model, had the key stored and shown. Without
+    its beginning, or spelled with JSON's escapes (``\\u0073k-or-``), it is still the key.
+    """
+    secret = key.removeprefix(_BEGINNING)
+    wanted = secret if len(secret) >= 16 else key
+    if b"\\u" in body:
+        letters = (rb"(?:%s|(?i:\\u%04x))" % (re.escape(letter.encode()), ord(letter)) for letter in wanted)
+        body = re.sub(b"".join(letters), b"[key]", body)
+    body = body.replace(key.encode(), b"[key]").replace(wanted.encode(), b"[key]")
+    return _KEY.sub(b"[key]", body)
 
 
 def _raise_for_status(reply: Reply) -> None:
