@@ -10,7 +10,7 @@ from pathlib import Path
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from grafient import cli, database, jobs, views
+from grafient import cli, database, jobs, logs, views
 from grafient.config import ConfigError, Settings
 from grafient.extensions import csrf, db
 from grafient.pace import Pace
@@ -31,6 +31,7 @@ def create_app(environ: Mapping[str, str] | None = None) -> Flask:
     settings = Settings.from_environ(os.environ if environ is None else environ)
     if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or "run" in sys.argv[1:]:
         settings.require()
+    logs.set_up(settings.log_format, settings.secrets())
     app = Flask(__name__, template_folder=str(ROOT / "templates"), static_folder=str(ROOT / "static"))
     _configure(app, settings)
     _bind(app, settings)
@@ -56,7 +57,7 @@ def _configure(app: Flask, settings: Settings) -> None:
 
 def _engine_options(settings: Settings) -> dict[str, object]:
     """A small pool: no connection is held while a provider is asked, so many threads share few."""
-    options: dict[str, object] = {"pool_size": 4, "max_overflow": 4}
+    options: dict[str, object] = {"pool_size": 4, "max_overflow": 4, "hide_parameters": True}
     if settings.database_url.startswith("postgresql"):
         options["pool_pre_ping"] = True
     return options

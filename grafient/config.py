@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from email_validator import EmailNotValidError, validate_email
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from grafient import logs
 from grafient.plans import PLANS
 
 REGISTRATION = ("first", "open", "closed")
@@ -51,6 +52,8 @@ class Settings:
     """How many requests the daily syncs of all workers send to one provider."""
     sync_processes: int
     """How many processes a worker uses when many accounts are due."""
+    log_format: str
+    """``text`` or ``json``."""
     web_processes: int
     """How many processes serve pages, with eight threads each."""
     operators: frozenset[str]
@@ -82,9 +85,18 @@ class Settings:
                 "GRAFIENT_REQUESTS_PER_SECOND", env.get("GRAFIENT_REQUESTS_PER_SECOND", "100"), 1, 10_000
             ),
             sync_processes=_whole_number("GRAFIENT_SYNC_PROCESSES", env.get("GRAFIENT_SYNC_PROCESSES", _CORES), 1, 16),
+            log_format=_one_of("GRAFIENT_LOG_FORMAT", env.get("GRAFIENT_LOG_FORMAT", "text"), logs.FORMATS),
             web_processes=_whole_number("WEB_CONCURRENCY", env.get("WEB_CONCURRENCY", "2"), 1, 64),
             operators=_addresses("GRAFIENT_OPERATORS", env.get("GRAFIENT_OPERATORS", "")),
         )
+
+    def secrets(self) -> Iterator[str]:
+        """All that no log may have: the secrets themselves, and the passwords within addresses."""
+        yield self.secret_key or ""
+        for entry in (self.encryption_keys or "").split(","):
+            yield entry.strip().partition(":")[2]
+        for address in (self.database_url, self.redis_url):
+            yield unquote(urlsplit(address or "").password or "")
 
     def require(self) -> None:
         """Raise ConfigError unless everything that serving needs is there."""

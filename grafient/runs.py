@@ -284,6 +284,24 @@ def pause(attempt: int, retry_after: float | None) -> timedelta:
     return max(jittered, min(timedelta(seconds=retry_after or 0), LONGEST_ASKED))
 
 
+def told(run: SyncRun) -> str | None:
+    """What an operator wants to know of a held run that has just ended, or was put back; None of one that goes on."""
+    if run.token is not None:
+        return None
+    took = (utc_now() - (run.started_at or utc_now())).total_seconds()
+    if run.status is RunStatus.FAILED:
+        return f"{run.trigger} sync failed after {took:.1f} s: {run.error}"
+    if run.status is RunStatus.DUE:
+        wait = (run.next_attempt_at - utc_now()).total_seconds()
+        return f"{run.trigger} sync, try {run.attempt}, ended after {took:.1f} s; again in {wait:.0f} s: {run.error}"
+    parts = [f"{run.lines_read or 0} lines read", f"{run.lines_added or 0} added", f"{run.lines_changed or 0} changed"]
+    parts += [f"{run.lines_removed or 0} removed", f"{run.days_settled or 0} days settled"]
+    if run.settled_usd is not None:
+        parts[-1] += f" (${run.settled_usd.normalize():f})"
+    parts.append(f"{run.days_restated or 0} restated")
+    return f"{run.trigger} sync done in {took:.1f} s: {', '.join(parts)}{f'. {run.error}' if run.error else ''}"
+
+
 def cancel_open(integration_id: int) -> None:
     """End whatever is open for an integration; a worker that is doing it can't commit any more."""
     db.session.execute(

@@ -23,6 +23,7 @@ from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer
 from waitress.task import ErrorTask
 
+from grafient import logs
 from grafient.jobs import Forked
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ def run(app: Flask, host: str, port: int, processes: int) -> None:
 
     A process that dies is replaced. All share one socket, so whichever is free takes the next connection.
     """
+    logs.name_process("web")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family, backlog=1024) as listening:
         children = {number: _start(app, listening) for number in range(processes)}

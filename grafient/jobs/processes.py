@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import ForkProcess
+
+log = logging.getLogger(__name__)
 
 
 def end_with_parent(order: signal.Signals = signal.SIGTERM) -> None:
@@ -52,7 +55,11 @@ class Forked(ForkProcess):
         end_with_parent()
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(15, self.name.encode())  # PR_SET_NAME: what ps -A and top call it
-        super().run()
+        try:
+            super().run()
+        except Exception:
+            log.critical("ended by a fault of its own", exc_info=True)  # multiprocessing would print it as it is
+            raise SystemExit(1) from None
 
     def poll(self) -> int | None:
         """The exit code, if it has ended."""

@@ -10,6 +10,7 @@ from redis import Redis, RedisError
 from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.timeouts import BaseTimeoutException
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,10 @@ def connect(url: str, **options: Any) -> Redis:
     return Redis.from_url(url, **({"socket_connect_timeout": 3, "socket_timeout": 5} | options))
 
 
+class JobFailed(Exception):
+    """A job failed. Redis gets this; the reason, which may have anything in it, is in the log alone."""
+
+
 class GrafientJob(Job):
     """A job in JSON, of one function and no other: whoever can write to Redis can't make a worker run anything else."""
 
@@ -55,7 +60,13 @@ class GrafientJob(Job):
             return None  # the next tick wakes a worker for whatever it was about
         if self.func_name != SYNC_DUE:
             raise ValueError(f"{self.func_name} is no job of Grafient")
-        return super().perform()
+        try:
+            return super().perform()
+        except Exception as error:
+            if isinstance(error, BaseTimeoutException):
+                raise
+            log.exception("a job failed")
+            raise JobFailed("The worker's log says why.") from None
 
 
 def client() -> Redis:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import current_app
 from redis import RedisError
 from rq.job import Job
 from rq_scheduler import Scheduler
@@ -137,7 +136,6 @@ def run_scheduler(worker_pid: int | None = None) -> None:
     """
     if time.tzname[0] != "UTC":
         raise SystemExit("The scheduler has to run with TZ=UTC: rq-scheduler reads cron lines in local time.")
-    current_app.logger.setLevel(logging.INFO)  # how far the six o'clock run is; Flask's own way of writing goes with it
     warnings.simplefilter("ignore", FutureWarning)  # crontab: its choice of UTC or local time is going to change
     while worker_pid in (None, os.getppid()):
         try:

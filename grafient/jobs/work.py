@@ -11,7 +11,7 @@ from datetime import datetime
 from flask import Flask, current_app
 from sqlalchemy.exc import SQLAlchemyError
 
-from grafient import database, disk, evidence, runs, sync
+from grafient import database, disk, evidence, logs, runs, sync
 from grafient.config import Settings
 from grafient.extensions import db
 from grafient.jobs import queue
@@ -134,7 +134,7 @@ def _claims(free: int) -> list[Claim]:
 
 def _sync(app: Flask, claim: Claim) -> None:
     """Do a claimed run; whatever fails is noted with the run, or at least in the log."""
-    with app.app_context():
+    with app.app_context(), logs.about(run=claim.run_id, integration=claim.integration_id):
         try:
             sync.perform(claim)
         except LeaseLost as lost:
@@ -142,10 +142,10 @@ def _sync(app: Flask, claim: Claim) -> None:
         except Exception as error:
             db.session.rollback()
             if disk.is_why(error):
-                log.error("run %d: %s", claim.run_id, disk.FULL)
+                log.error(disk.FULL)
                 note_full_disk()
             else:
-                log.exception("run %d failed", claim.run_id)
+                log.exception("a sync failed")
             _note_failure(claim, disk.FULL if disk.is_why(error) else _FAILED)
 
 
@@ -159,4 +159,4 @@ def _note_failure(claim: Claim, reason: str) -> None:
         pass
     except SQLAlchemyError as error:
         db.session.rollback()
-        log.warning("run %d is tried again when its lease ends (%s)", claim.run_id, type(error).__name__)
+        log.warning("the sync is tried again when its lease ends (%s)", type(error).__name__)

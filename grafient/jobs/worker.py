@@ -18,7 +18,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.worker import HerokuWorker
 
-from grafient import database
+from grafient import database, logs
 from grafient.extensions import db
 from grafient.jobs.processes import Forked, end_with_parent
 from grafient.jobs.queue import GrafientJob, client, queue
@@ -59,6 +59,7 @@ class GrafientWorker(HerokuWorker):
 
 def run_worker() -> None:
     """Work until told to stop, with a scheduler beside. Returns when told to, raises SystemExit if the other died."""
+    logs.name_process("worker")
     database.reading.set(False)
     db.engine.dispose()  # no connection is there to be shared with a fork
     scheduler, stopping = Forked(target=_schedule, args=(os.getpid(),), name="scheduler"), threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 
@@ -16,6 +17,8 @@ from grafient.states import Problem, RunStatus, Stage
 from grafient.sync import stages
 from grafient.sync.hold import Hold
 from grafient.vault import Sealed, VaultError
+
+log = logging.getLogger(__name__)
 
 MOST_ATTEMPTS = 5
 """How often a sync is tried again for what goes beyond the costs."""
@@ -110,7 +113,9 @@ def _record_failure(claim: Claim, error: ProviderError | VaultError) -> None:
         api_changed = isinstance(error, (UnexpectedResponse, NotOffered))
         runs.finish(run, RunStatus.FAILED, message)
         integration.set_problem(Problem.API_CHANGED if api_changed else Problem.NEEDS_KEY, message, run.started_at)
+    ended = runs.told(run)
     db.session.commit()
+    log.warning("%s", ended)
 
 
 def _open(claimed: Claimed) -> str:

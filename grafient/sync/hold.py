@@ -10,6 +10,7 @@ reply. A request takes 60 seconds at most, so where less than 70 are left before
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,8 @@ from grafient.models import SyncRun, utc_now
 from grafient.providers import Provider, ProviderError, Reader, ReceivedReply, UnexpectedResponse
 from grafient.runs import Claim, LeaseLost
 from grafient.states import Stage
+
+log = logging.getLogger(__name__)
 
 ONE_REQUEST = timedelta(seconds=70)
 """Longer than any one request to a provider takes."""
@@ -71,7 +74,10 @@ class Hold:
         if next_stage is not None and run.stage != next_stage:
             runs.progress(run, next_stage)
         run.integration.changed()
+        ended = runs.told(run)
         db.session.commit()
+        if ended is not None:
+            log.info("%s", ended)
         self._until = until
         self._replies.clear()
 
