@@ -1,10 +1,12 @@
 """What the flask command loads, and any other WSGI server could."""
 
+import os
 import sys
 
 from grafient import create_app
 from grafient.config import ConfigError
 
+os.umask(0o077)  # a database, a log or a backup that is made from here on is its owner's alone
 try:
     app = create_app()
 except ConfigError as error:

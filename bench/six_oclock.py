@@ -60,7 +60,7 @@ def connect(accounts: str) -> None:
         integration = Integration(workspace_id=workspace.id, provider="openrouter", label=str(number), key_hint="abcd")
         db.session.add(integration)
         db.session.flush()
-        sealed = vault.seal(f"sk-or-v1-{number:064x}", integration_id=integration.id, provider="openrouter")
+        sealed = vault.seal(f"sk-or-v1-be{number:062x}", integration_id=integration.id, provider="openrouter")
         integration.key_ciphertext, integration.key_encryption_id = sealed.ciphertext, sealed.key_id
     db.session.commit()
 

@@ -11,7 +11,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from grafient import accounts, database, disk, jobs, totals, vault, web
+from grafient import accounts, database, disk, jobs, keyring, totals, vault, web
 from grafient.config import ConfigError, Settings
 from grafient.extensions import db
 from grafient.plans import PLANS
@@ -28,6 +28,38 @@ def generate() -> None:
     click.echo(vault.generate())
 
 
+@keys.command("rotate")
+@with_appcontext
+def rotate() -> None:
+    """Encrypt every provider key with the first of GRAFIENT_ENCRYPTION_KEYS.
+
+    First put the new key in front of the old ones and restart every process; then run this, as often as you like.
+    """
+    _require_everything()
+    vault = current_app.extensions["vault"]
+    keyring.verify(vault)
+    done, newest = keyring.rotate(vault), next(iter(vault.keys))
+    click.echo(f"{done.sealed} provider keys were encrypted anew, with the key {newest!r}.")
+    if done.unreadable:
+        ids = ", ".join(map(str, done.unreadable[:20]))
+        raise click.ClickException(f"The keys of these integrations do not open, and were left as they are: {ids}.")
+    unused = [key_id for key_id in vault.keys if key_id not in keyring.in_use()]
+    if unused:
+        click.echo(f"No longer in use, but needed for older backups: {', '.join(unused)}.")
+
+
+@keys.command("forget")
+@click.argument("key_id")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@with_appcontext
+def forget(key_id: str, yes: bool) -> None:
+    """Give up the provider keys that the lost encryption key KEY_ID encrypts; each has to be pasted again."""
+    count = keyring.in_use().get(key_id, 0)
+    if not yes:
+        click.confirm(f"{count} integrations will need their provider key pasted again. Go on?", abort=True)
+    click.echo(f"{keyring.forget(key_id)} integrations need a new key now. What they cost so far is kept.")
+
+
 @plans.command("set")
 @click.argument("email")
 @click.argument("plan", type=click.Choice(list(PLANS)))
@@ -41,8 +73,10 @@ def set_plan(email: str, plan: str) -> None:
 @click.command("upgrade")
 @with_appcontext
 def upgrade() -> None:
-    """Bring the database to this version of Grafient."""
+    """Bring the database to this version of Grafient, and check that the encryption keys open what is stored."""
     database.upgrade(db.engine)
+    if "vault" in current_app.extensions:
+        keyring.verify(current_app.extensions["vault"])
 
 
 @click.command("verify")
@@ -67,6 +101,7 @@ def verify(repair: bool) -> None:
 def serve(host: str) -> None:
     """Serve the pages, on PORT."""
     _require_everything()
+    _require_keys()
     db.engine.dispose()  # no connection is there to be shared with a fork
     settings: Settings = current_app.extensions["settings"]
     app = current_app._get_current_object()  # type: ignore[attr-defined]
@@ -81,6 +116,7 @@ def serve(host: str) -> None:
 def worker() -> None:
     """Run a worker, with a scheduler beside it."""
     _require_everything()
+    _require_keys()
     jobs.run_worker()
 
 
@@ -89,6 +125,7 @@ def worker() -> None:
 def scheduler() -> None:
     """Run a scheduler alone (TZ=UTC)."""
     _require_everything()
+    _require_keys()
     jobs.run_scheduler()
 
 
@@ -107,6 +144,12 @@ def _require_everything() -> None:
         raise click.ClickException(NOT_SET_UP)
 
 
+def _require_keys() -> None:
+    """The encryption keys that open what is stored."""
+    keyring.verify(current_app.extensions["vault"])
+    db.session.remove()
+
+
 def _fail_plainly(command: click.Command) -> None:
     """Turn what can be missing at a start into one sentence and an exit code, in a command and those below it."""
     if isinstance(command, click.Group):
@@ -121,7 +164,7 @@ def _plainly(callback: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return callback(*args, **kwargs)
-        except (ConfigError, database.SchemaError) as error:
+        except (ConfigError, database.SchemaError, keyring.KeyringError) as error:
             raise click.ClickException(str(error)) from None
         except (OperationalError, ProgrammingError) as error:
             raise click.ClickException(_why(error)) from None

@@ -154,6 +154,8 @@ def _check_port(port: int | None) -> None:
 def _secret_key(value: str | None) -> str | None:
     if value is not None and len(value) < 16:
         raise ConfigError(f"SECRET_KEY is shorter than 16 characters. Make one with: {MAKE_SECRET_KEY}")
+    if value is not None and len(set(value)) < 8:
+        raise ConfigError(f"SECRET_KEY can be guessed: it has few different letters. Make one with: {MAKE_SECRET_KEY}")
     return value
 
 

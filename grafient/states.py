@@ -68,5 +68,7 @@ class Problem(StrEnum):
     """What the last sync of an integration ended with, if it did not succeed."""
 
     NEEDS_KEY = "needs_key"
+    KEY_UNREADABLE = "key_unreadable"
+    """The stored key can't be decrypted, which no trying again mends."""
     API_CHANGED = "api_changed"
     FAULT = "fault"

@@ -31,6 +31,7 @@ class CardState(StrEnum):
     NO_USAGE = "No usage yet"
     RETRYING = "Retrying"
     NEEDS_KEY = "Needs a new key"
+    KEY_UNREADABLE = "Key can't be read"
     API_CHANGED = "Provider changed its API"
     PAUSED = "Paused"
     OVERDUE = "Overdue"
@@ -219,7 +220,7 @@ def _urgency(now: datetime) -> ColumnElement[int]:
         (or_(retries, wanted_at < now - UNATTENDED_AFTER), 2),
         (and_(SyncRun.id.is_not(None), first), 4),
         (SyncRun.id.is_not(None), 5),
-        (Integration.problem == Problem.NEEDS_KEY, 0),
+        (Integration.problem.in_((Problem.NEEDS_KEY, Problem.KEY_UNREADABLE)), 0),
         (Integration.problem == Problem.API_CHANGED, 1),
         (Integration.paused_at.is_not(None), 3),
         (or_(overdue, Integration.problem == Problem.FAULT), 2),
@@ -408,6 +409,9 @@ def _status(integration: Integration, run: SyncRun | None, days: Any, now: datet
     if integration.problem == Problem.NEEDS_KEY:
         what_to_do = f"Paste a new {providers[integration.provider].key_name}."
         return CardState.NEEDS_KEY, Tone.BAD, f"{detail} {what_to_do}", since
+    if integration.problem == Problem.KEY_UNREADABLE:
+        what_to_do = f"Or paste the {providers[integration.provider].key_name} again."
+        return CardState.KEY_UNREADABLE, Tone.BAD, f"{detail} {what_to_do}", since
     if integration.problem == Problem.API_CHANGED:
         return CardState.API_CHANGED, Tone.BAD, f"{detail} Nothing that is stored was changed.", since
     if integration.paused_at is not None:

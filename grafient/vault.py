@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 _NONCE_BYTES = 12  # what NIST SP 800-38D recommends for GCM
 _KEY_BYTES = 32
+LEAST_DIFFERENT = 8
+"""Different bytes that a random key has at least: fewer than 8 of 32 happen once in 10^30."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
@@ -50,6 +53,8 @@ class Vault:
                 key = b""
             if not _ID.fullmatch(key_id) or len(key) != _KEY_BYTES:
                 raise VaultError(f"key {number} of the ring is not an id, a colon and 32 bytes in base64")
+            if len(set(key)) < LEAST_DIFFERENT:
+                raise VaultError(f"key {number} of the ring is not random: its bytes are nearly all the same")
             if key_id in keys:
                 raise VaultError(f"the ring has two keys with the id {key_id!r}")
             keys[key_id] = key
@@ -75,6 +80,10 @@ class Vault:
             return AESGCM(key).decrypt(nonce, body, _bound_to(integration_id, provider)).decode()
         except (InvalidTag, ValueError):
             raise VaultError("The stored key does not open: it was changed, or belongs to another row.") from None
+
+    def check_value(self, key_id: str) -> bytes:
+        """What tells this key from any other, and does not tell what it is: an HMAC with it of a fixed text."""
+        return hmac.digest(self.keys[key_id], b"grafient:encryption-key:check", "sha256")
 
 
 def generate() -> str:

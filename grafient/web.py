@@ -21,7 +21,7 @@ import waitress
 from flask import Flask
 from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer
-from waitress.task import ErrorTask
+from waitress.task import ErrorTask, WSGITask
 
 from grafient import logs
 from grafient.jobs import Forked
@@ -125,5 +125,14 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
         super().execute()
 
 
+class _Task(WSGITask):  # type: ignore[misc]
+    def set_close_on_finish(self) -> None:
+        """Keep the connection after an answer that has no body, such as a 304. waitress ends it, as it does after any
+        answer without a length, so that a browser that asks whether its page is still right connected each time."""
+        keeps = self.version == "1.1" and self.request.headers.get("CONNECTION", "").lower() != "close"
+        if self.has_body or not keeps:
+            super().set_close_on_finish()
+
+
 class _Channel(HTTPChannel):  # type: ignore[misc]
-    error_task_class = _ErrorTask
+    task_class, error_task_class = _Task, _ErrorTask

@@ -144,3 +144,16 @@ def test_the_operator_sets_plans(settings: dict[str, str], pages: Pages) -> None
     assert "Free" in pages.get("/account").text
     for wrong in (("nobody@example.com", "free"), ("someone@example.com", "gold")):
         assert flask("plans", "set", *wrong, **settings).returncode != 0
+
+
+@pytest.mark.parametrize("folder", ["made before", "made by it"])
+def test_the_database_is_its_owners_alone(tmp_path: Path, folder: str) -> None:
+    data = tmp_path / "data"
+    if folder == "made before":
+        data.mkdir(mode=0o755)
+    old = os.umask(0o022)
+    try:
+        assert flask("upgrade", DATABASE_URL=f"sqlite:///{data}/one.db", GRAFIENT_DATA_DIR=str(data)).returncode == 0
+    finally:
+        os.umask(old)
+    assert [oct(path.stat().st_mode & 0o077) for path in data.iterdir()] == ["0o0"] * len(list(data.iterdir()))

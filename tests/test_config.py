@@ -10,7 +10,7 @@ from grafient import create_app
 from grafient.config import ConfigError, Settings
 from tests.conftest import environ
 
-GOOD = {"SECRET_KEY": "x" * 20, "GRAFIENT_ENCRYPTION_KEYS": "k:x", "REDIS_URL": "redis://localhost"}
+GOOD = {"SECRET_KEY": "abcdefgh" * 3, "GRAFIENT_ENCRYPTION_KEYS": "k:x", "REDIS_URL": "redis://localhost"}
 
 
 def test_what_is_not_set_has_its_default() -> None:
@@ -44,6 +44,7 @@ def test_any_postgres_address_means_psycopg_3(scheme: str) -> None:
         ("REDIS_URL", "redis://:hidden@h/first", "number of a database"),
         ("REDIS_URL", "unix://", "names no socket"),
         ("SECRET_KEY", "short", "shorter than 16"),
+        ("SECRET_KEY", "x" * 16, "can be guessed"),
         ("PORT", "abc", "whole number from 1 to 65535"),
         ("PORT", "0", "whole number"),
         ("PORT", "65536", "whole number"),
@@ -97,6 +98,10 @@ def test_a_key_ring_that_is_none_stops_the_start(tmp_path: Path) -> None:
 
 
 def test_secrets_are_in_no_repr() -> None:
-    secrets = {"SECRET_KEY": "s" * 20, "GRAFIENT_ENCRYPTION_KEYS": "k:eeee", "DATABASE_URL": "postgresql://u:pass@h/d"}
+    secrets = {
+        "SECRET_KEY": "stuvwxyz" * 3,
+        "GRAFIENT_ENCRYPTION_KEYS": "k:eeee",
+        "DATABASE_URL": "postgresql://u:pass@h/d",
+    }
     text = repr(Settings.from_environ(secrets))
-    assert not [value for value in ("s" * 20, "eeee", "pass") if value in text]
+    assert not [value for value in ("stuvwxyz" * 3, "eeee", "pass") if value in text]

@@ -93,11 +93,11 @@ def test_a_folder_that_can_not_be_made(tmp_path: Path) -> None:
 
 
 def test_secrets_are_made_once_and_for_the_owner_alone(tmp_path: Path) -> None:
-    first = supervisor._with_secrets({}, tmp_path)
-    assert supervisor._with_secrets({}, tmp_path) == first
+    first = supervisor._with_secrets({}, tmp_path, {})
+    assert supervisor._with_secrets({}, tmp_path, {"id": 1}) == first
     for name in ("secret_key", "grafient_encryption_keys"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
-    assert supervisor._with_secrets({"SECRET_KEY": "mine"}, tmp_path)["SECRET_KEY"] == "mine"
+    assert supervisor._with_secrets({"SECRET_KEY": "mine"}, tmp_path, {})["SECRET_KEY"] == "mine"
 
 
 def test_a_folder_with_a_long_path_has_a_redis_too(tmp_path: Path) -> None:

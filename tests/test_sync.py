@@ -203,7 +203,9 @@ class TestCosts:
         with monkeypatch.context() as other:
             other.setitem(context.extensions, "vault", Vault.parse(vault.generate()))
             run = again(integration)
-            assert (run.status, integration.problem) == ("due", "fault")
+            assert (run.status, integration.problem) == ("failed", "key_unreadable")
+            assert runs.insert_daily(utc_now() + timedelta(days=1)) == 1, "each morning looks again"
+            db.session.rollback()
             assert "GRAFIENT_ENCRYPTION_KEYS" in (run.error or "")
         integrations.force_sync(integration)
         assert run_due() == 1

@@ -124,6 +124,15 @@ def _raw(address: str, request: bytes) -> bytes:
         return b"".join(iter(lambda: client.recv(65536), b""))
 
 
+def test_a_page_that_did_not_change_keeps_the_connection(server: tuple[str, int]) -> None:
+    path = "/static/app.css"
+    etag = httpx.get(server[0] + path).headers["ETag"]
+    asked = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nIf-None-Match: {etag}\r\n"
+    answer = _raw(server[0], f"{asked}\r\n{asked}Connection: close\r\n\r\n".encode())
+    assert answer.count(b"HTTP/1.1 304 ") == 2
+    assert answer.count(b"Connection: close") == 1
+
+
 def test_a_process_that_dies_is_replaced(server: tuple[str, int]) -> None:
     address, pid = server
     before = _children(pid)

@@ -19,7 +19,7 @@ from grafient.models.costs import (
     RestatementSeen,
     Series,
 )
-from grafient.models.integrations import AWAITED, CLOCKED, IS_OPEN, Integration, SyncRun
+from grafient.models.integrations import AWAITED, CLOCKED, IS_OPEN, EncryptionKey, Integration, SyncRun
 from grafient.models.named import CostLine
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "CreditReading",
     "DayCheck",
     "DayTotal",
+    "EncryptionKey",
     "Integration",
     "KeyPart",
     "KeyReading",

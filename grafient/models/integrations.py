@@ -20,6 +20,16 @@ def new_revision() -> int:
     return secrets.randbits(40)
 
 
+class EncryptionKey(Base):
+    """An encryption key that something here was sealed with: its id, and what tells it from another of that id."""
+
+    __tablename__ = "encryption_key"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    check_value: Mapped[bytes] = mapped_column(LargeBinary(32))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class Integration(Base):
     """One account at a provider.
 

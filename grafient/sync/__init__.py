@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from grafient import database, runs
 from grafient.extensions import db, vault
 from grafient.models import SyncRun
-from grafient.providers import NotOffered, ProviderError, UnexpectedResponse, Unreachable
+from grafient.providers import KeyRejected, NotOffered, ProviderError, UnexpectedResponse, Unreachable
 from grafient.runs import Claim, Claimed, LeaseLost
 from grafient.states import Problem, RunStatus, Stage
 from grafient.sync import stages
@@ -106,20 +106,25 @@ def _record_failure(claim: Claim, error: ProviderError | VaultError) -> None:
     """The one place where a failure turns into a stored status."""
     run = runs.hold(claim)
     integration, message = run.integration, str(error)
-    if isinstance(error, (Unreachable, VaultError)):
-        runs.retry_later(run, message, error.retry_after if isinstance(error, Unreachable) else None)
+    if isinstance(error, Unreachable):
+        runs.retry_later(run, message, error.retry_after)
         integration.set_problem(Problem.FAULT, message, run.started_at)
     else:
-        api_changed = isinstance(error, (UnexpectedResponse, NotOffered))
         runs.finish(run, RunStatus.FAILED, message)
-        integration.set_problem(Problem.API_CHANGED if api_changed else Problem.NEEDS_KEY, message, run.started_at)
+        integration.set_problem(_problem(error), message, run.started_at)
     ended = runs.told(run)
     db.session.commit()
     log.warning("%s", ended)
 
 
+def _problem(error: ProviderError | VaultError) -> Problem:
+    if isinstance(error, VaultError):
+        return Problem.KEY_UNREADABLE
+    return Problem.API_CHANGED if isinstance(error, (UnexpectedResponse, NotOffered)) else Problem.NEEDS_KEY
+
+
 def _open(claimed: Claimed) -> str:
     if claimed.key_ciphertext is None or claimed.key_encryption_id is None:
-        raise VaultError("The integration has no key.")
+        raise KeyRejected("No key is stored for this integration.")
     sealed = Sealed(claimed.key_encryption_id, claimed.key_ciphertext)
     return vault.open(sealed, integration_id=claimed.integration_id, provider=claimed.provider)

@@ -270,6 +270,7 @@ def size(number: int) -> str:
 
 _PROBLEMS = {
     Problem.NEEDS_KEY: "needs a new key",
+    Problem.KEY_UNREADABLE: "key can't be read",
     Problem.API_CHANGED: "changed its API",
     Problem.FAULT: "unreachable, busy, or failed in Grafient",
 }

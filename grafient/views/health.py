@@ -6,7 +6,7 @@ from flask import Blueprint, current_app, jsonify
 from flask.typing import ResponseReturnValue
 from sqlalchemy.exc import SQLAlchemyError
 
-from grafient import database, disk, jobs
+from grafient import database, disk, jobs, keyring
 from grafient.extensions import db
 
 blueprint = Blueprint("health", __name__)
@@ -20,8 +20,9 @@ def healthz() -> ResponseReturnValue:
 
 @blueprint.get("/readyz")
 def readyz() -> ResponseReturnValue:
-    """Disk, database, Redis, worker and scheduler; 503 and which one otherwise."""
-    problems = _database() | jobs.health() | _disk()
+    """Disk, database, encryption keys, Redis, worker and scheduler; 503 and which one otherwise."""
+    problems = _database() or _keys()
+    problems |= jobs.health() | _disk()
     if problems:
         return jsonify(status="not ready", problems=problems), 503
     return jsonify(status="ready")
@@ -29,6 +30,11 @@ def readyz() -> ResponseReturnValue:
 
 def _disk() -> dict[str, str]:
     return {"disk": disk.FULL} if disk.is_full(current_app.extensions["settings"].data_dir) else {}
+
+
+def _keys() -> dict[str, str]:
+    wrong = keyring.problem(current_app.extensions["vault"])
+    return {"encryption keys": wrong} if wrong else {}
 
 
 def _database() -> dict[str, str]:

@@ -26,6 +26,7 @@ from grafient.reports.ledger import COLUMNS
 from grafient.sandbox import Sandbox
 from grafient.views.formats import usd_exact
 from tests import stored
+from tests.conftest import EMAIL, PASSWORD
 from tests.pages import Pages, lint
 from tests.statements import asked, scanned
 from tests.syncing import MICRO, NOON, a_day, at, later
@@ -532,6 +533,7 @@ def test_a_key_that_is_gone_is_still_called_by_its_name(app: Flask, pages: Pages
         connected(app, pages, sandbox)
         assert trial.name in pages.get("/?group=key").text
     with later((trial.deleted - TODAY).days + 1):
+        pages.log_in(EMAIL, PASSWORD)
         synced(app, pages)
         for path in ("/?group=key", "/breakdown?group=key", f"/statement?month={trial.deleted:%Y-%m}"):
             assert f"{trial.name} (deleted)" in pages.get(path).text

@@ -26,6 +26,7 @@ from grafient.sandbox import Sandbox
 from grafient.sync import stages
 from grafient.views.formats import usd
 from tests import syncing
+from tests.conftest import EMAIL, PASSWORD
 from tests.pages import Pages, lint
 from tests.syncing import NOON, a_day, at, later, on_sqlite
 
@@ -481,6 +482,7 @@ def test_days_that_are_about_to_leave_the_window_raise_an_alarm(
     connected(app, pages, sandbox, name)
     assert 'class="alarm"' not in pages.get("/integrations/1/card").text
     with later(23):
+        pages.log_in(EMAIL, PASSWORD)
         assert 'class="alarm"' not in pages.get("/integrations/1/card").text
     with later(25):  # once, and never later(0): a clock that goes back is before the session began
         said = re.sub(r"<[^>]+>", "", pages.get("/integrations/1/card").text)
