@@ -197,6 +197,7 @@ def settings(database_url: str, redis_url: str, provider_url: str, data: Path) -
         "SECRET_KEY": "a secret for the length of a bench",
         "GRAFIENT_ENCRYPTION_KEYS": ENCRYPTION_KEYS,
         "OPENROUTER_BASE_URL": f"{provider_url}/api/v1",
+        "GRAFIENT_SETUP_LINK": "off",
     }
 
 

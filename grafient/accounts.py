@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from typing import Any
 
 from flask_security import RoleMixin, SQLAlchemyUserDatastore
+from itsdangerous import BadData, URLSafeTimedSerializer
 from sqlalchemy import exists, func, select, text
 
+from grafient.config import LOOPBACK, Settings
 from grafient.extensions import db
 from grafient.models import User, Workspace
+
+SETUP_SECONDS = 7 * 86400
 
 
 class Datastore(SQLAlchemyUserDatastore):
@@ -36,6 +41,28 @@ def first_is_wanted() -> bool:
 def registration_open(policy: str) -> bool:
     """Whether anyone may register now, under GRAFIENT_REGISTRATION."""
     return policy == "open" or (policy == "first" and first_is_wanted())
+
+
+def setup_link(settings: Settings) -> str:
+    """The link with which the first account is made, good for SETUP_SECONDS; empty if none is needed."""
+    if not settings.secret_key or not settings.setup_link or not first_is_wanted():
+        return ""
+    host = settings.hosts[0]
+    base = f"http://{host}:{settings.port}" if host in LOOPBACK else f"https://{host.removeprefix('.')}"
+    return f"{base}/register?setup={_setup(settings.secret_key).dumps('first account')}"
+
+
+def is_setup_token(secret_key: str, token: str) -> bool:
+    """Whether it is that of a set-up link, and not too old."""
+    try:
+        _setup(secret_key).loads(token, max_age=SETUP_SECONDS)
+    except BadData:
+        return False
+    return True
+
+
+def _setup(secret_key: str) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(secret_key, salt="grafient-setup", signer_kwargs={"digest_method": hashlib.sha256})
 
 
 def is_operator(user: User, named: Collection[str]) -> bool:

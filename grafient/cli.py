@@ -75,8 +75,26 @@ def set_plan(email: str, plan: str) -> None:
 def upgrade() -> None:
     """Bring the database to this version of Grafient, and check that the encryption keys open what is stored."""
     database.upgrade(db.engine)
+    if link := accounts.setup_link(_settings()):
+        click.echo(f"To make the first account, open: {link}")
     if "vault" in current_app.extensions:
         keyring.verify(current_app.extensions["vault"])
+
+
+@click.command("setup-link")
+@with_appcontext
+def setup_link() -> None:
+    """Print the link with which the first account is made. It works for seven days, and once."""
+    _require_everything()
+    link = accounts.setup_link(_settings())
+    if not link:
+        raise click.ClickException("Nothing is to be set up: there is an account, or GRAFIENT_SETUP_LINK is off.")
+    click.echo(link)
+
+
+def _settings() -> Settings:
+    found: Settings = current_app.extensions["settings"]
+    return found
 
 
 @click.command("verify")
@@ -103,7 +121,7 @@ def serve(host: str) -> None:
     _require_everything()
     _require_keys()
     db.engine.dispose()  # no connection is there to be shared with a fork
-    settings: Settings = current_app.extensions["settings"]
+    settings = _settings()
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     try:
         web.run(app, host, settings.port, settings.web_processes)
@@ -131,7 +149,7 @@ def scheduler() -> None:
 
 def register(app: Flask) -> None:
     """Give the app its commands, and have all of them, Flask-Security's too, fail in one sentence."""
-    for command in (keys, plans, upgrade, verify, serve, worker, scheduler):
+    for command in (keys, plans, upgrade, setup_link, verify, serve, worker, scheduler):
         app.cli.add_command(command)
     for command in app.cli.commands.values():
         _fail_plainly(command)
@@ -139,7 +157,7 @@ def register(app: Flask) -> None:
 
 def _require_everything() -> None:
     """Secrets, Redis, and a database of this version."""
-    current_app.extensions["settings"].require()
+    _settings().require()
     if database.pending(db.engine):
         raise click.ClickException(NOT_SET_UP)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,10 @@ class Settings:
     """How many requests the daily syncs of all workers send to one provider."""
     sync_processes: int
     """How many processes a worker uses when many accounts are due."""
+    hosts: tuple[str, ...]
+    """The names that this Grafient is reached at; one that begins with a dot stands for all below it."""
+    setup_link: bool
+    """Whether the first account is made by whoever has the set-up link, or by whoever comes first."""
     log_format: str
     """``text`` or ``json``."""
     web_processes: int
@@ -85,6 +90,8 @@ class Settings:
                 "GRAFIENT_REQUESTS_PER_SECOND", env.get("GRAFIENT_REQUESTS_PER_SECOND", "100"), 1, 10_000
             ),
             sync_processes=_whole_number("GRAFIENT_SYNC_PROCESSES", env.get("GRAFIENT_SYNC_PROCESSES", _CORES), 1, 16),
+            hosts=_hosts(env),
+            setup_link=_one_of("GRAFIENT_SETUP_LINK", env.get("GRAFIENT_SETUP_LINK", "on"), ("on", "off")) == "on",
             log_format=_one_of("GRAFIENT_LOG_FORMAT", env.get("GRAFIENT_LOG_FORMAT", "text"), logs.FORMATS),
             web_processes=_whole_number("WEB_CONCURRENCY", env.get("WEB_CONCURRENCY", "2"), 1, 64),
             operators=_addresses("GRAFIENT_OPERATORS", env.get("GRAFIENT_OPERATORS", "")),
@@ -183,6 +190,26 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_TOLD = ("HEROKU_APP_DEFAULT_DOMAIN_NAME", "RENDER_EXTERNAL_HOSTNAME", "RAILWAY_PUBLIC_DOMAIN")
+"""What platforms call the setting that names an app's address."""
+_HOST = re.compile(r"\.?(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\])")
+
+
+def _hosts(env: Mapping[str, str]) -> tuple[str, ...]:
+    """The names that are set or that the platform tells, after them this machine's own."""
+    named = [one.strip() for one in env.get("GRAFIENT_HOSTS", "").split(",") if one.strip()]
+    if wrong := next((one for one in named if not _HOST.fullmatch(one)), None):
+        raise ConfigError(
+            f"GRAFIENT_HOSTS has {wrong!r}, but must be names without scheme, port and path, with commas between "
+            "them, such as grafient.example.com,.example.org"
+        )
+    told = [env[name] for name in _TOLD if name in env]
+    here = env.get("HOST", "")
+    bound = [f"[{here}]" if ":" in here else here] if here not in ("", "0.0.0.0", "::") else []  # noqa: S104 - a name
+    return tuple(dict.fromkeys(map(str.lower, [*named, *told, *bound, *LOOPBACK])))
 
 
 def _addresses(name: str, value: str) -> frozenset[str]:

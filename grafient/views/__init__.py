@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, current_app, render_template, request
 from flask.typing import ResponseReturnValue
+from flask_limiter import RateLimitExceeded
 from flask_security import current_user
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DBAPIError
@@ -15,7 +18,7 @@ from werkzeug.exceptions import HTTPException
 
 from grafient import database, disk, trouble
 from grafient.config import Settings
-from grafient.extensions import db
+from grafient.extensions import db, limiter
 from grafient.views import (
     accounts,
     addresses,
@@ -54,6 +57,7 @@ def register(app: Flask, settings: Settings) -> None:
     kept.register(app)
     app.context_processor(lambda: _on_each_page(settings))
     app.register_error_handler(HTTPException, _error_page)
+    app.register_error_handler(guard.UnknownHost, lambda _: _page(421, "Unknown address", guard.unknown_host()))
     app.register_error_handler(CSRFError, _stale_form)
     app.register_error_handler(DBAPIError, _database_error)
     app.register_error_handler(BadPeriod, lambda error: _page(400, "This period can't be shown", str(error)))
@@ -72,7 +76,7 @@ def _headers(response: Response) -> Response:
         response.headers.setdefault(name, value)
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
-    if request.endpoint == "security.logout":
+    if request.endpoint in ("security.logout", "sessions.end"):
         response.headers["Clear-Site-Data"] = '"cache"'  # the costs that a browser kept are not the next user's
     delivery.keep(response)
     delivery.compress(response)
@@ -86,7 +90,6 @@ _SENTENCES = {
     405: ("Method not allowed", "This address doesn't accept that kind of request."),
     413: ("Too large", "What was sent is larger than anything Grafient asks for."),
     415: ("Not a form", "Grafient takes forms, and this was something else."),
-    429: ("Too many attempts", "Wait a minute, then try again."),
 }
 
 
@@ -95,11 +98,17 @@ def _error_page(error: HTTPException) -> ResponseReturnValue:
         return error
     if error.code == 500:  # whatever broke may break a page too, such as a database that is away
         return (Path(current_app.static_folder or "") / "500.html").read_text(), 500
+    if isinstance(error, RateLimitExceeded) and limiter.current_limit:
+        wait = max(1, math.ceil(limiter.current_limit.reset_at - time.time()))
+        page, code = _page(429, "Too many attempts", f"Try again in {formats.seconds_in_words(wait)}.")
+        return page, code, {"Retry-After": str(wait)}
     title, sentence = _SENTENCES.get(error.code, (error.name, error.description or ""))
     return _page(error.code, title, sentence)
 
 
-def _stale_form(_error: CSRFError) -> ResponseReturnValue:
+def _stale_form(error: CSRFError) -> ResponseReturnValue:
+    if "referrer" in (error.description or ""):
+        return _page(400, "This form can't be accepted", guard.referrer())
     return _page(400, "This form has expired", "Open the page again and resend the form. Nothing was changed.")
 
 
@@ -138,5 +147,5 @@ def _disk_full(settings: Settings) -> str:
     return disk.FULL if disk.is_full(settings.data_dir) else ""
 
 
-def _page(code: int, title: str, sentence: str) -> ResponseReturnValue:
+def _page(code: int, title: str, sentence: str) -> tuple[str, int]:
     return render_template("error.html", code=code, title=title, sentence=sentence), code

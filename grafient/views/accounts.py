@@ -8,7 +8,7 @@ from flask import Blueprint, Flask, current_app, make_response, redirect, render
 from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user, url_for_security
 
-from grafient.accounts import Datastore, first_is_wanted, is_operator, one_at_a_time, registration_open
+from grafient.accounts import Datastore, first_is_wanted, is_operator, is_setup_token, one_at_a_time, registration_open
 from grafient.config import Settings
 from grafient.extensions import limiter, security
 from grafient.plans import PLANS
@@ -25,7 +25,7 @@ _MESSAGES = {
     "INVALID_EMAIL_ADDRESS": ("Enter a valid email address.", "error"),
     "EMAIL_ALREADY_ASSOCIATED": ("There is already an account with this email address.", "error"),
     "PASSWORD_NOT_PROVIDED": ("Enter a password.", "error"),
-    "PASSWORD_INVALID_LENGTH": ("Use at least %(length)s characters.", "error"),
+    "PASSWORD_INVALID_LENGTH": ("Use at least %(length)s characters, and no more than 128.", "error"),
     "RETYPE_PASSWORD_MISMATCH": ("The passwords do not match.", "error"),
     "PASSWORD_MISMATCH": ("The passwords do not match.", "error"),
     "INVALID_PASSWORD": ("This password is wrong.", "error"),
@@ -90,7 +90,22 @@ def _only_if_open() -> ResponseReturnValue | None:
         return None
     if request.method == "POST":
         one_at_a_time()
+    if _lacks_link():
+        return make_response(render_template("accounts/set_up.html"), 403)
     return None if _open() else make_response(render_template("accounts/closed.html"), 403)
+
+
+def _lacks_link() -> bool:
+    """Whether this is about the first account, and the set-up link, which whoever deployed this has, is not known.
+
+    On a public address whoever came first owned everything that was connected later.
+    """
+    settings: Settings = current_app.extensions["settings"]
+    if not settings.setup_link or not first_is_wanted():
+        return False
+    if "setup" in request.args:
+        session["setup"] = request.args["setup"]
+    return not is_setup_token(settings.secret_key or "", session.get("setup", ""))
 
 
 def _open() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator
 from datetime import date
 from decimal import Decimal
@@ -15,6 +16,11 @@ from grafient import database
 from grafient.days import Period
 from grafient.reports.sums import Tally
 from grafient.views import sample
+
+_FORMULA = re.compile(r"(^|[;|\t\r\n][ \"']*)(?=[=+\-@\t\r\n＝＋－＠])")
+"""What begins a formula, at the beginning or behind what some spreadsheets take for a separator: where a comma is the
+decimal point, Excel reads ``a;=cmd`` as two cells. It takes the full-width signs for the others.
+https://owasp.org/www-community/attacks/CSV_Injection"""
 
 _PORTION = 64 * 1024
 
@@ -45,10 +51,7 @@ def _portions(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterator
 
 
 def _cell(value: Any) -> str:
-    """Exact digits, ISO days, unknown empty, and no text that a spreadsheet would run as a formula.
-
-    https://owasp.org/www-community/attacks/CSV_Injection
-    """
+    """Exact digits, ISO days, unknown empty, and no text that a spreadsheet would run as a formula."""
     if isinstance(value, Tally):
         value = value.known if value.complete else None
     if value is None:
@@ -57,5 +60,4 @@ def _cell(value: Any) -> str:
         return f"{value.normalize():f}" if value else "0"
     if isinstance(value, (int, date)):
         return str(value)
-    text = str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+    return _FORMULA.sub(r"\1'", str(value))

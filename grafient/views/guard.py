@@ -9,9 +9,12 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 import flask
-from flask import Flask, abort, request
+from flask import Flask, abort, current_app, request
 from werkzeug.datastructures import ImmutableMultiDict
+from werkzeug.exceptions import HTTPException
 from werkzeug.utils import cached_property
+
+from grafient.config import Settings
 
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 MOST_CHARACTERS = 4096
@@ -34,7 +37,19 @@ def register(app: Flask) -> None:
     app.before_request_funcs.setdefault(None, []).insert(0, _check)
 
 
+class UnknownHost(HTTPException):
+    """The request was for a name that this Grafient does not have."""
+
+    code = 421
+
+
 def _check() -> None:
+    """A page elsewhere whose name is made to lead to this machine (DNS rebinding) would be let in by a browser that is
+    signed in here as what it is not: of the same origin. Only ``/healthz``, which says nothing, answers to any name,
+    since platforms ask it by an address of their own.
+    """
+    if request.endpoint != "health.healthz" and not _is_ours(_name()):
+        raise UnknownHost
     if request.mimetype not in ("", *FORMS) and request.content_length:
         abort(415)
     if request.files:
@@ -44,6 +59,40 @@ def _check() -> None:
     for values in (request.args, request.form):
         if "next" in values and not _is_address(values["next"]):
             abort(400)
+
+
+def _settings() -> Settings:
+    found: Settings = current_app.extensions["settings"]
+    return found
+
+
+def _name() -> str:
+    """The Host without its port: ``costs.example.com``, ``[::1]``."""
+    host = request.host.lower()
+    return host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
+
+
+def _is_ours(name: str) -> bool:
+    return any(name == one or (one.startswith(".") and f".{name}".endswith(one)) for one in _settings().hosts)
+
+
+def unknown_host() -> str:
+    """What to say of a name that is not ours, and how to make it so."""
+    name = _name()
+    return (
+        f"This Grafient doesn't go by the name {name}. If it should, whoever runs it has to add the name to its "
+        f"settings: GRAFIENT_HOSTS={name}"
+    )
+
+
+def referrer() -> str:
+    """What to say where a form did not come from a page of this host: only with TLS does Flask-WTF look at that."""
+    if not request.referrer or not _is_address(request.referrer):
+        return "Your browser didn't say which page this form was on. Allow it to send the Referer to this site."
+    return (
+        f"This page was opened at {urlsplit(request.referrer).netloc}, but Grafient was asked for {request.host}. A "
+        "proxy in front of it has to pass on the Host that browsers send (in nginx: proxy_set_header Host $host)."
+    )
 
 
 def _is_address(text: str) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import time_machine
 from flask import Flask
 from justhtml import JustHTML
 from sqlalchemy.exc import OperationalError
@@ -97,6 +99,29 @@ def test_cookies_are_for_tls_where_a_proxy_has_it(settings: dict[str, str], page
     proxied.client.application.extensions["redis"].close()
 
 
+def test_a_refused_guess_says_when_to_try_again(app: Flask, pages: Pages) -> None:
+    guesser = Pages(app)
+    answers = [guesser.post("/login", 200, email="x@example.com", password="wrong wrong") for _ in range(10)]
+    assert "Retry-After" not in answers[-1].headers
+    refused = guesser.post("/login", 429, email="x@example.com", password="wrong wrong")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert f"Try again in {refused.headers['Retry-After']} second" in refused.text
+
+
+def test_too_long_a_password_is_called_too_long(app: Flask) -> None:
+    fields = {"email": "a@example.com", "password": "x" * 129, "password_confirm": "x" * 129}
+    assert "and no more than 128" in Pages(app).post("/register", 200, **fields).text
+
+
+def test_every_page_of_flask_security_looks_like_ours(pages: Pages) -> None:
+    page = pages.get("/verify?next=/account").text
+    assert "Confirm your password" in page
+    pages.post("/verify?next=/account", 302, page="/verify", password=PASSWORD)
+    without_token = pages.client.post("/logout", data={})
+    assert "app.css" in without_token.text
+    assert pages.client.get("/account").status_code == 200
+
+
 def test_guesses_are_limited_before_they_are_hashed(app: Flask, pages: Pages) -> None:
     guesser = Pages(app)
     token = guesser.token("/login")
@@ -180,3 +205,59 @@ def test_whoever_comes_to_sign_in_is_told_what_this_is(app: Flask) -> None:
         if path == "/register":
             pages.register("first@example.com", PASSWORD)
             pages.post("/logout", 302, "/account")
+
+
+class TestSetUpLink:
+    """The first account belongs to whoever deployed this, and not to whoever comes first."""
+
+    @pytest.fixture(autouse=True)
+    def _public(self, settings: dict[str, str]) -> None:
+        settings["GRAFIENT_SETUP_LINK"] = "on"
+        settings["GRAFIENT_HOSTS"] = "costs.example.com"
+
+    @staticmethod
+    def _link(app: Flask) -> str:
+        printed = app.test_cli_runner().invoke(args=["setup-link"])
+        assert printed.exit_code == 0, printed.output
+        return printed.output.strip()
+
+    @pytest.mark.parametrize("policy", ["first", "open"])
+    def test_nobody_makes_the_first_account_without_it(self, settings: dict[str, str], app: Flask, policy: str) -> None:
+        app.extensions["settings"].__dict__["registration"] = policy
+        stranger = Pages(app)
+        for path in ("/register", "/register?setup=", "/register?setup=x", "/register?setup=a.b.c"):
+            assert "setup-link" in stranger.get(path, 403).text
+        with stranger.client.session_transaction() as session:
+            session["csrf_token"] = "x"
+        fields = {"email": "a@example.com", "password": PASSWORD, "password_confirm": PASSWORD}
+        assert stranger.client.post("/register", data=fields).status_code in (400, 403)
+        assert stranger.client.post("/register?setup=x", data=fields).status_code in (400, 403)
+
+    def test_with_it_the_first_account_is_made_and_then_no_other(self, app: Flask) -> None:
+        link = self._link(app)
+        assert link.startswith("https://costs.example.com/register?setup=")
+        owner, other = Pages(app), Pages(app)
+        for one in (owner, other):
+            one.get(link.removeprefix("https://costs.example.com"))
+        owner.register("owner@example.com", PASSWORD)
+        assert other.get("/register", 403).text.count("closed")
+        assert other.get(link.removeprefix("https://costs.example.com"), 403).text.count("closed")
+        again = app.test_cli_runner().invoke(args=["setup-link"])
+        assert (again.exit_code, "there is an account" in again.output) == (1, True)
+
+    def test_it_works_for_seven_days(self, app: Flask) -> None:
+        with time_machine.travel(datetime(2026, 11, 2, 12, tzinfo=UTC)) as clock:
+            link = self._link(app).removeprefix("https://costs.example.com")
+            clock.shift(timedelta(days=6, hours=23))
+            Pages(app).get(link)
+            clock.shift(timedelta(hours=2))
+            Pages(app).get(link, 403)
+
+    def test_another_installations_link_is_none(self, app: Flask, settings: dict[str, str]) -> None:
+        link = self._link(app).removeprefix("https://costs.example.com")
+        app.extensions["settings"].__dict__["secret_key"] = "another secret of another Grafient"
+        Pages(app).get(link, 403)
+
+    def test_the_release_phase_prints_it(self, app: Flask) -> None:
+        printed = app.test_cli_runner().invoke(args=["upgrade"])
+        assert "To make the first account, open: https://costs.example.com/register?setup=" in printed.output

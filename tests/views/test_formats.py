@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from grafient.days import Period
 from grafient.query import KeyChoice
 from grafient.restatements import Change
-from grafient.views import formats
+from grafient.views import csv, formats
 from grafient.views.formats import (
     by_month,
     clock,
@@ -374,3 +374,22 @@ def test_templates_have_every_filter():
         "$2.50 $2.50 $2.50 2.5 3 3 +250.0%; 3 Jun 2026; 1–2 Jun 2026; 3 Jun 2026, 06:00 UTC; "
         "2026-06-03T06:00:00Z; 0.0 s; +$2.50 $2.50|0 June 2026; 06:00 UTC; 1 a/<wbr>b"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("a;=cmd|' /C calc'!A0", "a;'=cmd|' /C calc'!A0"),
+        ("a;  =1", "a;  '=1"),
+        ("a|@SUM(1)", "a|'@SUM(1)"),
+        ("＝1", "'＝1"),
+        ("－1", "'－1"),
+        ("\t=1", "'\t'=1"),
+        ("openai/gpt-5.4", "openai/gpt-5.4"),
+        ("a=b;c", "a=b;c"),
+        ("-12", "'-12"),
+    ],
+)
+def test_no_cell_is_a_formula_whatever_a_spreadsheet_takes_for_a_separator(text: str, cell: str) -> None:
+    assert csv._cell(text) == cell
