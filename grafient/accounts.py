@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from flask_security import RoleMixin, SQLAlchemyUserDatastore
 from itsdangerous import BadData, URLSafeTimedSerializer
 from sqlalchemy import exists, func, select, text
 
+from grafient import members
 from grafient.config import LOOPBACK, Settings
 from grafient.extensions import db
-from grafient.models import User, Workspace
+from grafient.models import Membership, User, Workspace
+from grafient.states import Role
 
 SETUP_SECONDS = 7 * 86400
 
 
 class Datastore(SQLAlchemyUserDatastore):
-    """Flask-Security's, where a new user gets a workspace on ``default_plan``."""
+    """Flask-Security's, where a new user joins the workspace they were invited to, or gets their own on
+    ``default_plan``, and owns it."""
 
     default_plan = "ultimate"
+    invitation_of: Callable[[], str] = staticmethod(lambda: "")
+    """The token of the invitation that whoever registers has come with."""
 
     def __init__(self) -> None:
         super().__init__(db, User, RoleMixin)
@@ -28,8 +33,12 @@ class Datastore(SQLAlchemyUserDatastore):
     def create_user(self, **kwargs: Any) -> User:
         kwargs = self._prepare_create_user_args(**kwargs)  # type: ignore[no-untyped-call]
         kwargs.pop("roles", None)
-        user = User(workspace=Workspace(plan=self.default_plan), **kwargs)
+        user = User(**kwargs)
         db.session.add(user)
+        if not (self.invitation_of() and members.accept(self.invitation_of(), user)):
+            user.workspace = Workspace(plan=self.default_plan)
+            db.session.flush()
+            db.session.add(Membership(workspace_id=user.workspace_id, user_id=user.id, role=Role.OWNER))
         return user
 
 
@@ -81,6 +90,7 @@ def set_plan(email: str, plan: str) -> bool:
     user = db.session.execute(select(User).where(User.email == email)).scalar_one_or_none()
     if user is None:
         return False
-    user.workspace.plan = plan
-    db.session.commit()
-    return True
+    if user.workspace is not None:
+        user.workspace.plan = plan
+        db.session.commit()
+    return user.workspace is not None

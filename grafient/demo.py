@@ -46,7 +46,7 @@ def prepare() -> None:
             db.session.commit()
         user = _user()
         if db.session.execute(select(Integration.id)).first() is None:
-            integrations.connect(user.workspace_id, "openrouter", "Lively demo account", key("lively"))
+            integrations.connect(user.workspace_id or 0, "openrouter", "Lively demo account", key("lively"))
 
 
 def _user() -> User:

@@ -9,6 +9,7 @@ from wtforms.validators import DataRequired, Length, ValidationError
 
 from grafient.integrations import MAX_LABEL
 from grafient.providers import PROVIDERS
+from grafient.states import Role
 
 MAX_KEY = 512
 
@@ -74,6 +75,35 @@ class RenameForm(_LabelForm):
 
 class ReplaceKeyForm(_KeyForm):
     """Another key for the same account."""
+
+
+class InvitationForm(FlaskForm):  # type: ignore[misc]
+    """Who is invited, and as what."""
+
+    role = SelectField(
+        "Role", choices=[SelectChoice(role.value, role.value.capitalize()) for role in Role], default="viewer"
+    )
+    note = StringField(
+        "For whom", filters=[strip], validators=[Length(max=100, message="A note can have up to 100 characters.")]
+    )
+
+    def validate_note(self, field: StringField) -> None:
+        """Refuse what can't be seen."""
+        if field.data and not field.data.isprintable():
+            raise ValidationError("The note contains characters that can't be shown, such as a line break.")
+
+
+class WorkspaceForm(FlaskForm):  # type: ignore[misc]
+    """What the workspace is called."""
+
+    name = StringField(
+        "Name", filters=[strip], validators=[Length(max=100, message="A name can have up to 100 characters.")]
+    )
+
+    def validate_name(self, field: StringField) -> None:
+        """Refuse what can't be seen."""
+        if field.data and not field.data.isprintable():
+            raise ValidationError("The name contains characters that can't be shown, such as a line break.")
 
 
 class RemoveForm(FlaskForm):  # type: ignore[misc]

@@ -12,14 +12,14 @@ from decimal import Decimal
 
 from sqlalchemy import delete, exists, func, select
 
-from grafient import runs, sample
+from grafient import members, runs, sample
 from grafient.days import Period
 from grafient.extensions import db, providers, vault
 from grafient.models import CoveredDay, Integration, Workspace, utc_now
+from grafient.plans import PLANS
 from grafient.providers import Activity, KeyInfo, KeyRejected, ProviderError
 from grafient.states import Trigger
 
-MAX_INTEGRATIONS = 1000
 """In one workspace."""
 
 MAX_LABEL = 100
@@ -100,10 +100,13 @@ def connect(workspace_id: int, provider: str, label: str, key: str, *, twice: bo
     ``twice``: connect an account that is connected already. Raises ProviderError, AlreadyConnected or Refused.
     """
     info = check(provider, key)
-    _lock(workspace_id)
+    members.lock(workspace_id)  # two forms at once would both find that no integration has the account yet
     _keep_sample_apart(workspace_id, provider)
-    if _count(workspace_id) >= MAX_INTEGRATIONS:
-        raise Refused(f"A workspace can have {MAX_INTEGRATIONS:,} integrations. Remove one to add another.")
+    plan = PLANS[db.session.get_one(Workspace, workspace_id).plan]
+    if provider != sample.SLUG and _count(workspace_id) >= plan.integrations:
+        raise Refused(
+            f"The plan {plan.name} has room for {plan.integrations:,} integrations. Remove one to add another."
+        )
     integration = None if twice else _known(workspace_id, provider, info)
     if integration is None:
         integration = Integration(workspace_id=workspace_id, provider=provider, label="", key_hint="")
@@ -132,7 +135,7 @@ def add_sample(workspace_id: int) -> None:
 
 def remove_sample(workspace_id: int) -> None:
     """Remove the sample data, and all that was stored of it, if it is there. Commits."""
-    _lock(workspace_id)
+    members.lock(workspace_id)
     _delete_sample(workspace_id)
     db.session.commit()
 
@@ -157,7 +160,7 @@ def replace_key(integration: Integration, key: str) -> None:
     integration_id, provider, account = integration.id, integration.provider, integration.account_ref
     workspace_id = integration.workspace_id
     info = check(provider, key)
-    _lock(workspace_id)
+    members.lock(workspace_id)
     if None not in (account, info.account_ref) and account != info.account_ref:
         raise Refused(
             "This key belongs to another account, whose costs would mix with this integration's history. "
@@ -218,15 +221,6 @@ def _seal(integration: Integration, key: str) -> None:
     sealed = vault.seal(key, integration_id=integration.id, provider=integration.provider)
     integration.key_ciphertext, integration.key_encryption_id = sealed.ciphertext, sealed.key_id
     integration.key_hint = key[-4:]
-
-
-def _lock(workspace_id: int) -> None:
-    """Let changes of a workspace's integrations wait for each other until the transaction ends.
-
-    Two forms sent at the same moment would otherwise both find that no integration has the account yet, and both
-    connect it.
-    """
-    db.session.execute(select(Workspace.id).where(Workspace.id == workspace_id).with_for_update())
 
 
 def _keep_sample_apart(workspace_id: int, provider: str) -> None:

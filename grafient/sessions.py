@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from grafient import database
 from grafient.extensions import db
-from grafient.models import User, UserSession, utc_now
+from grafient.models import Membership, User, UserSession, Workspace, utc_now
 
 IDLE = timedelta(days=14)
 ABSOLUTE = timedelta(days=90)
@@ -44,14 +44,17 @@ IS_ALIVE: ColumnElement[bool] = and_(
     UserSession.seen_at > bindparam("idle_since"), UserSession.began_at > bindparam("older_than")
 )
 _FIND = (
-    select(User, UserSession.id, UserSession.seen_at)
+    select(User, UserSession.id, UserSession.seen_at, Membership.role, Workspace.name)
     .join(UserSession, UserSession.user_id == User.id)
+    .outerjoin(Workspace, Workspace.id == User.workspace_id)
+    .outerjoin(Membership, and_(Membership.user_id == User.id, Membership.workspace_id == User.workspace_id))
     .where(UserSession.token_hash == bindparam("token_hash"), IS_ALIVE, User.active)
 )
 
 
 def find(token: str) -> Any:
-    """The user, the session's id and when it was last used; None if it has ended, or its user may not come in."""
+    """The user, the session's id and when it was last used, the user's role in the workspace that they are looking at
+    and its name (None without one); None if the session has ended, or its user may not come in."""
     return db.session.execute(_FIND, {"token_hash": hashed(token), **moments(utc_now())}).one_or_none()
 
 

@@ -64,6 +64,24 @@ class Stage(StrEnum):
     KEYS = "keys"
 
 
+class Role(StrEnum):
+    """What a member of a workspace may do: all that the roles before it may, and more."""
+
+    VIEWER = "viewer"
+    """Reads."""
+    MEMBER = "member"
+    """Keeps what is for everybody's use, such as budgets."""
+    ADMIN = "admin"
+    """Connects accounts, and holds their keys."""
+    OWNER = "owner"
+    """Decides who comes in."""
+
+    def includes(self, other: Role) -> bool:
+        """Whether it may do what the other may."""
+        order = list(Role)
+        return order.index(self) >= order.index(other)
+
+
 class Problem(StrEnum):
     """What the last sync of an integration ended with, if it did not succeed."""
 

@@ -23,7 +23,17 @@ from sqlalchemy.pool import NullPool
 
 from grafient import create_app, database, evidence, ledger, lines, runs
 from grafient.extensions import db
-from grafient.models import CoveredDay, DayCheck, Integration, KeyReading, Restatement, SyncRun, Workspace
+from grafient.models import (
+    CoveredDay,
+    DayCheck,
+    Integration,
+    KeyReading,
+    Membership,
+    Restatement,
+    SyncRun,
+    User,
+    Workspace,
+)
 from grafient.providers import Activity, BilledLine
 from grafient.states import Trigger
 from tests.conftest import environ
@@ -131,6 +141,31 @@ def test_an_upgrade_from_the_first_version_keeps_what_was_stored(first_version: 
     with db.engine.connect() as connection:
         migration = MigrationContext.configure(connection, opts={"render_as_batch": True})
         assert compare_metadata(migration, db.metadata) == []
+
+
+def test_an_upgrade_makes_who_had_a_workspace_its_owner_and_keeps_what_they_had_seen(first_version: Flask) -> None:
+    database.upgrade(db.engine, "0009")
+    db.session.execute(
+        text(
+            'INSERT INTO "user" (id, workspace_id, email, password, active, fs_uniquifier, created_at) '
+            "VALUES (5, 1, 'one@example.com', 'x', true, 'u', '2026-06-01 06:00:00')"
+        )
+    )
+    db.session.execute(text("INSERT INTO restatement_seen (user_id, integration_id, restatement_id) VALUES (5, 7, 9)"))
+    db.session.commit()
+    database.upgrade(db.engine)
+    assert [(m.user_id, m.workspace_id, m.role) for m in db.session.execute(select(Membership)).scalars()] == [
+        (5, 1, "owner")
+    ]
+    assert db.session.execute(text("SELECT user_id, integration_id, restatement_id FROM restatement_seen")).all() == [
+        (5, 7, 9)
+    ]
+    user = db.session.get_one(User, 5)
+    assert (user.email, user.workspace_id) == ("one@example.com", 1)
+    db.session.execute(text("DELETE FROM integration"))
+    db.session.execute(text("DELETE FROM workspace"))
+    db.session.commit()
+    assert db.session.get_one(User, 5, populate_existing=True).workspace_id is None
 
 
 def test_an_upgrade_finds_out_from_the_evidence_which_days_were_read_for_each_key(first_version: Flask) -> None:

@@ -1,6 +1,6 @@
 """Columns and constraints, no queries."""
 
-from grafient.models.accounts import User, UserSession, Workspace
+from grafient.models.accounts import Invitation, Membership, User, UserSession, Workspace
 from grafient.models.columns import utc_now
 from grafient.models.costs import (
     UNATTRIBUTED,
@@ -35,9 +35,11 @@ __all__ = [
     "DayTotal",
     "EncryptionKey",
     "Integration",
+    "Invitation",
     "KeyPart",
     "KeyReading",
     "Line",
+    "Membership",
     "Model",
     "ModelTotal",
     "RawReply",

@@ -10,7 +10,8 @@ from sqlalchemy import ForeignKey, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from grafient.extensions import Base
-from grafient.models.columns import UtcDateTime, utc_now
+from grafient.models.columns import UtcDateTime, one_of, utc_now
+from grafient.states import Role
 
 
 class Workspace(Base):
@@ -19,6 +20,8 @@ class Workspace(Base):
     __tablename__ = "workspace"
 
     id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), default="", server_default="")
+    """Empty until somebody names it."""
     plan: Mapped[str] = mapped_column(String(16))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
@@ -29,16 +32,43 @@ class User(Base, UserMixin):
     __tablename__ = "user"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    workspace_id: Mapped[int] = mapped_column(ForeignKey("workspace.id"), index=True)
+    workspace_id: Mapped[int | None] = mapped_column(ForeignKey("workspace.id", ondelete="SET NULL"), index=True)
+    """The one of their workspaces that they are looking at; None if they have none."""
     email: Mapped[str] = mapped_column(String(255), unique=True)
     password: Mapped[str] = mapped_column(String(255))
     active: Mapped[bool]
     fs_uniquifier: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
-    workspace: Mapped[Workspace] = relationship()
+    workspace: Mapped[Workspace | None] = relationship()
 
     roles: list[Any] = []
+
+
+class Membership(Base):
+    """Somebody's role in a workspace."""
+
+    __tablename__ = "membership"
+
+    workspace_id: Mapped[int] = mapped_column(ForeignKey("workspace.id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True, index=True)
+    role: Mapped[Role] = mapped_column(one_of(Role))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+
+class Invitation(Base):
+    """A link that makes whoever opens it a member, once. Used or taken back, it is gone."""
+
+    __tablename__ = "invitation"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    workspace_id: Mapped[int] = mapped_column(ForeignKey("workspace.id", ondelete="CASCADE"), index=True)
+    role: Mapped[Role] = mapped_column(one_of(Role))
+    note: Mapped[str] = mapped_column(String(255))
+    """For whom it is meant, in the words of who made it."""
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class UserSession(Base):

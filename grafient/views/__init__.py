@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, current_app, render_template, request
+from flask import Flask, Response, current_app, g, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_limiter import RateLimitExceeded
 from flask_security import current_user
@@ -20,6 +20,7 @@ from grafient import database, disk, trouble
 from grafient.config import Settings
 from grafient.extensions import db, limiter
 from grafient.views import (
+    access,
     accounts,
     addresses,
     assets,
@@ -33,6 +34,7 @@ from grafient.views import (
     integrations,
     kept,
     lives,
+    members,
     operations,
     sample,
     sessions,
@@ -50,7 +52,8 @@ def register(app: Flask, settings: Settings) -> None:
     app.teardown_request(_may_write_again)
     app.after_request(_headers)
     accounts.register(app, settings)
-    for area in (costs, changes, days, lives, integrations, sample, accounts, sessions, health, operations):
+    access.register(app)
+    for area in (costs, changes, days, lives, integrations, sample, accounts, sessions, members, health, operations):
         app.register_blueprint(area.blueprint)
     formats.register(app)
     assets.register(app)
@@ -128,7 +131,8 @@ def _on_each_page(settings: Settings) -> dict[str, Any]:
         "disk_full": _disk_full(settings),
         "shows_sample": sample.is_shown,
         "kept_in_navigation": _kept_in_navigation,
-        "find_trouble": lambda: trouble.of(current_user.workspace_id),
+        "find_trouble": lambda: trouble.of(current_user.workspace_id or 0),
+        "workspace_name": lambda: g.get("workspace_name") or "",
     }
 
 

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Flask, current_app, make_response, redirect, render_template, request, session
+from flask import (
+    Blueprint,
+    Flask,
+    current_app,
+    has_request_context,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    session,
+)
 from flask.typing import ResponseReturnValue
-from flask_security import auth_required, current_user, url_for_security
+from flask_security import current_user, url_for_security
 
+from grafient import members
 from grafient.accounts import Datastore, first_is_wanted, is_operator, is_setup_token, one_at_a_time, registration_open
 from grafient.config import Settings
 from grafient.extensions import limiter, security
 from grafient.plans import PLANS
-from grafient.views import sessions
+from grafient.views import access, sessions
 
 blueprint = Blueprint("accounts", __name__)
 
@@ -63,6 +74,7 @@ def register(app: Flask, settings: Settings) -> None:
     )
     datastore = Datastore()
     datastore.default_plan = settings.default_plan
+    datastore.invitation_of = lambda: str(session.get("invitation", "")) if has_request_context() else ""
     security.init_app(app, datastore)
     security.principal.identity_loaders.clear()  # there are no roles, and a static file needs no database
     app.config.update(
@@ -109,13 +121,19 @@ def _lacks_link() -> bool:
 
 
 def _open() -> bool:
+    if session.get("invitation") and members.invited(session["invitation"]) is not None:
+        return True
     return registration_open(current_app.extensions["settings"].registration)
 
 
 @blueprint.get("/account")
-@auth_required("session")
+@access.signed_in
 def index() -> ResponseReturnValue:
     """Who is signed in, and on which plan."""
-    plan, operators = PLANS[current_user.workspace.plan], current_app.extensions["settings"].operators
+    plan = PLANS[current_user.workspace.plan] if current_user.workspace else None
+    operators = current_app.extensions["settings"].operators
     operator = is_operator(current_user, operators)
-    return render_template("accounts/index.html", user=current_user, plan=plan, is_operator=operator)
+    places, here = members.places(current_user.id), current_user.workspace_id
+    return render_template(
+        "accounts/index.html", user=current_user, plan=plan, is_operator=operator, places=places, here=here
+    )

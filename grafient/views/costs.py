@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Blueprint, abort, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from flask_security import auth_required, current_user
+from flask_security import current_user
 
 from grafient import status
 from grafient.days import ONE_DAY, Period
@@ -26,7 +26,8 @@ from grafient.reports.dashboard import Dashboard
 from grafient.reports.parts import Choice, Filters
 from grafient.reports.pivot import By, Pivot
 from grafient.reports.sums import Tally, Total
-from grafient.views import addresses, csv
+from grafient.states import Role
+from grafient.views import access, addresses, csv
 from grafient.views.formats import key_names
 from grafient.views.kept import kept
 
@@ -131,7 +132,7 @@ def _breakdown(query: Query, page: int = 1, limit: int | None = breakdowns.MOST_
 
 
 @blueprint.get("/breakdown.csv")
-@auth_required("session")
+@access.needs(Role.VIEWER)
 def breakdown_csv() -> ResponseReturnValue:
     """The breakdown's rows, all of them. A figure of which a part is unknown is empty: it is not a total."""
     query, group = addresses.query(), addresses.rows()
@@ -173,7 +174,7 @@ def _heads(found: Pivot, names: Mapping[str, str]) -> list[str]:
 
 
 @blueprint.get("/ledger.csv")
-@auth_required("session")
+@access.needs(Role.VIEWER)
 def ledger_csv() -> ResponseReturnValue:
     """Every cost line of the period, exact."""
     query = ledger.known(addresses.query())
@@ -181,7 +182,7 @@ def ledger_csv() -> ResponseReturnValue:
 
 
 @blueprint.get("/statement")
-@auth_required("session")
+@access.needs(Role.VIEWER)
 def statement() -> ResponseReturnValue:
     """A month, to be printed: by default the last one that is over."""
     period = addresses.month(request.args.get("month", ""))

@@ -54,6 +54,8 @@ def _check() -> None:
         abort(415)
     if request.files:
         abort(400)
+    if any("\x00" in value for _, value in request.form.items(multi=True)):
+        abort(400)
     if any(len(value) > MOST_CHARACTERS for _, value in request.form.items(multi=True)):
         abort(413)
     for values in (request.args, request.form):

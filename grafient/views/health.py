@@ -8,17 +8,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from grafient import database, disk, jobs, keyring
 from grafient.extensions import db
+from grafient.views import access
 
 blueprint = Blueprint("health", __name__)
 
 
 @blueprint.get("/healthz")
+@access.public
 def healthz() -> ResponseReturnValue:
     """The process answers."""
     return jsonify(status="ok")
 
 
 @blueprint.get("/readyz")
+@access.public
 def readyz() -> ResponseReturnValue:
     """Disk, database, encryption keys, Redis, worker and scheduler; 503 and which one otherwise."""
     problems = _database() or _keys()

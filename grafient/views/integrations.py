@@ -19,7 +19,7 @@ from flask import (
     url_for,
 )
 from flask.typing import ResponseReturnValue
-from flask_security import auth_required, current_user
+from flask_security import current_user
 from flask_wtf import FlaskForm
 
 from grafient import disk, evidence, integrations, jobs, status
@@ -31,7 +31,8 @@ from grafient.providers import PROVIDERS, KeyRejected, ProviderError
 from grafient.query import keys_called
 from grafient.reports import integration_day
 from grafient.restatements import mark_restatements_seen
-from grafient.views import addresses
+from grafient.states import Role
+from grafient.views import access, addresses
 from grafient.views.formats import key_names
 from grafient.views.htmx import answer, is_htmx
 
@@ -48,7 +49,6 @@ transaction which would keep SQLite's other writers waiting for a Redis that doe
 def owned(view: Any) -> Any:
     """Pass the integration of the address, or 404 where it is not the user's own."""
 
-    @auth_required("session")
     @wraps(view)
     def wrapped(integration_id: int, **kwargs: Any) -> ResponseReturnValue:
         integration = integrations.find(current_user.workspace_id, integration_id)
@@ -61,7 +61,7 @@ def owned(view: Any) -> Any:
 
 
 @blueprint.get("")
-@auth_required("session")
+@access.needs(Role.VIEWER)
 def index() -> ResponseReturnValue:
     """The cards, some at a time."""
     here = addresses.place()
@@ -70,7 +70,7 @@ def index() -> ResponseReturnValue:
 
 
 @blueprint.get("/cards")
-@auth_required("session")
+@access.needs(Role.VIEWER)
 def watch() -> ResponseReturnValue:
     """The cards of a list that something can happen to, all at once: asking for each took 50 requests every 2 seconds.
 
@@ -86,7 +86,7 @@ def watch() -> ResponseReturnValue:
 
 
 @blueprint.get("/new")
-@auth_required("session")
+@access.needs(Role.ADMIN)
 def new() -> ResponseReturnValue:
     """The form."""
     return _form_page(IntegrationForm())
@@ -94,7 +94,7 @@ def new() -> ResponseReturnValue:
 
 @blueprint.post("/test")
 @limiter.limit(CHECKS)
-@auth_required("session")
+@access.needs(Role.ADMIN)
 def test() -> ResponseReturnValue:
     """Test Connection: what the provider says of the key. Nothing is stored."""
     form = IntegrationForm()
@@ -109,7 +109,7 @@ def test() -> ResponseReturnValue:
 
 @blueprint.post("")
 @limiter.limit(CHECKS)
-@auth_required("session")
+@access.needs(Role.ADMIN)
 def create() -> ResponseReturnValue:
     """Check the key again, save it, start the backfill."""
     form = IntegrationForm()
@@ -136,6 +136,7 @@ def create() -> ResponseReturnValue:
 
 
 @blueprint.get("/<int(max=2147483647):integration_id>")
+@access.needs(Role.VIEWER)
 @owned
 def show(integration: Integration) -> ResponseReturnValue:
     """One integration. Whoever opens it has seen what changed; a page that is open renews itself, perhaps unseen."""
@@ -147,6 +148,7 @@ def show(integration: Integration) -> ResponseReturnValue:
 
 
 @blueprint.get("/<int(max=2147483647):integration_id>/days/<day>")
+@access.needs(Role.VIEWER)
 @owned
 def day(integration: Integration, day: str) -> ResponseReturnValue:
     """One of its days, line by line."""
@@ -169,6 +171,7 @@ def day(integration: Integration, day: str) -> ResponseReturnValue:
 
 
 @blueprint.get("/<int(max=2147483647):integration_id>/card")
+@access.needs(Role.VIEWER)
 @owned
 def card(integration: Integration) -> ResponseReturnValue:
     """Its card."""
@@ -179,6 +182,7 @@ _ACTIONS = {"sync": integrations.force_sync, "pause": integrations.pause, "resum
 
 
 @blueprint.post("/<int(max=2147483647):integration_id>/<any(sync, pause, resume):action>")
+@access.needs(Role.ADMIN)
 @owned
 def act(integration: Integration, action: str) -> ResponseReturnValue:
     """Force Sync; no daily syncs for a time; daily syncs again, and one now."""
@@ -190,6 +194,7 @@ def act(integration: Integration, action: str) -> ResponseReturnValue:
 
 
 @blueprint.post("/<int(max=2147483647):integration_id>/rename")
+@access.needs(Role.ADMIN)
 @owned
 def rename(integration: Integration) -> ResponseReturnValue:
     """Another label; addresses and history stay."""
@@ -202,6 +207,7 @@ def rename(integration: Integration) -> ResponseReturnValue:
 
 
 @blueprint.get("/<int(max=2147483647):integration_id>/<any(key, rename, delete):form>")
+@access.needs(Role.VIEWER)
 def sent(integration_id: int, form: str) -> ResponseReturnValue:
     """Where a form was refused, its address stays in the browser and can be entered again."""
     return redirect(url_for(".show", integration_id=integration_id, _anchor=form))
@@ -209,6 +215,7 @@ def sent(integration_id: int, form: str) -> ResponseReturnValue:
 
 @blueprint.post("/<int(max=2147483647):integration_id>/key")
 @limiter.limit(CHECKS)
+@access.needs(Role.ADMIN, recent=True)
 @owned
 def replace_key(integration: Integration) -> ResponseReturnValue:
     """Another key; the history stays."""
@@ -227,6 +234,7 @@ def replace_key(integration: Integration) -> ResponseReturnValue:
 
 
 @blueprint.post("/<int(max=2147483647):integration_id>/delete")
+@access.needs(Role.ADMIN, recent=True)
 @owned
 def delete(integration: Integration) -> ResponseReturnValue:
     """Remove it, with or without its history."""
@@ -240,6 +248,7 @@ def delete(integration: Integration) -> ResponseReturnValue:
 
 
 @blueprint.get("/<int(max=2147483647):integration_id>/runs/<int(max=2147483647):run_id>/replies.zip")
+@access.needs(Role.VIEWER)
 @owned
 def replies(integration: Integration, run_id: int) -> ResponseReturnValue:
     """What the provider answered in a run, as it came."""

@@ -25,14 +25,14 @@ from typing import Any
 from cachetools import LRUCache
 from flask import Flask, Response, current_app, g, make_response, request, session
 from flask.typing import ResponseReturnValue
-from flask_security import auth_required
-from sqlalchemy import bindparam, case, func, select
+from sqlalchemy import and_, bindparam, case, func, select
 
 from grafient import database, disk, sample, sessions, trouble
 from grafient.days import last_due, last_settled
 from grafient.extensions import db
-from grafient.models import Integration, RestatementSeen, User, UserSession, utc_now
-from grafient.views import assets, delivery
+from grafient.models import Integration, Membership, RestatementSeen, User, UserSession, Workspace, utc_now
+from grafient.states import Role
+from grafient.views import access, assets, delivery
 
 MOST_BYTES = 16 * 1024 * 1024
 """Of all pages that a process keeps; the one that was not asked for longest is given up first."""
@@ -59,15 +59,20 @@ def register(app: Flask) -> None:
     """Give the app its kept pages, and a name for what they are made with: another version makes others."""
     app.extensions["kept_pages"] = KeptPages()
     folders = (Path(app.root_path), Path(app.template_folder or ""))
-    changed = max(file.stat().st_mtime_ns for folder in folders for file in folder.rglob("*.[ph]*"))
+    files = (file for folder in folders for kind in ("*.py", "*.html") for file in folder.rglob(kind))
+    changed = max(file.stat().st_mtime_ns for file in files)  # compiled files come and go while processes start
     with app.app_context():
         app.extensions["made_with"] = f"{app.extensions['version']} {changed} {assets.version()}"
 
 
 def kept(view: Callable[..., ResponseReturnValue]) -> Callable[..., ResponseReturnValue]:
     """A page of costs, for who is signed in: kept, if it can be."""
-    made_anew: Callable[..., ResponseReturnValue] = auth_required("session")(view)
 
+    def made_anew(**address: str) -> ResponseReturnValue:
+        refusal = access.enforce()
+        return view(**address) if refusal is None else refusal
+
+    @access.needs(Role.VIEWER)
     @wraps(view)
     def wrapped(**address: str) -> ResponseReturnValue:
         state = _state()
@@ -91,6 +96,7 @@ def kept(view: Callable[..., ResponseReturnValue]) -> Callable[..., ResponseRetu
         pages.keep(etag + (response.content_encoding or ""), response.get_data())
         return delivery.revalidated(response, etag)
 
+    wrapped.is_kept = True  # type: ignore[attr-defined]
     return wrapped
 
 
@@ -110,17 +116,22 @@ _STATE = (
         _SEEN.label("seen"),
         UserSession.id.label("session_id"),
         UserSession.seen_at.label("session_seen_at"),
+        Membership.role.label("role"),
+        Workspace.name.label("workspace_name"),
     )
     .select_from(User)
     .join(UserSession, UserSession.user_id == User.id)
+    .join(Membership, and_(Membership.user_id == User.id, Membership.workspace_id == User.workspace_id))
+    .join(Workspace, Workspace.id == User.workspace_id)
     .outerjoin(Integration, Integration.workspace_id == User.workspace_id)
     .where(UserSession.token_hash == bindparam("token_hash"), sessions.IS_ALIVE)
     .where(User.fs_uniquifier == bindparam("who"), User.active)
-    .group_by(_USER.id, UserSession.id)
+    .group_by(_USER.id, UserSession.id, Membership.role, Workspace.id)
 )
 """Made once: it is asked with each page, and SQLAlchemy takes longer to make it than the database to answer.
 
-Who is signed in is who Flask-Security would find: the active user of the session (``sessions.find``).
+Who is signed in is who Flask-Security would find: the active user of the session (``sessions.find``). They have to be a
+member of the workspace; any member may read.
 """
 
 
@@ -143,6 +154,7 @@ def _state() -> Any:
     if found is None:
         return None
     g.session = (found.session_id, found.session_seen_at)
+    g.role, g.workspace_name = found.role, found.workspace_name
     g.has_sample = bool(found.samples)
     has_form = found.samples or not found.integrations
     if found.unread or has_form or "_flashes" in session or full:
@@ -150,7 +162,7 @@ def _state() -> Any:
     return (
         current_app.extensions["made_with"],
         request.full_path,
-        (found.id, found.email, found.workspace_id),
+        (found.id, found.email, found.workspace_id, found.role, found.workspace_name),
         (now.date(), last_due(now), last_settled(now)),
         (found.integrations, str(found.revisions), str(found.seen)),
         (found.overdue, found.failing),

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from flask import Blueprint, abort, current_app, make_response, render_template
 from flask.typing import ResponseReturnValue
-from flask_security import auth_required, current_user
+from flask_security import current_user
 
 from grafient import jobs
 from grafient.accounts import is_operator
 from grafient.models import utc_now
 from grafient.reports.operations import operations, recent
+from grafient.views import access
 from grafient.views.htmx import is_htmx
 
 blueprint = Blueprint("operations", __name__)
 
 
 @blueprint.get("/operations")
-@auth_required("session")
+@access.signed_in
 def index() -> ResponseReturnValue:
     """The page, or for htmx what changes on it; for others than operators there is no such page."""
     if not is_operator(current_user, current_app.extensions["settings"].operators):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from flask import Blueprint, flash, g, redirect, url_for
 from flask.typing import ResponseReturnValue
-from flask_security import auth_required, current_user
+from flask_security import current_user
 
 from grafient import integrations, jobs
 from grafient.integrations import Refused
+from grafient.states import Role
+from grafient.views import access
 
 blueprint = Blueprint("sample", __name__, url_prefix="/sample")
 
 
 @blueprint.post("")
-@auth_required("session")
+@access.needs(Role.ADMIN)
 def add() -> ResponseReturnValue:
     """Fill the empty workspace."""
     try:
@@ -26,7 +28,7 @@ def add() -> ResponseReturnValue:
 
 
 @blueprint.post("/remove")
-@auth_required("session")
+@access.needs(Role.ADMIN)
 def remove() -> ResponseReturnValue:
     """Empty it again."""
     integrations.remove_sample(current_user.workspace_id)
@@ -37,4 +39,4 @@ def remove() -> ResponseReturnValue:
 def is_shown() -> bool:
     """Whether the page is of sample data. The question whether a page is kept has answered that already."""
     known: bool | None = g.get("has_sample")
-    return integrations.has_sample(current_user.workspace_id) if known is None else known
+    return integrations.has_sample(current_user.workspace_id or 0) if known is None else known

@@ -12,13 +12,14 @@ from flask import Blueprint, Flask, Response, flash, g, redirect, render_templat
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask.typing import ResponseReturnValue
 from flask_login import user_logged_in, user_logged_out
-from flask_security import auth_required, current_user, logout_user, password_changed
+from flask_security import current_user, logout_user, password_changed
 from flask_security.utils import set_request_attr
 from sqlalchemy.orm import make_transient_to_detached
 
 from grafient import sessions
 from grafient.extensions import address, db
 from grafient.models import User
+from grafient.views import access
 
 blueprint = Blueprint("sessions", __name__)
 
@@ -73,7 +74,8 @@ def _load(name: str) -> User | None:
         found = sessions.find(session[TOKEN]) if TOKEN in session else None
         if found is None:
             return None
-        user, *g.session = found
+        user, *g.session = found[:3]
+        g.role, g.workspace_name = found[3:]
     if user.fs_uniquifier != name:
         return None
     set_request_attr("fs_authn_via", "session")
@@ -121,7 +123,7 @@ def _device() -> str:
 
 
 @blueprint.get("/account/sessions")
-@auth_required("session")
+@access.signed_in
 def index() -> ResponseReturnValue:
     """Where one is signed in."""
     here = sessions.hashed(session[TOKEN])
@@ -129,7 +131,7 @@ def index() -> ResponseReturnValue:
 
 
 @blueprint.post("/account/sessions/end")
-@auth_required("session")
+@access.signed_in
 def end() -> ResponseReturnValue:
     """End one session, or all of them; whoever ends their own is led to log in."""
     chosen = request.form.get("session", "")

@@ -29,6 +29,7 @@ SIGNED_IN = (
     "/integrations/{integration}/days/{day}",
     "/account",
     "/account/sessions",
+    "/account/members",
     "/account/password",
     "/operations",
     "/nowhere",
@@ -54,5 +55,7 @@ NO_PAGES = {
     "integrations.watch",
     "integrations.replies",
     "integrations.sent",
+    "members.sent",
+    "members.invitation",
 }
 """Endpoints that answer with a file, a part of a page or another address, or that nothing leads to."""

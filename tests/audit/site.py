@@ -40,7 +40,13 @@ class Site:
 def site(folder: Path, *, troubled: bool = True) -> Iterator[Site]:
     """Start it, and end it. ``troubled``: with a second account that has lost its key, and a restated day."""
     with Sandbox() as sandbox:
-        product = Product(folder, sandbox, GRAFIENT_DEFAULT_PLAN="ultimate", GRAFIENT_REGISTRATION="open")
+        product = Product(
+            folder,
+            sandbox,
+            GRAFIENT_DEFAULT_PLAN="ultimate",
+            GRAFIENT_REGISTRATION="open",
+            GRAFIENT_HOSTS="grafient.test",
+        )
         try:
             product.start()
             with httpx.Client(base_url=product.url, timeout=30) as browser:

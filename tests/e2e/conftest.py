@@ -77,6 +77,13 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         product.end()
 
 
+@pytest.fixture(autouse=True)
+def _tries_are_forgotten(request: pytest.FixtureRequest) -> None:
+    """All tests come from one address, and more than ten in a minute would be too many who make an account."""
+    if "product" in request.fixturenames:
+        request.getfixturevalue("product").forget_tries()
+
+
 @pytest.fixture(scope="package")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A product with something to show on each of its pages."""

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import redis
+
 from grafient.sandbox import Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,6 +99,13 @@ class Product:
             )
         until(lambda: not self.running or self._is_ready(), f"ready\n{self.output}", START_SECONDS)
         assert self.running, f"it did not start:\n{self.output}"
+
+    def forget_tries(self) -> None:
+        """Let its limits count from nothing again."""
+        client = redis.Redis(unix_socket_path=str(self.data / "redis" / "redis.sock"))
+        for key in client.scan_iter("LIMITS:*"):
+            client.delete(key)
+        client.close()
 
     def stop(self) -> None:
         """Ctrl-C: it has to end well, and to leave nothing running."""

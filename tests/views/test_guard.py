@@ -78,3 +78,9 @@ def test_there_is_no_way_in_but_a_session(app: Flask, pages: Pages, path: str) -
     for headers in ways:
         assert Pages(app).client.get(path, headers=headers).status_code == 302
         assert pages.client.get(path, headers=headers).status_code == 200
+
+
+def test_a_field_with_a_zero_byte_is_refused(pages: Pages) -> None:
+    """PostgreSQL can't store one, and no browser shows it."""
+    fields = {"csrf_token": pages.token("/integrations/new"), "label": "a\x00b", "api_key": "sk-or-v1-x"}
+    assert pages.client.post("/integrations", data=fields).status_code == 400

@@ -15,8 +15,9 @@ from werkzeug.test import TestResponse
 
 from grafient import disk, sessions, totals
 from grafient.extensions import db
-from grafient.models import DayTotal, User
+from grafient.models import DayTotal, Membership, User
 from grafient.sandbox import Sandbox
+from grafient.states import Role
 from grafient.views import kept
 from tests.pages import Pages
 from tests.statements import asked
@@ -146,7 +147,9 @@ def test_nobody_gets_anothers_page(app: Flask, lively: Pages, sandbox: Sandbox, 
         db.session.add(
             User(workspace_id=one.workspace_id, email="other@example.com", password="x", active=True, fs_uniquifier="o")
         )
-        token = sessions.begin(db.session.execute(select(User).where(User.id != 1)).scalar_one(), "x", "127.0.0.1")
+        other_user = db.session.execute(select(User).where(User.id != 1)).scalar_one()
+        db.session.add(Membership(workspace_id=1, user_id=other_user.id, role=Role.VIEWER))
+        token = sessions.begin(other_user, "x", "127.0.0.1")
         db.session.commit()
     other = Pages(app)
     with other.client.session_transaction() as cookie, lively.client.session_transaction() as own:

@@ -16,6 +16,7 @@ from grafient.extensions import db
 from grafient.models import CoveredDay, Integration
 from grafient.sandbox import Sandbox
 from grafient.states import Problem
+from tests.conftest import PASSWORD
 from tests.pages import Pages, lint
 from tests.statements import asked, scanned
 from tests.stored import ago
@@ -189,6 +190,7 @@ def test_a_rejected_key_is_said_on_a_kept_page_until_it_is_replaced(app: Flask, 
     assert banner(pages) == []
     assert "ETag" in pages.get("/").headers
     with later(1):
+        pages.post("/verify", 302, password=PASSWORD)
         sandbox.fault("lively", "revoked")
         pages.post("/integrations/1/sync", 303, "/integrations")
         run_due(app)

@@ -1,0 +1,220 @@
+"""Who belongs to a workspace, in which role, and how somebody comes in: by a link that works once.
+
+A workspace always has an owner: what would leave it without one is refused. Changes of one workspace's members wait
+for each other, or two owners could each remove the other at the same moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, func, select, update
+
+from grafient import sessions
+from grafient.extensions import db
+from grafient.models import Invitation, Membership, User, Workspace, utc_now
+from grafient.plans import PLANS
+from grafient.states import Role
+
+INVITATION = timedelta(days=7)
+MOST_WORKSPACES = 100
+"""Workspaces that one user can be a member of."""
+
+
+class Refused(Exception):
+    """Nothing was changed. The message says why."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """Somebody in a workspace, and since when."""
+
+    user_id: int
+    email: str
+    role: Role
+    since: datetime
+
+
+@dataclass(frozen=True)
+class Place:
+    """A workspace that somebody belongs to. ``name`` may be empty."""
+
+    workspace_id: int
+    name: str
+    role: Role
+
+
+def lock(workspace_id: int) -> None:
+    """Let changes of a workspace wait for each other until the transaction ends. On SQLite all writers do anyway."""
+    db.session.execute(select(Workspace.id).where(Workspace.id == workspace_id).with_for_update())
+
+
+def role_of(user: User) -> Role | None:
+    """The user's role in the workspace that they are looking at."""
+    here = Membership.user_id == user.id, Membership.workspace_id == user.workspace_id
+    return db.session.execute(select(Membership.role).where(*here)).scalar_one_or_none()
+
+
+def of(workspace_id: int) -> Sequence[Member]:
+    """The members of a workspace, owners first. No more than the plan with the most allows."""
+    rows = db.session.execute(
+        select(User.id, User.email, Membership.role, Membership.created_at)
+        .join(Membership, Membership.user_id == User.id)
+        .where(Membership.workspace_id == workspace_id)
+        .order_by(User.email)
+    ).all()
+    found = [Member(*row) for row in rows]
+    return sorted(found, key=lambda member: -list(Role).index(member.role))
+
+
+def places(user_id: int) -> Sequence[Place]:
+    """The workspaces of a user."""
+    rows = db.session.execute(
+        select(Workspace.id, Workspace.name, Membership.role)
+        .join(Membership, Membership.workspace_id == Workspace.id)
+        .where(Membership.user_id == user_id)
+        .order_by(func.lower(Workspace.name), Workspace.id)
+        .limit(MOST_WORKSPACES)
+    ).all()
+    return [Place(*row) for row in rows]
+
+
+def invitations(workspace_id: int) -> Sequence[Invitation]:
+    """Those that can still be used."""
+    here = Invitation.workspace_id == workspace_id, Invitation.expires_at > utc_now()
+    return db.session.execute(select(Invitation).where(*here).order_by(Invitation.id)).scalars().all()
+
+
+def invite(workspace_id: int, role: Role, note: str) -> str:
+    """A new invitation's token, of which only a hash is kept. Commits; raises Refused."""
+    lock(workspace_id)
+    now = utc_now()
+    db.session.execute(delete(Invitation).where(Invitation.expires_at <= now))
+    taken = len(of(workspace_id)) + len(invitations(workspace_id))
+    plan = PLANS[db.session.get_one(Workspace, workspace_id).plan]
+    if taken >= plan.members:
+        raise Refused(f"The plan {plan.name} has room for {plan.members} members, invitations included.")
+    token = secrets.token_urlsafe(32)
+    db.session.add(
+        Invitation(
+            workspace_id=workspace_id, role=role, note=note, token_hash=_hashed(token),
+            created_at=now, expires_at=now + INVITATION,
+        )
+    )  # fmt: skip
+    db.session.commit()
+    return token
+
+
+def invited(token: str) -> tuple[Invitation, Workspace] | None:
+    """The invitation with this token, and where it leads; None if it was used, taken back, or is too old."""
+    found = db.session.execute(
+        select(Invitation, Workspace)
+        .join(Workspace, Workspace.id == Invitation.workspace_id)
+        .where(Invitation.token_hash == _hashed(token), Invitation.expires_at > utc_now())
+    ).one_or_none()
+    return None if found is None else (found[0], found[1])
+
+
+def accept(token: str, user: User) -> bool:
+    """Make the user a member, who now looks at that workspace. False if the invitation is no longer there. Does not
+    commit.
+
+    The row is deleted first, and only one of two who open the link at the same moment deletes it. A member who opens it
+    keeps the role that they have, and the link stays for whom it was meant.
+    """
+    found = invited(token)
+    if found is None:
+        return False
+    invitation, workspace = found
+    user.workspace = workspace
+    db.session.flush()
+    if role_of(user) is not None:
+        return True
+    gone = db.session.execute(
+        delete(Invitation).where(Invitation.id == invitation.id).execution_options(synchronize_session=False)
+    )
+    if not gone.rowcount:  # type: ignore[attr-defined]
+        db.session.rollback()
+        return False
+    db.session.expunge(invitation)
+    db.session.add(Membership(workspace_id=workspace.id, user_id=user.id, role=invitation.role))
+    return True
+
+
+def take_back(workspace_id: int, invitation_id: int) -> None:
+    """Make an invitation worthless. Commits."""
+    db.session.execute(
+        delete(Invitation).where(Invitation.id == invitation_id, Invitation.workspace_id == workspace_id)
+    )
+    db.session.commit()
+
+
+def set_role(workspace_id: int, user_id: int, role: Role) -> None:
+    """Give a member another role. Commits; raises Refused."""
+    lock(workspace_id)
+    member = _member(workspace_id, user_id)
+    if member.role is Role.OWNER and role is not Role.OWNER:
+        _keep_an_owner(workspace_id, user_id)
+    member.role = role
+    db.session.commit()
+
+
+def remove(workspace_id: int, user_id: int) -> None:
+    """Take a member out, whose sessions end everywhere. Commits; raises Refused.
+
+    They look at another of their workspaces when they come back, or at none.
+    """
+    lock(workspace_id)
+    member = _member(workspace_id, user_id)
+    if member.role is Role.OWNER:
+        _keep_an_owner(workspace_id, user_id)
+    db.session.delete(member)
+    db.session.flush()
+    other = (
+        select(Membership.workspace_id).where(Membership.user_id == user_id).order_by(Membership.created_at).limit(1)
+    )
+    db.session.execute(
+        update(User)
+        .where(User.id == user_id, User.workspace_id == workspace_id)
+        .values(workspace_id=db.session.execute(other).scalar_one_or_none())
+    )
+    sessions.end_of(user_id)
+    db.session.commit()
+
+
+def switch(user: User, workspace_id: int) -> bool:
+    """Look at another of the user's workspaces. Commits; False if it is none of theirs."""
+    if workspace_id not in {place.workspace_id for place in places(user.id)}:
+        return False
+    user.workspace_id = workspace_id
+    db.session.commit()
+    return True
+
+
+def rename(workspace_id: int, name: str) -> None:
+    """Call the workspace something. Commits."""
+    db.session.execute(update(Workspace).where(Workspace.id == workspace_id).values(name=name))
+    db.session.commit()
+
+
+def _member(workspace_id: int, user_id: int) -> Membership:
+    found = db.session.get(Membership, (workspace_id, user_id), populate_existing=True)
+    if found is None:
+        raise Refused("This person is no longer a member.")
+    return found
+
+
+def _keep_an_owner(workspace_id: int, user_id: int) -> None:
+    others = select(func.count()).where(
+        Membership.workspace_id == workspace_id, Membership.role == Role.OWNER, Membership.user_id != user_id
+    )
+    if not db.session.execute(others).scalar():
+        raise Refused("A workspace needs an owner. Make somebody else an owner first.")
+
+
+def _hashed(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
