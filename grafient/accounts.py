@@ -10,11 +10,11 @@ from flask_security import RoleMixin, SQLAlchemyUserDatastore
 from itsdangerous import BadData, URLSafeTimedSerializer
 from sqlalchemy import exists, func, select, text
 
-from grafient import members
+from grafient import audit, members
 from grafient.config import LOOPBACK, Settings
 from grafient.extensions import db
 from grafient.models import Membership, User, Workspace
-from grafient.states import Role
+from grafient.states import Action, Role
 
 SETUP_SECONDS = 7 * 86400
 
@@ -92,5 +92,6 @@ def set_plan(email: str, plan: str) -> bool:
         return False
     if user.workspace is not None:
         user.workspace.plan = plan
+        audit.note(Action.PLAN_CHANGED, user.workspace_id, plan)
         db.session.commit()
     return user.workspace is not None

@@ -11,12 +11,14 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from grafient import accounts, database, disk, jobs, keyring, totals, vault, web
+from grafient import accounts, audit, database, disk, jobs, keyring, totals, vault, web
 from grafient.config import ConfigError, Settings
 from grafient.extensions import db
 from grafient.plans import PLANS
+from grafient.states import Action
 
 keys = AppGroup("keys", help="Encryption keys for the providers' keys.")
+audits = AppGroup("audit", help="The audit log.")
 plans = AppGroup("plans", help="What accounts may do.")
 
 NOT_SET_UP = "The database is not set up for this version. Run: flask --app wsgi upgrade"
@@ -39,6 +41,8 @@ def rotate() -> None:
     vault = current_app.extensions["vault"]
     keyring.verify(vault)
     done, newest = keyring.rotate(vault), next(iter(vault.keys))
+    audit.note(Action.COMMAND, None, f"keys rotate: {done.sealed} to {newest}")
+    db.session.commit()
     click.echo(f"{done.sealed} provider keys were encrypted anew, with the key {newest!r}.")
     if done.unreadable:
         ids = ", ".join(map(str, done.unreadable[:20]))
@@ -57,7 +61,24 @@ def forget(key_id: str, yes: bool) -> None:
     count = keyring.in_use().get(key_id, 0)
     if not yes:
         click.confirm(f"{count} integrations will need their provider key pasted again. Go on?", abort=True)
+    audit.note(Action.COMMAND, None, f"keys forget {key_id}")
     click.echo(f"{keyring.forget(key_id)} integrations need a new key now. What they cost so far is kept.")
+
+
+@audits.command("verify")
+@with_appcontext
+def verify_audit() -> None:
+    """Check that no entry of the audit log was changed or taken out, and print the last hash of each chain."""
+    broken, heads = audit.verify()
+    for chain, (count, last) in sorted(heads.items()):
+        click.echo(f"{_chain(chain)}: {count} entries, the last hash is {last}")
+    if broken:
+        found = "; ".join(f"{_chain(one.chain)}, entry {one.number} ({one.at:%Y-%m-%d %H:%M:%S} UTC)" for one in broken)
+        raise click.ClickException(f"The audit log was changed. The first entry that is not what it was: {found}.")
+
+
+def _chain(number: int) -> str:
+    return f"workspace {number}" if number else "installation"
 
 
 @plans.command("set")
@@ -149,7 +170,7 @@ def scheduler() -> None:
 
 def register(app: Flask) -> None:
     """Give the app its commands, and have all of them, Flask-Security's too, fail in one sentence."""
-    for command in (keys, plans, upgrade, setup_link, verify, serve, worker, scheduler):
+    for command in (keys, audits, plans, upgrade, setup_link, verify, serve, worker, scheduler):
         app.cli.add_command(command)
     for command in app.cli.commands.values():
         _fail_plainly(command)
@@ -181,7 +202,8 @@ def _plainly(callback: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(callback)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return callback(*args, **kwargs)
+            with audit.acting("command"):
+                return callback(*args, **kwargs)
         except (ConfigError, database.SchemaError, keyring.KeyringError) as error:
             raise click.ClickException(str(error)) from None
         except (OperationalError, ProgrammingError) as error:

@@ -12,13 +12,13 @@ from decimal import Decimal
 
 from sqlalchemy import delete, exists, func, select
 
-from grafient import members, runs, sample
+from grafient import audit, members, runs, sample
 from grafient.days import Period
 from grafient.extensions import db, providers, vault
 from grafient.models import CoveredDay, Integration, Workspace, utc_now
 from grafient.plans import PLANS
 from grafient.providers import Activity, KeyInfo, KeyRejected, ProviderError
-from grafient.states import Trigger
+from grafient.states import Action, Trigger
 
 """In one workspace."""
 
@@ -117,6 +117,7 @@ def connect(workspace_id: int, provider: str, label: str, key: str, *, twice: bo
     integration.clear_problem()
     db.session.flush()  # the seal is bound to the id
     _seal(integration, key)
+    audit.note(Action.INTEGRATION_ADDED, workspace_id, integration.label)
     runs.request(integration.id, Trigger.BACKFILL)
     db.session.commit()
     return integration
@@ -148,6 +149,7 @@ def has_sample(workspace_id: int) -> bool:
 
 def rename(integration: Integration, label: str) -> None:
     """Call it something else. Commits."""
+    audit.note(Action.INTEGRATION_RENAMED, integration.workspace_id, f"{integration.label} to {label}")
     integration.label = label
     db.session.commit()
 
@@ -176,6 +178,7 @@ def replace_key(integration: Integration, key: str) -> None:
     runs.request(integration_id, Trigger.MANUAL)
     fresh.account_ref = info.account_ref or account
     _seal(fresh, key)
+    audit.note(Action.KEY_REPLACED, workspace_id, fresh.label)
     fresh.clear_problem()
     db.session.commit()
 
@@ -190,6 +193,7 @@ def resume(integration: Integration) -> None:
     """End a pause: daily syncs again, and one now. Commits."""
     runs.request(integration.id, Trigger.MANUAL)
     integration.paused_at = None
+    audit.note(Action.INTEGRATION_RESUMED, integration.workspace_id, integration.label)
     db.session.commit()
 
 
@@ -197,6 +201,7 @@ def pause(integration: Integration) -> None:
     """Stop the daily syncs until they are resumed; one that is under way is cancelled. Commits."""
     runs.cancel_open(integration.id)
     integration.paused_at = utc_now()
+    audit.note(Action.INTEGRATION_PAUSED, integration.workspace_id, integration.label)
     db.session.commit()
 
 
@@ -206,6 +211,7 @@ def remove(integration: Integration, *, keep_history: bool) -> None:
     Where no day was ever read there is nothing to keep, and of sample data nothing may be kept.
     """
     runs.cancel_open(integration.id)
+    audit.note(Action.INTEGRATION_REMOVED, integration.workspace_id, integration.label)
     has_history = select(exists().where(CoveredDay.integration_id == integration.id))
     may_keep = keep_history and integration.provider != sample.SLUG
     if may_keep and db.session.execute(has_history).scalar():

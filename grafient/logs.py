@@ -24,13 +24,14 @@ FORMATS = ("text", "json")
 _ABOUT: ContextVar[Mapping[str, int]] = ContextVar("about", default=MappingProxyType({}))
 _secrets: set[str] = set()
 
+_EMAIL = (re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+"), "…@…")
 _PATTERNS = (
     (re.compile(r"(\bDETAIL: ).*"), r"\1…"),  # PostgreSQL: "Failing row contains (...)", "Key (email)=(...) exists"
     (re.compile(r"(\[parameters: ).*?(\]$|\](?=\n)|\Z)", re.DOTALL | re.MULTILINE), r"\1…]"),
     (re.compile(r"\bsk-[A-Za-z0-9_-]{8,}"), "sk-…"),
     (re.compile(r"\$argon2\S*"), "$argon2…"),
     (re.compile(r"(\w://)[^/\s@]*@"), r"\1…@"),
-    (re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+"), "…@…"),
+    _EMAIL,
     (re.compile(r"\b(?=[0-9a-f]*[0-9])(?=[0-9a-f]*[a-f])[0-9a-f]{32,}\b"), "…"),  # hashes, names of sessions and runs
     (
         re.compile(r"(?<![\w-])(?=[\w-]*[0-9])(?=[\w-]*[a-z])(?=[\w-]*[A-Z])[\w-]{32,}={0,2}(?![\w-])"),
@@ -41,9 +42,23 @@ _PATTERNS = (
 
 def redact(text: str) -> str:
     """The text without secrets: those of the settings, and whatever looks like a key, a token, a hash or an address."""
+    return _without(text, _PATTERNS)
+
+
+def without_keys(text: str) -> str:
+    """The same, but with e-mail addresses, for where they are what it is about."""
+    return _without(text, [one for one in _PATTERNS if one is not _EMAIL])
+
+
+def one_line(text: str) -> str:
+    """The text with what breaks a line, or moves a terminal's cursor, as ``\\n`` and the like."""
+    return "".join(map(_printable, text))
+
+
+def _without(text: str, patterns: Iterable[tuple[re.Pattern[str], str]]) -> str:
     for secret in _secrets:
         text = text.replace(secret, "…")
-    for pattern, instead in _PATTERNS:
+    for pattern, instead in patterns:
         text = pattern.sub(instead, text)
     return text
 
@@ -116,7 +131,7 @@ class _Formatter(logging.Formatter):
             "level": record.levelname,
             "process": f"{record.processName}[{record.process}]",
             "logger": record.name,
-            "message": "".join(map(_printable, redact(record.getMessage()))),
+            "message": one_line(redact(record.getMessage())),
         }
         found |= _ABOUT.get()
         if record.exc_info:

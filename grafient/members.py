@@ -14,11 +14,11 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import delete, func, select, update
 
-from grafient import sessions
+from grafient import audit, sessions
 from grafient.extensions import db
 from grafient.models import Invitation, Membership, User, Workspace, utc_now
 from grafient.plans import PLANS
-from grafient.states import Role
+from grafient.states import Action, Role
 
 INVITATION = timedelta(days=7)
 MOST_WORKSPACES = 100
@@ -99,6 +99,7 @@ def invite(workspace_id: int, role: Role, note: str) -> str:
     if taken >= plan.members:
         raise Refused(f"The plan {plan.name} has room for {plan.members} members, invitations included.")
     token = secrets.token_urlsafe(32)
+    audit.note(Action.INVITED, workspace_id, f"{note or 'somebody'} as {role}")
     db.session.add(
         Invitation(
             workspace_id=workspace_id, role=role, note=note, token_hash=_hashed(token),
@@ -142,14 +143,18 @@ def accept(token: str, user: User) -> bool:
         return False
     db.session.expunge(invitation)
     db.session.add(Membership(workspace_id=workspace.id, user_id=user.id, role=invitation.role))
+    audit.note(Action.JOINED, workspace.id, f"as {invitation.role}", actor=user.email)
     return True
 
 
 def take_back(workspace_id: int, invitation_id: int) -> None:
     """Make an invitation worthless. Commits."""
-    db.session.execute(
-        delete(Invitation).where(Invitation.id == invitation_id, Invitation.workspace_id == workspace_id)
-    )
+    here = Invitation.id == invitation_id, Invitation.workspace_id == workspace_id
+    note = db.session.execute(select(Invitation.note).where(*here)).scalar_one_or_none()
+    if note is None:
+        return
+    audit.note(Action.INVITATION_TAKEN_BACK, workspace_id, note)
+    db.session.execute(delete(Invitation).where(*here))
     db.session.commit()
 
 
@@ -159,6 +164,7 @@ def set_role(workspace_id: int, user_id: int, role: Role) -> None:
     member = _member(workspace_id, user_id)
     if member.role is Role.OWNER and role is not Role.OWNER:
         _keep_an_owner(workspace_id, user_id)
+    audit.note(Action.ROLE_CHANGED, workspace_id, f"{_email(user_id)} from {member.role} to {role}")
     member.role = role
     db.session.commit()
 
@@ -172,6 +178,7 @@ def remove(workspace_id: int, user_id: int) -> None:
     member = _member(workspace_id, user_id)
     if member.role is Role.OWNER:
         _keep_an_owner(workspace_id, user_id)
+    audit.note(Action.MEMBER_REMOVED, workspace_id, _email(user_id))
     db.session.delete(member)
     db.session.flush()
     other = (
@@ -197,8 +204,13 @@ def switch(user: User, workspace_id: int) -> bool:
 
 def rename(workspace_id: int, name: str) -> None:
     """Call the workspace something. Commits."""
+    audit.note(Action.WORKSPACE_RENAMED, workspace_id, name)
     db.session.execute(update(Workspace).where(Workspace.id == workspace_id).values(name=name))
     db.session.commit()
+
+
+def _email(user_id: int) -> str:
+    return db.session.execute(select(User.email).where(User.id == user_id)).scalar_one()
 
 
 def _member(workspace_id: int, user_id: int) -> Membership:

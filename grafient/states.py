@@ -82,6 +82,33 @@ class Role(StrEnum):
         return order.index(self) >= order.index(other)
 
 
+class Action(StrEnum):
+    """What the audit log tells of."""
+
+    SIGNED_IN = "signed in"
+    SIGN_IN_FAILED = "sign-in failed"
+    SIGNED_OUT = "signed out"
+    REGISTERED = "registered"
+    PASSWORD_CHANGED = "password changed"  # noqa: S105 - what was done
+    SESSION_ENDED = "session ended"
+    SESSIONS_ENDED = "all sessions ended"
+    INVITED = "invited"
+    INVITATION_TAKEN_BACK = "invitation taken back"
+    JOINED = "joined"
+    ROLE_CHANGED = "role changed"
+    MEMBER_REMOVED = "member removed"
+    WORKSPACE_RENAMED = "workspace renamed"
+    INTEGRATION_ADDED = "integration added"
+    INTEGRATION_RENAMED = "integration renamed"
+    INTEGRATION_PAUSED = "integration paused"
+    INTEGRATION_RESUMED = "integration resumed"
+    INTEGRATION_REMOVED = "integration removed"
+    KEY_REPLACED = "key replaced"
+    EXPORTED = "exported"
+    PLAN_CHANGED = "plan changed"
+    COMMAND = "command"
+
+
 class Problem(StrEnum):
     """What the last sync of an integration ended with, if it did not succeed."""
 

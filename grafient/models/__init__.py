@@ -1,6 +1,6 @@
 """Columns and constraints, no queries."""
 
-from grafient.models.accounts import Invitation, Membership, User, UserSession, Workspace
+from grafient.models.accounts import AuditEntry, Invitation, Membership, User, UserSession, Workspace
 from grafient.models.columns import utc_now
 from grafient.models.costs import (
     UNATTRIBUTED,
@@ -28,6 +28,7 @@ __all__ = [
     "IS_OPEN",
     "UNATTRIBUTED",
     "ApiKey",
+    "AuditEntry",
     "CostLine",
     "CoveredDay",
     "CreditReading",

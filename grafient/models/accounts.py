@@ -71,6 +71,22 @@ class Invitation(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class AuditEntry(Base):
+    """Something that somebody did. ``chain``: the workspace, or 0 for the installation; it outlives what it tells of.
+    See ``grafient.audit``."""
+
+    __tablename__ = "audit_entry"
+
+    chain: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    actor: Mapped[str] = mapped_column(String(255))
+    address: Mapped[str] = mapped_column(String(45))
+    action: Mapped[str] = mapped_column(String(32))
+    subject: Mapped[str] = mapped_column(String(255))
+    hash: Mapped[bytes] = mapped_column(LargeBinary(32))
+
+
 class UserSession(Base):
     """Somebody signed in on a device. Without this row the cookie there is worth nothing; of what the cookie says, the
     row has only a hash, so that a copy of the database opens no session."""

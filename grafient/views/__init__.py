@@ -24,6 +24,7 @@ from grafient.views import (
     accounts,
     addresses,
     assets,
+    audit,
     changes,
     costs,
     days,
@@ -52,8 +53,22 @@ def register(app: Flask, settings: Settings) -> None:
     app.teardown_request(_may_write_again)
     app.after_request(_headers)
     accounts.register(app, settings)
+    audit.register(app)
     access.register(app)
-    for area in (costs, changes, days, lives, integrations, sample, accounts, sessions, members, health, operations):
+    for area in (
+        costs,
+        changes,
+        days,
+        lives,
+        integrations,
+        sample,
+        accounts,
+        sessions,
+        members,
+        audit,
+        health,
+        operations,
+    ):
         app.register_blueprint(area.blueprint)
     formats.register(app)
     assets.register(app)

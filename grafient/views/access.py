@@ -16,7 +16,8 @@ from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user
 from flask_security.utils import check_and_update_authn_fresh
 
-from grafient import members
+from grafient import audit, members
+from grafient.extensions import address
 from grafient.states import Role
 from grafient.views.htmx import is_htmx
 
@@ -104,6 +105,7 @@ def enforce() -> ResponseReturnValue | None:
         return None
     if (refusal := _SIGNED_IN()) is not None:
         return refusal
+    audit.set_actor(current_user.email, str(address(request.remote_addr or "") or ""))
     if rule.role is not None:
         role = current_role()
         if role is None:
@@ -111,7 +113,9 @@ def enforce() -> ResponseReturnValue | None:
         if not role.includes(rule.role):
             return make_response(render_template("accounts/not_allowed.html", role=role, needed=rule.role), 403)
     if rule.recent and not check_and_update_authn_fresh(RECENT, timedelta(0), "session"):
-        again = url_for("security.verify", next=request.path)
+        again = url_for(
+            "security.verify", next=request.path if request.method == "POST" else request.full_path.rstrip("?")
+        )
         return make_response("", 200, {"HX-Redirect": again}) if is_htmx() else redirect(again, 303)
     return None
 

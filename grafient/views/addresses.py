@@ -231,7 +231,7 @@ def period(args: Mapping[str, str], integrations: Sequence[int] = ()) -> Period:
     ``integrations``: of which all that is stored is asked for, if it is. Raises BadPeriod.
     """
     if args.get("from") or args.get("to"):
-        return _between(args.get("from", ""), args.get("to", ""))
+        return between(args.get("from", ""), args.get("to", ""))
     if args.get("period"):
         return _named_period(args["period"], integrations)
     days = args.get("days", "") or "30"
@@ -257,7 +257,7 @@ def against(period: Period) -> Period | None:
         raise BadPeriod(
             "“against” must be previous, month or year, or days such as 2026-05-01/2026-05-31 or 2026-05-01."
         ) from None
-    return _between(first, last or first)
+    return between(first, last or first)
 
 
 def against_or_previous(of: Period) -> tuple[Period, str]:
@@ -292,7 +292,7 @@ def day(text: str) -> date:
         _day(text)
     except ValueError:
         raise BadPeriod("A day in an address must look like 2026-06-03.") from None
-    return _between(text, text).first
+    return between(text, text).first
 
 
 def place() -> dict[str, Any]:
@@ -326,7 +326,8 @@ def _next_due() -> date:
     return last_due(utc_now()) + timedelta(days=1)
 
 
-def _between(first: str, last: str) -> Period:
+def between(first: str, last: str) -> Period:
+    """A period from two days as an address has them. Raises BadPeriod."""
     try:
         found = Period(_day(first), _day(last))
     except ValueError:

@@ -11,10 +11,12 @@ from decimal import Decimal
 from typing import Any
 
 from flask import Response, stream_with_context
+from flask_security import current_user
 
-from grafient import database
+from grafient import audit, database
 from grafient.days import Period
 from grafient.reports.sums import Tally
+from grafient.states import Action
 from grafient.views import sample
 
 _FORMULA = re.compile(r"(^|[;|\t\r\n][ \"']*)(?=[=+\-@\t\r\n＝＋－＠])")
@@ -25,10 +27,16 @@ https://owasp.org/www-community/attacks/CSV_Injection"""
 _PORTION = 64 * 1024
 
 
-def download(name: str, period: Period, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Response:
+def exported(what: str) -> None:
+    """Note in the audit log that somebody took a file of this. Apart from the page's transaction, which only reads."""
+    audit.note_apart(Action.EXPORTED, current_user.workspace_id, what)
+
+
+def download(name: str, period: Period | None, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Response:
     """A file of these rows, sent as they come. The name of one of sample data says so."""
     what = f"sample-{name}" if sample.is_shown() else name
-    filename = f"grafient-{what}-{period.first}-{period.last}.csv"
+    exported(f"{name}, {period.first} to {period.last}" if period else name)
+    filename = f"grafient-{what}-{period.first}-{period.last}.csv" if period else f"grafient-{what}.csv"
     return Response(
         stream_with_context(_portions(columns, rows)),
         mimetype="text/csv",

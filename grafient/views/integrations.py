@@ -32,7 +32,7 @@ from grafient.query import keys_called
 from grafient.reports import integration_day
 from grafient.restatements import mark_restatements_seen
 from grafient.states import Role
-from grafient.views import access, addresses
+from grafient.views import access, addresses, csv
 from grafient.views.formats import key_names
 from grafient.views.htmx import answer, is_htmx
 
@@ -255,6 +255,7 @@ def replies(integration: Integration, run_id: int) -> ResponseReturnValue:
     file = evidence.archive(integration.id, run_id)
     if file is None:
         abort(404)
+    csv.exported(f"replies of sync {run_id} of {integration.label}")
     return send_file(file, "application/zip", as_attachment=True, download_name=f"grafient-sync-{run_id}-replies.zip")
 
 

@@ -16,9 +16,10 @@ from flask_security import current_user, logout_user, password_changed
 from flask_security.utils import set_request_attr
 from sqlalchemy.orm import make_transient_to_detached
 
-from grafient import sessions
+from grafient import audit, sessions
 from grafient.extensions import address, db
 from grafient.models import User
+from grafient.states import Action
 from grafient.views import access
 
 blueprint = Blueprint("sessions", __name__)
@@ -88,6 +89,7 @@ def _begin(_app: Flask, user: Any) -> None:
     if TOKEN in session:
         sessions.end(session[TOKEN])
     session[TOKEN] = sessions.begin(user, _device(), str(address(request.remote_addr or "") or "unknown"))
+    audit.note(Action.SIGNED_IN, user.workspace_id, _device(), actor=user.email)
     stays = session.pop("_remember", None) or (request.endpoint == "security.change_password" and session.permanent)
     session.permanent = bool(stays)
     session.pop(_CSRF, None)
@@ -97,6 +99,7 @@ def _begin(_app: Flask, user: Any) -> None:
 def _end(_app: Flask, user: Any) -> None:
     if TOKEN in session:
         sessions.end(session.pop(TOKEN))
+        audit.note(Action.SIGNED_OUT, user.workspace_id, actor=user.email)
         db.session.commit()
     session.permanent = False
 
@@ -138,10 +141,12 @@ def end() -> ResponseReturnValue:
     one = int(chosen) if chosen.isascii() and chosen.isdigit() and len(chosen) < 10 else None
     if one is None:
         sessions.end_of(current_user.id)
+        audit.note(Action.SESSIONS_ENDED, current_user.workspace_id)
         logout_user()
         flash("You are logged out everywhere.", "success")
         return redirect(url_for("security.login"), 303)
     sessions.end_of(current_user.id, one)
+    audit.note(Action.SESSION_ENDED, current_user.workspace_id)
     db.session.commit()
     flash("That session has ended.", "success")
     return redirect(url_for("sessions.index"), 303)

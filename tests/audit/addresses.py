@@ -30,6 +30,8 @@ SIGNED_IN = (
     "/account",
     "/account/sessions",
     "/account/members",
+    "/account/audit",
+    "/account/audit?actor=nobody",
     "/account/password",
     "/operations",
     "/nowhere",
@@ -55,6 +57,7 @@ NO_PAGES = {
     "integrations.watch",
     "integrations.replies",
     "integrations.sent",
+    "audit.file",
     "members.sent",
     "members.invitation",
 }

@@ -1,0 +1,104 @@
+"""The audit log: a page for owners, and its file; and under whose name what is done through pages is noted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Blueprint, Flask, render_template, request
+from flask.typing import ResponseReturnValue
+from flask_security import current_user, password_changed, user_failed_authn, user_registered
+
+from grafient import audit
+from grafient.audit import Wanted
+from grafient.days import Period
+from grafient.extensions import address, db
+from grafient.models import User, utc_now
+from grafient.states import Action, Role
+from grafient.views import access, addresses, csv
+from grafient.views.addresses import BadPeriod
+
+blueprint = Blueprint("audit", __name__)
+
+COLUMNS = ("number", "at", "actor", "address", "action", "subject", "hash")
+
+
+def register(app: Flask) -> None:
+    """Have entries say where a request came from, and what Flask-Security does be noted."""
+    app.before_request(_set_actor)
+    user_failed_authn.connect(_failed, app)
+    user_registered.connect(_registered, app)
+    password_changed.connect(_changed, app)
+
+
+def _set_actor() -> None:
+    """Who is signed in says so when they are asked for, see ``access.enforce``."""
+    audit.set_actor("", str(address(request.remote_addr or "") or ""))
+
+
+def _failed(_app: Flask, user: User, **_how: Any) -> None:
+    """Of an account that there is; what else was typed may be anything, a password included, and is not kept."""
+    audit.note(Action.SIGN_IN_FAILED, user.workspace_id, actor=user.email)
+    db.session.commit()
+
+
+def _registered(_app: Flask, user: User, **_how: Any) -> None:
+    audit.note(Action.REGISTERED, user.workspace_id, actor=user.email)
+    db.session.commit()
+
+
+def _changed(_app: Flask, user: User) -> None:
+    audit.note(Action.PASSWORD_CHANGED, user.workspace_id, user.email)
+
+
+@blueprint.get("/account/audit")
+@access.needs(Role.OWNER)
+def index() -> ResponseReturnValue:
+    """A page of entries, the latest first."""
+    wanted, wrong = _wanted()
+    page = request.args.get("page", "1")
+    number = int(page) if page.isascii() and page.isdigit() and len(page) < 8 else 1
+    found = audit.entries(current_user.workspace_id, wanted, number)
+    return render_template(
+        "accounts/audit.html", found=found, wanted=wanted, wrong=wrong, actions=sorted(Action), args=_args(wanted)
+    )
+
+
+@blueprint.get("/account/audit.csv")
+@access.needs(Role.OWNER, recent=True)
+def file() -> ResponseReturnValue:
+    """All entries that are asked for, oldest first."""
+    wanted, _wrong = _wanted()
+    return csv.download("audit", wanted.period, COLUMNS, _rows(current_user.workspace_id, wanted))
+
+
+def _rows(workspace_id: int, wanted: Wanted) -> Iterator[list[object]]:
+    for one in audit.every(workspace_id, wanted):
+        yield [one.number, one.at.isoformat(), one.actor, one.address, one.action, one.subject, one.hash.hex()]
+
+
+def _wanted() -> tuple[Wanted, str]:
+    """What the address asks for, and what is wrong with its period, if anything."""
+    args = request.args
+    action = args.get("action", "")
+    period, wrong = None, ""
+    if args.get("from") or args.get("to"):
+        try:
+            today = utc_now().date()
+            last = args.get("to") or today.isoformat()
+            period = addresses.between(args.get("from") or f"{max(int(last[:4]) - 5, 2000)}{last[4:]}", last)
+        except (BadPeriod, ValueError) as error:
+            wrong = str(error)
+    actor = args.get("actor", "").strip()[:255]
+    return Wanted(
+        period, Action(action) if action in set(Action) else None, actor if actor.isprintable() else ""
+    ), wrong
+
+
+def _args(wanted: Wanted) -> dict[str, str]:
+    """What links keep of the address."""
+    period: Period | None = wanted.period
+    found = {"action": wanted.action or "", "actor": wanted.actor}
+    if period is not None:
+        found |= {"from": period.first.isoformat(), "to": period.last.isoformat()}
+    return {name: value for name, value in found.items() if value}
