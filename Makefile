@@ -7,7 +7,7 @@ PYTHON ?= $(eval PYTHON := $(shell for p in python3 python3.13 python3.12 python
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: run demo test bench bench-long check audit pictures lock clean
+.PHONY: run demo test fuzz bench bench-long check audit pictures lock clean
 
 run: $(VENV)/run.stamp
 	@echo "Starting Grafient ..."
@@ -20,6 +20,10 @@ demo: $(VENV)/run.stamp
 test: $(VENV)/test.stamp
 	@$(PY) tests/browser_setup.py
 	$(PY) -m pytest -n 3 --dist loadgroup $(ARGS)
+
+# Requests made at random, more than make test has time for. FUZZ=100000 for even more.
+fuzz: $(VENV)/test.stamp
+	FUZZ=$(or $(FUZZ),20000) $(PY) -m pytest -n 2 tests/views/test_fuzz.py
 
 # What is measured stands beside its reference, in bench/RESULTS.md. ARGS="ingest --rounds 3" for a part of it.
 bench: $(VENV)/test.stamp $(VENV)-bench/made.stamp

@@ -52,7 +52,7 @@ def _check() -> None:
         raise UnknownHost
     if request.mimetype not in ("", *FORMS) and request.content_length:
         abort(415)
-    if request.files:
+    if request.files or None in request.form:  # a part that says no name has none, and Flask-WTF wants one
         abort(400)
     if any("\x00" in value for _, value in request.form.items(multi=True)):
         abort(400)

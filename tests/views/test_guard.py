@@ -84,3 +84,9 @@ def test_a_field_with_a_zero_byte_is_refused(pages: Pages) -> None:
     """PostgreSQL can't store one, and no browser shows it."""
     fields = {"csrf_token": pages.token("/integrations/new"), "label": "a\x00b", "api_key": "sk-or-v1-x"}
     assert pages.client.post("/integrations", data=fields).status_code == 400
+
+
+def test_a_part_without_a_name_is_refused(pages: Pages) -> None:
+    body = b"--7\r\nContent-Disposition: form-data\r\n\r\nx\r\n--7--\r\n"
+    answer = pages.client.post("/login", data=body, content_type="multipart/form-data; boundary=7")
+    assert answer.status_code == 400
