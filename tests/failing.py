@@ -19,6 +19,7 @@ from grafient.extensions import db
 from grafient.jobs import work
 from grafient.jobs.queue import GrafientJob, queue
 from grafient.jobs.worker import GrafientWorker
+from grafient.views import access
 
 SECRETS = {
     "provider key": "sk-or-v1-" + "0a1b2c3d" * 8,
@@ -59,7 +60,7 @@ def fail(app: Flask) -> None:
 
 def in_a_page(app: Flask) -> None:
     """A request that fails."""
-    app.add_url_rule("/failing", view_func=lambda: fail(app))
+    app.add_url_rule("/failing", view_func=access.public(lambda: fail(app)))
     assert app.test_client().get("/failing").status_code == 500
 
 

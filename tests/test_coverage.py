@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -19,6 +20,7 @@ from grafient.models import (
     SyncRun,
     Workspace,
 )
+from grafient.plans import PLANS
 from grafient.query import Group, Query, all_integrations, choices
 from grafient.reports import breakdown, dashboard, statement
 from grafient.reports.dashboard import Dashboard
@@ -375,7 +377,8 @@ class TestCards:
     def test_as_many_integrations_as_are_allowed_and_no_more(
         self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(integrations, "MAX_INTEGRATIONS", 3)
+        plan = replace(PLANS[workspace.plan], integrations=3)
+        monkeypatch.setitem(PLANS, workspace.plan, plan)
         for number in range(2):
             add(workspace, f"one {number}")
         add(workspace, "removed", removed_at=NOON)

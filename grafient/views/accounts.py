@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from typing import Any
 
 from flask import (
     Blueprint,
     Flask,
+    Response,
+    after_this_request,
     current_app,
     has_request_context,
     make_response,
@@ -16,12 +20,16 @@ from flask import (
     session,
 )
 from flask.typing import ResponseReturnValue
+from flask_login import user_logged_in
 from flask_security import current_user, url_for_security
+from itsdangerous import BadData, URLSafeTimedSerializer
 
 from grafient import members
 from grafient.accounts import Datastore, first_is_wanted, is_operator, is_setup_token, one_at_a_time, registration_open
 from grafient.config import Settings
 from grafient.extensions import limiter, security
+from grafient.models import User
+from grafient.passwords import Passwords
 from grafient.plans import PLANS
 from grafient.views import access, sessions
 
@@ -49,6 +57,12 @@ _MESSAGES = {
 """Flask-Security's messages, worded like ours."""
 
 TRIES = "10 per minute; 100 per hour"
+"""From one address."""
+ACCOUNT_TRIES = "20 per hour; 60 per day"
+"""For one account from everywhere, but for devices on which its owner has logged in before, which count by themselves.
+So guesses from many addresses don't pass, and don't keep the owner out."""
+_DEVICE = "device"
+_DEVICE_SECONDS = 365 * 86400
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -76,6 +90,7 @@ def register(app: Flask, settings: Settings) -> None:
     datastore.default_plan = settings.default_plan
     datastore.invitation_of = lambda: str(session.get("invitation", "")) if has_request_context() else ""
     security.init_app(app, datastore)
+    security._password_util = Passwords(app)  # init_app ignores the class that Security() itself would take
     security.principal.identity_loaders.clear()  # there are no roles, and a static file needs no database
     app.config.update(
         RATELIMIT_STORAGE_URI="memory://" if settings.redis_url is None else "redis://",
@@ -88,9 +103,43 @@ def register(app: Flask, settings: Settings) -> None:
     sessions.register(app)
     app.before_request(_only_if_open)
     security.login_context_processor(lambda: {"registration_open": _open()})
+    user_logged_in.connect(_know_device, app)
+    by_account: Any = limiter.limit(ACCOUNT_TRIES, key_func=_account, methods=["POST"])
+    app.view_functions["security.login"] = by_account(app.view_functions["security.login"])
     for endpoint in ("security.login", "security.register", "security.change_password", "security.verify"):
         limited: Any = limiter.limit(TRIES, methods=["POST"])(app.view_functions[endpoint])
         app.view_functions[endpoint] = limited
+
+
+def _account() -> str:
+    """Whom a limit of guesses counts for: a device that the account's owner has used, or the account as typed."""
+    email = hashlib.sha256(request.form.get("email", "").strip().casefold().encode()).hexdigest()
+    try:
+        owner, device = _devices().loads(request.cookies.get(_device_cookie(), ""), max_age=_DEVICE_SECONDS)
+    except (BadData, ValueError, TypeError):
+        owner, device = "", ""
+    return f"device {device}" if owner == email else f"account {email}"
+
+
+def _know_device(_app: Flask, user: User) -> None:
+    email = hashlib.sha256(user.email.casefold().encode()).hexdigest()
+    known = _devices().dumps([email, secrets.token_hex(8)])
+
+    @after_this_request
+    def remember(response: Response) -> Response:
+        response.set_cookie(
+            _device_cookie(), known, _DEVICE_SECONDS, secure=request.is_secure, httponly=True, samesite="Lax"
+        )
+        return response
+
+
+def _device_cookie() -> str:
+    return f"__Host-{_DEVICE}" if request.is_secure else _DEVICE
+
+
+def _devices() -> URLSafeTimedSerializer:
+    settings: Settings = current_app.extensions["settings"]
+    return URLSafeTimedSerializer(settings.secret_key or "", salt="grafient-device")
 
 
 def _only_if_open() -> ResponseReturnValue | None:

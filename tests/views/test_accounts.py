@@ -13,7 +13,9 @@ from justhtml import JustHTML
 from sqlalchemy.exc import OperationalError
 
 from grafient import create_app
+from grafient.accounts import first_is_wanted
 from grafient.extensions import db
+from grafient.views import accounts
 from tests.conftest import PASSWORD
 from tests.pages import Pages, lint
 
@@ -84,7 +86,7 @@ def test_cookies_are_for_tls_where_a_proxy_has_it(settings: dict[str, str], page
     headers["Referer"] = "https://localhost/login"
     answer = proxied.client.post("/login", data=data, headers=headers, base_url="https://localhost")
     cookies = answer.headers.getlist("Set-Cookie")
-    assert {cookie.split("=")[0] for cookie in cookies} == {"__Host-session"}, (
+    assert {cookie.split("=")[0] for cookie in cookies} == {"__Host-session", "__Host-device"}, (
         "no other site below the domain can set it"
     )
     for cookie in cookies:
@@ -205,6 +207,72 @@ def test_whoever_comes_to_sign_in_is_told_what_this_is(app: Flask) -> None:
         if path == "/register":
             pages.register("first@example.com", PASSWORD)
             pages.post("/logout", 302, "/account")
+
+
+@pytest.mark.parametrize(
+    ("password", "says"),
+    [
+        ("password123", "This is a very common password."),
+        ("iloveyou1", "common"),
+        ("qwertyuiop", "common"),
+        ("aaaaaaaaaaaa", "easy to guess"),
+        ("Someone2026", "mostly your own name"),
+        ("example.com1", "mostly your own name"),
+        ("grafient-99", "mostly your own name"),
+        ("a" * 128, "easy to guess"),
+    ],
+)
+def test_a_password_that_is_easily_guessed_is_refused(app: Flask, password: str, says: str) -> None:
+    fields = {"email": "someone@example.com", "password": password, "password_confirm": password}
+    assert says in Pages(app).post("/register", 200, **fields).text
+    with app.app_context():
+        assert first_is_wanted()
+
+
+def test_a_new_password_has_to_be_as_good(app: Flask, pages: Pages) -> None:
+    for password in ("password123", "Someone2026"):
+        fields = {"password": PASSWORD, "new_password": password, "new_password_confirm": password}
+        pages.post("/account/password", 200, **fields)
+    long = "several words that nobody says " * 4
+    pages.post("/account/password", 302, password=PASSWORD, new_password=long, new_password_confirm=long)
+
+
+def test_guesses_from_many_addresses_do_not_pass_and_do_not_keep_the_owner_out(
+    app: Flask, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = Pages(app)
+    owner.log_in("someone@example.com", PASSWORD)
+    owner.post("/logout", 302, page="/account")
+    for number in range(19):  # the owner's own first try counted, too
+        guesser = Pages(app)
+        guesser.client.environ_base["REMOTE_ADDR"] = f"192.0.2.{number}"
+        guesser.post("/login", 200, email=" Someone@example.com", password=f"guess number {number}")
+    guesser = Pages(app)
+    guesser.client.environ_base["REMOTE_ADDR"] = "198.51.100.7"
+    token = guesser.token("/login")
+    fields = {"csrf_token": token, "email": "someone@example.com", "password": PASSWORD}
+    assert guesser.client.post("/login", data=fields).status_code == 429, "the right one doesn't pass either"
+    owner.log_in("someone@example.com", PASSWORD)
+    other = Pages(app)
+    other.client.environ_base["REMOTE_ADDR"] = "198.51.100.8"
+    other.post("/login", 200, email="another@example.com", password="wrong wrong")
+
+
+def test_a_device_is_known_for_its_own_account_only(app: Flask, pages: Pages) -> None:
+    """Whoever has an account here can't count as the owner of another."""
+    found = pages.client.get_cookie("device")
+    assert found is not None
+
+    def counts(email: str, cookie: str) -> str:
+        headers = {"Cookie": f"device={cookie}"}
+        with app.test_request_context("/login", method="POST", data={"email": email}, headers=headers):
+            return accounts._account().split()[0]
+
+    assert counts("someone@example.com", found.value) == "device"
+    assert counts(" SOMEONE@example.com", found.value) == "device"
+    assert counts("other@example.com", found.value) == "account"
+    for forged in ("", "x", "a.b.c", found.value[:-1], '["x"]'):
+        assert counts("someone@example.com", forged) == "account"
 
 
 class TestSetUpLink:
