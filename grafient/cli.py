@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import wraps
 from typing import Any
 
@@ -11,7 +13,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from grafient import accounts, audit, database, disk, jobs, keyring, totals, vault, web
+from grafient import accounts, audit, database, disk, doctor, jobs, keyring, totals, vault, web
 from grafient.config import ConfigError, Settings
 from grafient.extensions import db
 from grafient.plans import PLANS
@@ -118,6 +120,21 @@ def _settings() -> Settings:
     return found
 
 
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for a machine.")
+@with_appcontext
+def look(as_json: bool) -> None:
+    """Check everything that Grafient needs, and say how to mend what is wrong. The exit code is 1 if anything is."""
+    found = list(doctor.checks())
+    if as_json:
+        click.echo(json.dumps({"ok": all(check.ok for check in found), "checks": [asdict(check) for check in found]}))
+    else:
+        for line in doctor.told(found):
+            click.echo(line)
+    if not all(check.ok for check in found):
+        raise SystemExit(1)
+
+
 @click.command("verify")
 @click.option("--repair", is_flag=True, help="Work out anew what is wrong.")
 @with_appcontext
@@ -170,7 +187,7 @@ def scheduler() -> None:
 
 def register(app: Flask) -> None:
     """Give the app its commands, and have all of them, Flask-Security's too, fail in one sentence."""
-    for command in (keys, audits, plans, upgrade, setup_link, verify, serve, worker, scheduler):
+    for command in (keys, audits, plans, upgrade, setup_link, look, verify, serve, worker, scheduler):
         app.cli.add_command(command)
     for command in app.cli.commands.values():
         _fail_plainly(command)

@@ -256,6 +256,9 @@ class Provider(Protocol):
     history_days: int
     """How many days back ``Reader.history`` reaches."""
 
+    def clock(self) -> datetime | None:
+        """What time the provider says it is; None if it says none. Without a key. Raises Unreachable."""
+
     def check_key(self, key: str) -> KeyInfo:
         """Ask whether the key can read costs; answers within 10 seconds. Raises ProviderError."""
 

@@ -15,6 +15,8 @@ from decimal import Decimal
 from threading import Lock
 from typing import TypeVar
 
+import httpx
+
 from grafient.providers.contract import (
     Activity,
     BilledLine,
@@ -26,8 +28,9 @@ from grafient.providers.contract import (
     NotOffered,
     ReceivedReply,
     UnexpectedResponse,
+    Unreachable,
 )
-from grafient.providers.http import ReadingClient, Reply, within
+from grafient.providers.http import BodyTooLarge, ReadingClient, Reply, within
 from grafient.providers.openrouter.calls import INFERENCE_KEY, Calls, NotFound, http_date
 from grafient.providers.openrouter.replies import (
     METRIC_COUNTS,
@@ -84,6 +87,15 @@ class OpenRouter:
         self._base_url = base_url or self.default_base_url
         self.client = client or ReadingClient()
         self._metrics = _Metrics()
+
+    def clock(self) -> datetime | None:
+        """The ``Date`` of the answer to who has no key, a 401. Any server in between has one in its answer, too."""
+        try:
+            with within(CHECK_SECONDS):
+                reply = self.client.get(f"{self._base_url}/key", bearer="none")
+        except (httpx.HTTPError, BodyTooLarge):
+            raise Unreachable(f"{self.name} could not be reached.") from None
+        return next(iter(_server_clock(reply)), None)
 
     def check_key(self, key: str) -> KeyInfo:
         """Ask /auth/key (or /key, its other name). 200 alone proves nothing: an inference key gets it too."""
