@@ -7,7 +7,7 @@ transaction is open while a provider is asked.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from sqlalchemy import delete, exists, func, select
@@ -117,6 +117,7 @@ def connect(workspace_id: int, provider: str, label: str, key: str, *, twice: bo
     integration.clear_problem()
     db.session.flush()  # the seal is bound to the id
     _seal(integration, key)
+    integration.key_expires_at = _expiry(info)
     audit.note(Action.INTEGRATION_ADDED, workspace_id, integration.label)
     runs.request(integration.id, Trigger.BACKFILL)
     db.session.commit()
@@ -145,6 +146,15 @@ def has_sample(workspace_id: int) -> bool:
     """Whether the figures of a workspace are the sample's. There are no others beside them then."""
     here = Integration.workspace_id == workspace_id, Integration.provider == sample.SLUG
     return bool(db.session.execute(select(exists().where(*here))).scalar())
+
+
+def _expiry(info: KeyInfo) -> datetime | None:
+    """When a key ends; None where the provider says nothing, or nothing that is a moment."""
+    try:
+        moment = datetime.fromisoformat(info.expires or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def rename(integration: Integration, label: str) -> None:
@@ -178,6 +188,7 @@ def replace_key(integration: Integration, key: str) -> None:
     runs.request(integration_id, Trigger.MANUAL)
     fresh.account_ref = info.account_ref or account
     _seal(fresh, key)
+    fresh.key_expires_at = _expiry(info)
     audit.note(Action.KEY_REPLACED, workspace_id, fresh.label)
     fresh.clear_problem()
     db.session.commit()

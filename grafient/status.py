@@ -102,6 +102,7 @@ class Card:
     provider_name: str
     key_url: str
     key_hint: str
+    key_expires_at: datetime | None
     state: CardState
     tone: Tone
     detail: str
@@ -367,6 +368,7 @@ def _card(
         provider_name=provider.name,
         key_url=provider.key_url,
         key_hint=integration.key_hint,
+        key_expires_at=integration.key_expires_at,
         state=state,
         tone=tone,
         detail=detail,

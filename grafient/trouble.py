@@ -22,6 +22,8 @@ MOST_SHOWN = 5
 FAILING_AFTER = timedelta(hours=3)
 """A provider that is down for a moment is not worth a person's time."""
 
+EXPIRES_SOON = timedelta(days=14)
+
 JUST_ASKED = timedelta(minutes=10)
 """An integration that was resumed after a week is not overdue while its first sync is still under way."""
 
@@ -34,6 +36,7 @@ class Kind(StrEnum):
     API_CHANGED = "api_changed"
     OVERDUE = "overdue"
     FAILING = "failing"
+    KEY_EXPIRES = "key_expires"
     DAYS_LEAVING = "days_leaving"
     """Nothing does, but some days are missing that the provider will soon no longer report."""
     PAUSED = "paused"
@@ -43,8 +46,9 @@ class Kind(StrEnum):
 class Trouble:
     """One integration that needs a person.
 
-    ``since`` when; for one that is overdue, when it was last read, or None if it never was. ``detail`` is what the last
-    sync ended with, a sentence, or empty. ``alarm``: days that will soon be out of reach because of it.
+    ``since`` when; for one that is overdue, when it was last read, or None if it never was; of a key, when it ends.
+    ``detail`` is what the last sync ended with, a sentence, or empty. ``alarm``: days that will soon be out of reach
+    because of it.
     """
 
     integration_id: int
@@ -69,8 +73,13 @@ class Troubles:
 
 
 def moments(now: datetime) -> Mapping[str, datetime]:
-    """The values of what ``IS_OVERDUE`` and ``IS_FAILING`` compare with."""
-    return {"overdue": now - OVERDUE_AFTER, "failing": now - FAILING_AFTER, "asked": now - JUST_ASKED}
+    """The values of what ``IS_OVERDUE``, ``IS_FAILING`` and ``IS_EXPIRING`` compare with."""
+    return {
+        "overdue": now - OVERDUE_AFTER,
+        "failing": now - FAILING_AFTER,
+        "expires": now + EXPIRES_SOON,
+        "asked": now - JUST_ASKED,
+    }
 
 
 _IS_READ_DAILY = and_(Integration.removed_at.is_(None), Integration.paused_at.is_(None))
@@ -85,7 +94,8 @@ IS_OVERDUE = and_(
 IS_FAILING = and_(
     _IS_READ_DAILY, Integration.problem == Problem.FAULT, Integration.problem_since < bindparam("failing")
 )
-"""These two become true by the clock alone; all else that is asked here changes the integration's revision."""
+IS_EXPIRING = and_(_IS_READ_DAILY, Integration.key_expires_at < bindparam("expires"))
+"""These become true by the clock alone; all else that is asked here changes the integration's revision."""
 
 _SETTLED_SOON = (
     select(func.count())
@@ -107,6 +117,7 @@ _RANK = case(
             (Kind.PAUSED, Integration.paused_at.is_not(None)),
             (Kind.OVERDUE, IS_OVERDUE),
             (Kind.FAILING, IS_FAILING),
+            (Kind.KEY_EXPIRES, IS_EXPIRING),
             (Kind.DAYS_LEAVING, _MISSES_DAYS),
         )
     )
@@ -137,7 +148,11 @@ def of(workspace_id: int) -> Troubles:
 def _trouble(row: Any, missing: Mapping[int, Sequence[Any]]) -> Trouble:
     kind = list(Kind)[row.rank]
     days = missing.get(row.id, [])
-    since = {Kind.OVERDUE: row.last_success_at, Kind.PAUSED: row.paused_at}.get(kind, row.problem_since)
+    since = {
+        Kind.OVERDUE: row.last_success_at,
+        Kind.PAUSED: row.paused_at,
+        Kind.KEY_EXPIRES: row.key_expires_at,
+    }.get(kind, row.problem_since)
     return Trouble(
         integration_id=row.id,
         label=row.label,

@@ -56,6 +56,8 @@ class Integration(Base):
     key_ciphertext: Mapped[bytes | None] = mapped_column(LargeBinary)
     key_encryption_id: Mapped[str | None] = mapped_column(String(32))
     key_hint: Mapped[str] = mapped_column(String(4))
+    key_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the key ends, as the provider said when it was checked; None if it said nothing."""
 
     problem: Mapped[Problem | None] = mapped_column(one_of(Problem))
     problem_detail: Mapped[str | None] = mapped_column(Text)

@@ -113,6 +113,7 @@ _STATE = (
         func.count(_SAMPLE).label("samples"),
         func.count(case((trouble.IS_OVERDUE, 1))).label("overdue"),
         func.count(case((trouble.IS_FAILING, 1))).label("failing"),
+        func.count(case((trouble.IS_EXPIRING, 1))).label("expiring"),
         _SEEN.label("seen"),
         UserSession.id.label("session_id"),
         UserSession.seen_at.label("session_seen_at"),
@@ -165,5 +166,5 @@ def _state() -> Any:
         (found.id, found.email, found.workspace_id, found.role, found.workspace_name),
         (now.date(), last_due(now), last_settled(now)),
         (found.integrations, str(found.revisions), str(found.seen)),
-        (found.overdue, found.failing),
+        (found.overdue, found.failing, found.expiring),
     )

@@ -9,7 +9,7 @@ import re
 import threading
 import zipfile
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -17,9 +17,10 @@ import time_machine
 from flask import Flask
 from sqlalchemy import event, func, select, update
 
+from grafient import integrations
 from grafient.extensions import db
 from grafient.models import Integration, RawReply, Restatement, RestatementSeen, Workspace
-from grafient.providers import Activity
+from grafient.providers import Activity, KeyInfo
 from grafient.providers.openrouter import OpenRouterReader
 from grafient.restatements import mark_restatements_seen
 from grafient.sandbox import Sandbox
@@ -557,3 +558,26 @@ def test_a_form_without_its_token_changes_nothing(app: Flask, pages: Pages, sand
         assert answer.status_code == 400
         assert "expired" in answer.text
     pages.get("/integrations/1")
+
+
+def test_when_a_key_expires_is_kept_until_another_one_is_there(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
+    connected(app, pages, sandbox, "other")
+    ends = f"and expires 31 Dec {sandbox.today.year + 1}, 23:59 UTC."
+    assert ends in " ".join(lint(pages.get("/integrations/1").text).to_text().split()).replace(" .", ".")
+    connected(app, pages, sandbox, "lively")
+    assert "expires" not in pages.get("/integrations/2").text
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        (None, None),
+        ("", None),
+        ("never", None),
+        ("2027-12-31T23:59:59Z", datetime(2027, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("2027-12-31T23:59:59+02:00", datetime(2027, 12, 31, 21, 59, 59, tzinfo=UTC)),
+        ("2027-12-31", datetime(2027, 12, 31, tzinfo=UTC)),
+    ],
+)
+def test_what_a_provider_says_of_a_keys_end(text: str | None, moment: datetime | None) -> None:
+    assert integrations._expiry(KeyInfo(None, None, text)) == moment

@@ -79,6 +79,18 @@ SAID = (
         "/integrations/1",
     ),
     (
+        {"key_expires_at": NOON + timedelta(days=13)},
+        "The key of Account 0001 expires 3 Dec 2026, 12:00 UTC. Replace it with another before then. Replace the key "
+        "of Account 0001",
+        "/integrations/1#key",
+    ),
+    (
+        {"key_expires_at": NOON - timedelta(hours=1)},
+        "The key of Account 0001 expires 20 Nov 2026, 11:00 UTC. Replace it with another before then. Replace the key "
+        "of Account 0001",
+        "/integrations/1#key",
+    ),
+    (
         {"paused_at": EARLIER, "last_success_at": NOON - timedelta(days=3)},
         "Account 0001 has been paused since 20 Nov 2026, 08:00 UTC, so no new days are read. Resume Account 0001",
         "/integrations/1#pause",
@@ -107,6 +119,8 @@ def test_each_says_what_it_is_since_when_and_what_to_do(
     "columns",
     [
         {},
+        {"key_expires_at": NOON + timedelta(days=15)},
+        {"key_expires_at": NOON + timedelta(days=1), "removed_at": EARLIER},
         {"last_success_at": NOON - timedelta(hours=25)},
         {"problem": Problem.FAULT, "problem_since": NOON - timedelta(hours=1), "problem_detail": "Down."},
         {"problem_detail": "A note on a success."},
@@ -121,15 +135,15 @@ def test_what_needs_nobody_is_not_mentioned(app: Flask, pages: Pages, columns: d
 
 
 def test_the_most_urgent_come_first_and_no_more_than_five(app: Flask, pages: Pages) -> None:
-    ids = fill(app, 9)
+    ids = fill(app, 11)
     for number, (columns, _, _) in enumerate(reversed(SAID)):
         change(app, ids[number], **columns)
-    change(app, ids[6], paused_at=EARLIER)
+    change(app, ids[8], paused_at=EARLIER)
     found = banner(pages)
-    assert [words.split("Account ")[1][:4] for words in found[:5]] == ["0006", "0005", "0003", "0004", "0002"]
-    assert found[5:] == ["And 2 more"]
-    assert mark(pages) == "Integrations 7 need attention"
-    assert "9 integrations, 7 of them need attention" in " ".join(
+    assert [words.split("Account ")[1][:4] for words in found[:5]] == ["0008", "0007", "0005", "0006", "0004"]
+    assert found[5:] == ["And 4 more"]
+    assert mark(pages) == "Integrations 9 need attention"
+    assert "11 integrations, 9 of them need attention" in " ".join(
         lint(pages.get("/integrations").text).to_text().split()
     )
 
