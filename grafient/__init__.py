@@ -11,7 +11,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from grafient import cli, database, jobs, logs, views
-from grafient.config import ConfigError, Settings
+from grafient.config import ConfigError, Settings, beside_make_run
 from grafient.extensions import csrf, db
 from grafient.pace import Pace
 from grafient.providers import PROVIDERS
@@ -20,6 +20,8 @@ from grafient.vault import Vault, VaultError
 
 __version__ = "0.1.0"
 ROOT = Path(__file__).resolve().parent.parent
+SERVERS = {"web", "worker", "scheduler"}
+"""Commands that go on, and take nothing that was not said."""
 
 
 def create_app(environ: Mapping[str, str] | None = None) -> Flask:
@@ -28,8 +30,12 @@ def create_app(environ: Mapping[str, str] | None = None) -> Flask:
     Under the flask command secrets may be missing, since it also makes them and brings the schema up to date; commands
     that need them ask for them. ``flask run`` serves pages, so it is treated as any web server.
     """
-    settings = Settings.from_environ(os.environ if environ is None else environ)
-    if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or "run" in sys.argv[1:]:
+    is_command = os.environ.get("FLASK_RUN_FROM_CLI") == "true" and "run" not in sys.argv[1:]
+    if environ is None:
+        serves = SERVERS & set(sys.argv[1:])
+        environ = beside_make_run(os.environ) if is_command and not serves else os.environ
+    settings = Settings.from_environ(environ)
+    if not is_command:
         settings.require()
     logs.set_up(settings.log_format, settings.secrets())
     app = Flask(__name__, template_folder=str(ROOT / "templates"), static_folder=str(ROOT / "static"))

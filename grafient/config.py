@@ -115,6 +115,21 @@ class Settings:
             raise ConfigError("REDIS_URL is not set. Point it at a Redis server, such as redis://localhost:6379/0")
 
 
+def beside_make_run(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a command, filled in with what ``make run`` made and keeps in the data folder, so that the
+    commands need no settings where it needs none."""
+    folder = Path(environ.get("GRAFIENT_DATA_DIR", "").strip() or "var").absolute()
+    found = {}
+    for name in ("SECRET_KEY", "GRAFIENT_ENCRYPTION_KEYS"):
+        path = folder / name.lower()
+        if not environ.get(name, "").strip() and path.is_file():
+            found[name] = path.read_text().strip()
+    redis = folder / "redis" / "redis.sock"
+    if not environ.get("REDIS_URL", "").strip() and redis.is_socket():
+        found["REDIS_URL"] = f"unix://{redis}"
+    return dict(environ) | found
+
+
 def _database_url(value: str) -> str:
     """Accept Heroku's ``postgres://``, and name the drivers that are installed: psycopg 3 and sqlite3."""
     try:

@@ -93,7 +93,10 @@ def _keys() -> Iterator[Check]:
             )
         except VaultError:
             shut.append(str(row.id))
-    used = ", ".join(f"{key_id} encrypts {count}" for key_id, count in sorted(keyring.in_use().items()))
+    used = ", ".join(
+        f"{key_id} encrypts {count} stored key{'' if count == 1 else 's'}"
+        for key_id, count in sorted(keyring.in_use().items())
+    )
     idle = ", ".join(key_id for key_id in vault.keys if key_id not in keyring.in_use())
     said = (used or "nothing is encrypted yet") + (f"; not in use: {idle}" if idle else "")
     if shut:

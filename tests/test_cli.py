@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from grafient import totals
+from grafient import supervisor, totals
 from grafient.extensions import db
 from grafient.models import Workspace
 from grafient.vault import Vault
@@ -157,3 +157,21 @@ def test_the_database_is_its_owners_alone(tmp_path: Path, folder: str) -> None:
     finally:
         os.umask(old)
     assert [oct(path.stat().st_mode & 0o077) for path in data.iterdir()] == ["0o0"] * len(list(data.iterdir()))
+
+
+def test_a_command_needs_no_settings_where_make_run_made_them(tmp_path: Path) -> None:
+    made = supervisor._with_secrets({}, tmp_path, {})
+    child, _ = supervisor.start_redis(tmp_path)
+    try:
+        folder = {"GRAFIENT_DATA_DIR": str(tmp_path)}
+        assert flask("upgrade", **folder).returncode == 0
+        printed = flask("setup-link", **folder)
+        assert printed.stdout.startswith("http://localhost:5000/register?setup="), printed.stderr
+        other = flask("setup-link", **folder | {"SECRET_KEY": "a secret that was said"})
+        assert other.returncode == 0
+        for command in ("web", "worker"):
+            _refused(flask(command, **folder), "SECRET_KEY is not set")
+        assert made["SECRET_KEY"] not in printed.stdout + printed.stderr
+    finally:
+        child.process.terminate()
+        child.process.wait()

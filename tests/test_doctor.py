@@ -42,7 +42,7 @@ def test_where_all_is_well_it_says_so_in_a_line_each(well: Flask, pages: Pages, 
     names = ["settings", "database", "migrations", "encryption keys", "redis", "worker", "scheduler", "disk"]
     assert [line[6:22].strip() for line in lines] == [*names, "openrouter", "clock"]
     assert all(line.startswith("ok ") for line in lines)
-    assert "test encrypts 1" in lines[3]
+    assert "test encrypts 1 stored key" in lines[3]
 
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "GRAFIENT_ENCRYPTION_KEYS", "REDIS_URL"])
@@ -71,7 +71,7 @@ def test_an_encryption_key_that_is_missing_and_one_that_is_not_used(
     assert (code, found["encryption keys"][0]) == (1, False)
     assert "lacks the key 'test'" in found["encryption keys"][1]
     well.extensions["vault"] = Vault(ring.keys | Vault.parse(NEW).keys)
-    assert asked(well)[1]["encryption keys"] == (True, "test encrypts 1; not in use: new")
+    assert asked(well)[1]["encryption keys"] == (True, "test encrypts 1 stored key; not in use: new")
 
 
 def test_a_stored_key_that_was_damaged(well: Flask, pages: Pages, sandbox: Sandbox) -> None:
