@@ -184,6 +184,7 @@ def test_many_integrations_are_synced_at_a_time(
 ) -> None:
     names = [f"crowd-{number}" for number in range(1, THREADS + 2)]
     workspace.plan = "ultimate"
+    db.session.commit()
     for name in names:
         integrations.connect(workspace.id, "openrouter", name, crowd.key(name))
     start_worker()
