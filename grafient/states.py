@@ -70,7 +70,7 @@ class Role(StrEnum):
     VIEWER = "viewer"
     """Reads."""
     MEMBER = "member"
-    """Keeps what is for everybody's use, such as budgets."""
+    """Is going to keep what is for everybody's use, such as budgets; so far they read."""
     ADMIN = "admin"
     """Connects accounts, and holds their keys."""
     OWNER = "owner"

@@ -21,7 +21,7 @@ from grafient.sandbox import Sandbox
 from grafient.vault import Vault
 from tests.conftest import ENCRYPTION_KEYS
 from tests.pages import Pages
-from tests.syncing import connect, run_due
+from tests.syncing import connect, on_sqlite, run_due
 from tests.views.test_integrations import connected
 from tests.views.test_integrations import run_due as run_due_in
 
@@ -211,6 +211,7 @@ def test_a_lost_key_is_given_up_by_a_command(app: Flask, pages: Pages, sandbox: 
     assert "$" in pages.get("/").text
 
 
+@on_sqlite
 @pytest.mark.processes
 @pytest.mark.parametrize("command", ["web", "worker", "scheduler", "keys rotate"])
 @pytest.mark.parametrize(("ring", "says"), [(NEW, "lacks the key 'test'"), (OTHER, "is not the one")])
