@@ -16,8 +16,11 @@ from grafient.models import Integration, utc_now
 from grafient.sandbox import Sandbox
 from grafient.vault import Vault
 from tests.pages import Pages
+from tests.syncing import on_sqlite
 from tests.test_keyring import NEW
 from tests.views.test_integrations import connected
+
+pytestmark = on_sqlite
 
 
 @pytest.fixture

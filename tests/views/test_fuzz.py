@@ -1,6 +1,6 @@
 """No request whatsoever is an error of ours: each route with paths, queries, forms, JSON and headers made at random.
 
-``FUZZ`` says how many requests, 400 unless told; ``make fuzz`` sends more.
+``FUZZ`` says how many requests, 250 unless told; ``make fuzz`` sends more.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.pages import Pages
 from tests.views.test_access import ROUTES
 from tests.views.test_integrations import connected
 
-REQUESTS = int(os.environ.get("FUZZ", "400"))
+REQUESTS = int(os.environ.get("FUZZ", "250"))
 MARK = "<mark7>\"'"
 """Told from everything else on a page: unescaped it would be an element, or end an attribute."""
 

@@ -10,6 +10,9 @@ from flask import Flask
 
 from tests.conftest import PASSWORD
 from tests.pages import Pages
+from tests.syncing import on_sqlite
+
+pytestmark = on_sqlite
 
 WORDS: list[Any] = [1, "a", [1], {"email": 1}, {"email": ["x"], "password": {}}, True]
 FORMS = ("/login", "/verify", "/account/password", "/integrations", "/integrations/test", "/logout")

@@ -6,6 +6,9 @@ import pytest
 
 from tests.conftest import PASSWORD
 from tests.pages import Pages
+from tests.syncing import on_sqlite
+
+pytestmark = on_sqlite
 
 ELSEWHERE = ("evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "192.168.1.5:5000", "localhost@evil.example")
 
