@@ -35,7 +35,8 @@ class Datastore(SQLAlchemyUserDatastore):
         kwargs.pop("roles", None)
         user = User(**kwargs)
         db.session.add(user)
-        if not (self.invitation_of() and members.accept(self.invitation_of(), user)):
+        token = self.invitation_of()
+        if not (token and members.accept(token, user)):
             user.workspace = Workspace(plan=self.default_plan)
             db.session.flush()
             db.session.add(Membership(workspace_id=user.workspace_id, user_id=user.id, role=Role.OWNER))

@@ -6,7 +6,6 @@ for each other, or two owners could each remove the other at the same moment.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,7 +101,7 @@ def invite(workspace_id: int, role: Role, note: str) -> str:
     audit.note(Action.INVITED, workspace_id, f"{note or 'somebody'} as {role}")
     db.session.add(
         Invitation(
-            workspace_id=workspace_id, role=role, note=note, token_hash=_hashed(token),
+            workspace_id=workspace_id, role=role, note=note, token_hash=sessions.hashed(token),
             created_at=now, expires_at=now + INVITATION,
         )
     )  # fmt: skip
@@ -110,13 +109,20 @@ def invite(workspace_id: int, role: Role, note: str) -> str:
     return token
 
 
-def invited(token: str) -> tuple[Invitation, Workspace] | None:
-    """The invitation with this token, and where it leads; None if it was used, taken back, or is too old."""
-    found = db.session.execute(
+def invited(token: str, *, for_update: bool = False) -> tuple[Invitation, Workspace] | None:
+    """The invitation with this token, and where it leads; None if it was used, taken back, or is too old.
+
+    ``for_update``: nobody else can use it until the transaction ends. Of two who open the link at the same moment, the
+    second waits, and then finds it gone.
+    """
+    statement = (
         select(Invitation, Workspace)
         .join(Workspace, Workspace.id == Invitation.workspace_id)
-        .where(Invitation.token_hash == _hashed(token), Invitation.expires_at > utc_now())
-    ).one_or_none()
+        .where(Invitation.token_hash == sessions.hashed(token), Invitation.expires_at > utc_now())
+    )
+    if for_update:
+        statement = statement.with_for_update(of=Invitation)
+    found = db.session.execute(statement).one_or_none()
     return None if found is None else (found[0], found[1])
 
 
@@ -124,10 +130,9 @@ def accept(token: str, user: User) -> bool:
     """Make the user a member, who now looks at that workspace. False if the invitation is no longer there. Does not
     commit.
 
-    The row is deleted first, and only one of two who open the link at the same moment deletes it. A member who opens it
-    keeps the role that they have, and the link stays for whom it was meant.
+    A member who opens it keeps the role that they have, and the link stays for whom it was meant.
     """
-    found = invited(token)
+    found = invited(token, for_update=True)
     if found is None:
         return False
     invitation, workspace = found
@@ -135,13 +140,7 @@ def accept(token: str, user: User) -> bool:
     db.session.flush()
     if role_of(user) is not None:
         return True
-    gone = db.session.execute(
-        delete(Invitation).where(Invitation.id == invitation.id).execution_options(synchronize_session=False)
-    )
-    if not gone.rowcount:  # type: ignore[attr-defined]
-        db.session.rollback()
-        return False
-    db.session.expunge(invitation)
+    db.session.delete(invitation)
     db.session.add(Membership(workspace_id=workspace.id, user_id=user.id, role=invitation.role))
     audit.note(Action.JOINED, workspace.id, f"as {invitation.role}", actor=user.email)
     return True
@@ -226,7 +225,3 @@ def _keep_an_owner(workspace_id: int, user_id: int) -> None:
     )
     if not db.session.execute(others).scalar():
         raise Refused("A workspace needs an owner. Make somebody else an owner first.")
-
-
-def _hashed(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()

@@ -79,14 +79,14 @@ def end(token: str) -> None:
     db.session.execute(delete(UserSession).where(UserSession.token_hash == hashed(token)))
 
 
-def end_of(user_id: int, session_id: int | None = None, *, but: str = "") -> None:
-    """End a session of a user, or all of them, but that with this token. Does not commit."""
+def end_of(user_id: int, session_id: int | None = None, *, but: str = "") -> int:
+    """End a session of a user, or all of them, but that with this token; how many that were. Does not commit."""
     statement = delete(UserSession).where(UserSession.user_id == user_id)
     if session_id is not None:
         statement = statement.where(UserSession.id == session_id)
     if but:
         statement = statement.where(UserSession.token_hash != hashed(but))
-    db.session.execute(statement)
+    return int(db.session.execute(statement).rowcount)  # type: ignore[attr-defined]
 
 
 def of(user_id: int) -> Sequence[UserSession]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from typing import Any
@@ -113,7 +114,7 @@ def register(app: Flask, settings: Settings) -> None:
 
 def _account() -> str:
     """Whom a limit of guesses counts for: a device that the account's owner has used, or the account as typed."""
-    email = hashlib.sha256(request.form.get("email", "").strip().casefold().encode()).hexdigest()
+    email = _name_of(request.form.get("email", ""))
     try:
         owner, device = _devices().loads(request.cookies.get(_device_cookie(), ""), max_age=_DEVICE_SECONDS)
     except (BadData, ValueError, TypeError):
@@ -122,8 +123,7 @@ def _account() -> str:
 
 
 def _know_device(_app: Flask, user: User) -> None:
-    email = hashlib.sha256(user.email.casefold().encode()).hexdigest()
-    known = _devices().dumps([email, secrets.token_hex(8)])
+    known = _devices().dumps([_name_of(user.email), secrets.token_hex(8)])
 
     @after_this_request
     def remember(response: Response) -> Response:
@@ -131,6 +131,14 @@ def _know_device(_app: Flask, user: User) -> None:
             _device_cookie(), known, _DEVICE_SECONDS, secure=request.is_secure, httponly=True, samesite="Lax"
         )
         return response
+
+
+def _name_of(email: str) -> str:
+    """What tells an account from others: a hash of its address as Flask-Security looks for it. A domain in full-width
+    letters is the same account, and was a new one to the limit for each letter that was changed."""
+    with contextlib.suppress(ValueError):  # of no address: nobody has it, and all who type it count together
+        email = security.mail_util.normalize(email.strip())
+    return hashlib.sha256(email.casefold().encode("utf-8", "replace")).hexdigest()
 
 
 def _device_cookie() -> str:
@@ -170,7 +178,8 @@ def _lacks_link() -> bool:
 
 
 def _open() -> bool:
-    if session.get("invitation") and members.invited(session["invitation"]) is not None:
+    token = session.get("invitation")
+    if token and members.invited(token, for_update=request.method == "POST") is not None:
         return True
     return registration_open(current_app.extensions["settings"].registration)
 

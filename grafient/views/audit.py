@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from typing import Any
 
 from flask import Blueprint, Flask, render_template, request
@@ -11,7 +12,7 @@ from flask_security import current_user, password_changed, user_failed_authn, us
 
 from grafient import audit
 from grafient.audit import Wanted
-from grafient.days import Period
+from grafient.days import ONE_DAY, Period
 from grafient.extensions import address, db
 from grafient.models import User, utc_now
 from grafient.states import Action, Role
@@ -20,6 +21,7 @@ from grafient.views.addresses import BadPeriod
 
 blueprint = Blueprint("audit", __name__)
 
+EARLIEST = date(2000, 1, 1)
 COLUMNS = ("number", "at", "actor", "address", "action", "subject", "hash")
 
 
@@ -56,9 +58,7 @@ def _changed(_app: Flask, user: User) -> None:
 def index() -> ResponseReturnValue:
     """A page of entries, the latest first."""
     wanted, wrong = _wanted()
-    page = request.args.get("page", "1")
-    number = int(page) if page.isascii() and page.isdigit() and len(page) < 8 else 1
-    found = audit.entries(current_user.workspace_id, wanted, number)
+    found = audit.entries(current_user.workspace_id, wanted, addresses.page())
     return render_template(
         "accounts/audit.html", found=found, wanted=wanted, wrong=wrong, actions=sorted(Action), args=_args(wanted)
     )
@@ -84,10 +84,10 @@ def _wanted() -> tuple[Wanted, str]:
     period, wrong = None, ""
     if args.get("from") or args.get("to"):
         try:
-            today = utc_now().date()
-            last = args.get("to") or today.isoformat()
-            period = addresses.between(args.get("from") or f"{max(int(last[:4]) - 5, 2000)}{last[4:]}", last)
-        except (BadPeriod, ValueError) as error:
+            last = addresses.day(args["to"]) if args.get("to") else utc_now().date()
+            first = addresses.day(args["from"]) if args.get("from") else last - (addresses.MAX_DAYS - 1) * ONE_DAY
+            period = addresses.between(max(first, EARLIEST).isoformat(), last.isoformat())
+        except BadPeriod as error:
             wrong = str(error)
     actor = args.get("actor", "").strip()[:255]
     return Wanted(

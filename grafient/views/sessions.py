@@ -88,8 +88,9 @@ def _begin(_app: Flask, user: Any) -> None:
     """A new session with a new token and another CSRF token: what was known of this browser before is worth nothing."""
     if TOKEN in session:
         sessions.end(session[TOKEN])
-    session[TOKEN] = sessions.begin(user, _device(), str(address(request.remote_addr or "") or "unknown"))
-    audit.note(Action.SIGNED_IN, user.workspace_id, _device(), actor=user.email)
+    device = _device()
+    session[TOKEN] = sessions.begin(user, device, str(address(request.remote_addr or "") or "unknown"))
+    audit.note(Action.SIGNED_IN, user.workspace_id, device, actor=user.email)
     stays = session.pop("_remember", None) or (request.endpoint == "security.change_password" and session.permanent)
     session.permanent = bool(stays)
     session.pop(_CSRF, None)
@@ -145,8 +146,10 @@ def end() -> ResponseReturnValue:
         logout_user()
         flash("You are logged out everywhere.", "success")
         return redirect(url_for("security.login"), 303)
-    sessions.end_of(current_user.id, one)
-    audit.note(Action.SESSION_ENDED, current_user.workspace_id)
-    db.session.commit()
-    flash("That session has ended.", "success")
+    if sessions.end_of(current_user.id, one):
+        audit.note(Action.SESSION_ENDED, current_user.workspace_id)
+        db.session.commit()
+        flash("That session has ended.", "success")
+    else:
+        flash("That session had ended already.", "success")
     return redirect(url_for("sessions.index"), 303)

@@ -270,9 +270,21 @@ def test_a_device_is_known_for_its_own_account_only(app: Flask, pages: Pages) ->
 
     assert counts("someone@example.com", found.value) == "device"
     assert counts(" SOMEONE@example.com", found.value) == "device"
+    assert counts("someone@ｅｘａｍｐｌｅ.com", found.value) == "device"
     assert counts("other@example.com", found.value) == "account"
     for forged in ("", "x", "a.b.c", found.value[:-1], '["x"]'):
         assert counts("someone@example.com", forged) == "account"
+
+
+@pytest.mark.parametrize("spelled", ["someone@ｅxample.com", "SOMEONE@EXAMPLE.COM", "someone@example.ｃom"])
+def test_another_spelling_of_an_address_is_no_other_account(app: Flask, pages: Pages, spelled: str) -> None:
+    """All of these sign in as the same account, so guesses under each of them count together."""
+    Pages(app).post("/login", 302, email=spelled, password=PASSWORD)
+    keys = set()
+    for email in (spelled, "someone@example.com"):
+        with app.test_request_context("/login", method="POST", data={"email": email}):
+            keys.add(accounts._account())
+    assert len(keys) == 1
 
 
 class TestSetUpLink:

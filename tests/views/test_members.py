@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import time_machine
 from flask import Flask
 from sqlalchemy import select
 
-from grafient import members
+from grafient import accounts, members
 from grafient.extensions import db
 from grafient.models import Invitation, Membership, User, Workspace
 from grafient.sandbox import Sandbox
@@ -136,22 +137,21 @@ def test_a_member_who_opens_an_invitation_keeps_their_role_and_leaves_it_to_othe
 
 
 def test_two_who_use_one_link_at_the_same_moment(app: Flask, pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both find the invitation before either has used it; one of them comes in."""
+    """Both begin before either has used it; one of them comes in."""
     app.extensions["settings"].__dict__["registration"] = "open"
     both = [Pages(app), Pages(app)]
     for number, one in enumerate(both):
         one.register(f"{number}@example.com", PASSWORD)
     address = link(pages)
     tokens = [one.token(address) for one in both]
-    found, together = members.invited, threading.Barrier(2, timeout=3)
+    accept, together = members.accept, threading.Barrier(2, timeout=3)
 
-    def waits(token: str) -> object:
-        seen = found(token)
+    def waits(token: str, user: User) -> bool:
         if app.extensions["settings"].database_url.startswith("postgresql"):
             together.wait()  # SQLite lets the second begin only when the first has ended
-        return seen
+        return accept(token, user)
 
-    monkeypatch.setattr(members, "invited", waits)
+    monkeypatch.setattr(members, "accept", waits)
     answers: list[int] = []
 
     def use(one: Pages, token: str) -> None:
@@ -164,6 +164,42 @@ def test_two_who_use_one_link_at_the_same_moment(app: Flask, pages: Pages, monke
         thread.join()
     assert sorted(answers) == [303, 404]
     assert len(roles(app)) == 2
+
+
+def test_an_invitation_that_somebody_registers_with_is_nobody_elses_meanwhile(
+    app: Flask, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever registers by an invitation would otherwise be left with an account and a workspace of their own, though
+    registration is closed."""
+    app.extensions["settings"].__dict__["registration"] = "open"
+    Pages(app).register(OTHER, PASSWORD)
+    app.extensions["settings"].__dict__["registration"] = "closed"
+    address = link(pages)
+    late, ended = Pages(app), list[bool]()
+    create = accounts.Datastore.create_user
+
+    def use() -> None:
+        with app.app_context():
+            ended.append(members.accept(address.rpartition("/")[2], db.session.get_one(User, 2)))
+            db.session.rollback()
+            db.session.remove()
+
+    thread = threading.Thread(target=use)
+
+    def meanwhile(self: accounts.Datastore, **of: Any) -> User:
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive(), "it waits for who registers"
+        return create(self, **of)
+
+    monkeypatch.setattr(accounts.Datastore, "create_user", meanwhile)
+    late.get(address)
+    late.register("late@example.com", PASSWORD)
+    thread.join(30)
+    assert ended == [False]
+    assert roles(app)["late@example.com"] == "viewer"
+    with app.app_context():
+        assert len(db.session.execute(select(Workspace)).all()) == 2, "the first's and the other's"
 
 
 def test_the_last_owner_can_not_go(app: Flask, pages: Pages) -> None:

@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from grafient import sessions
 from grafient.extensions import db
-from grafient.models import User, UserSession
+from grafient.models import AuditEntry, User, UserSession
 from tests.conftest import EMAIL, PASSWORD
 from tests.pages import Pages, lint
 
@@ -192,6 +192,13 @@ def test_nobody_ends_anothers(app: Flask, pages: Pages, settings: dict[str, str]
             "/account/sessions/end", data={"session": nonsense, "csrf_token": Pages.token(pages, "/account")}
         )
         assert is_in(pages)
+
+
+def test_only_a_session_that_was_there_is_noted_as_ended(app: Flask, pages: Pages) -> None:
+    pages.post("/account/sessions/end", page="/account/sessions", session="4711")
+    assert "That session had ended already." in pages.get("/account/sessions").text
+    with app.app_context():
+        assert "session ended" not in db.session.execute(select(AuditEntry.action)).scalars().all()
 
 
 def test_its_last_use_is_noted_to_ten_minutes(app: Flask, pages: Pages) -> None:
