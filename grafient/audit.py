@@ -43,11 +43,17 @@ _ACTOR: ContextVar[Actor] = ContextVar("actor", default=_NOBODY)
 
 @dataclass(frozen=True)
 class Found:
-    """A page of entries, the latest first."""
+    """Entries, the latest first: ``page`` (from 1 on) of ``pages`` has some of those ``found``."""
 
     entries: Sequence[AuditEntry]
     page: int
     pages: int
+    found: int
+
+    @property
+    def first(self) -> int:
+        """Which of those found the first one is, from 1 on."""
+        return (self.page - 1) * PAGE + 1
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def acting(name: str, address: str = "") -> Iterator[None]:
 
 
 def set_actor(name: str, address: str) -> None:
-    """The same until it is said again: for a request, whose context ends with it."""
+    """The same until it is said again, as each request says it."""
     _ACTOR.set(Actor(name, address))
 
 
@@ -123,7 +129,7 @@ def entries(workspace_id: int, wanted: Wanted, page: int = 1) -> Found:
     statement = (
         select(AuditEntry).where(*where).order_by(AuditEntry.number.desc()).limit(PAGE).offset((page - 1) * PAGE)
     )
-    return Found(db.session.execute(statement).scalars().all(), page, pages)
+    return Found(db.session.execute(statement).scalars().all(), page, pages, count)
 
 
 def every(workspace_id: int, wanted: Wanted) -> Iterator[AuditEntry]:

@@ -14,8 +14,8 @@ from flask.cli import AppGroup, with_appcontext
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from grafient import accounts, audit, database, disk, doctor, jobs, keyring, totals, vault, web
-from grafient.config import ConfigError, Settings
-from grafient.extensions import db
+from grafient.config import ConfigError
+from grafient.extensions import db, settings
 from grafient.plans import PLANS
 from grafient.states import Action
 
@@ -40,17 +40,16 @@ def rotate() -> None:
     First put the new key in front of the old ones and restart every process; then run this, as often as you like.
     """
     _require_everything()
-    vault = current_app.extensions["vault"]
-    keyring.verify(vault)
-    done, newest = keyring.rotate(vault), next(iter(vault.keys))
+    _require_keys()
+    ring = current_app.extensions["vault"]
+    done, newest = keyring.rotate(ring), next(iter(ring.keys))
     audit.note(Action.COMMAND, None, f"keys rotate: {done.sealed} to {newest}")
     db.session.commit()
-    click.echo(f"{done.sealed} provider keys were encrypted anew, with the key {newest!r}.")
+    click.echo(f"Provider keys that were encrypted anew, with the key {newest!r}: {done.sealed}.")
     if done.unreadable:
         ids = ", ".join(map(str, done.unreadable[:20]))
         raise click.ClickException(f"The keys of these integrations do not open, and were left as they are: {ids}.")
-    unused = [key_id for key_id in vault.keys if key_id not in keyring.in_use()]
-    if unused:
+    if unused := keyring.unused(ring):
         click.echo(f"No longer in use, but needed for older backups: {', '.join(unused)}.")
 
 
@@ -62,9 +61,9 @@ def forget(key_id: str, yes: bool) -> None:
     """Give up the provider keys that the lost encryption key KEY_ID encrypts; each has to be pasted again."""
     count = keyring.in_use().get(key_id, 0)
     if not yes:
-        click.confirm(f"{count} integrations will need their provider key pasted again. Go on?", abort=True)
+        click.confirm(f"Integrations that will need their provider key pasted again: {count}. Go on?", abort=True)
     audit.note(Action.COMMAND, None, f"keys forget {key_id}")
-    click.echo(f"{keyring.forget(key_id)} integrations need a new key now. What they cost so far is kept.")
+    click.echo(f"Integrations that need a new key now: {keyring.forget(key_id)}. What they cost so far is kept.")
 
 
 @audits.command("verify")
@@ -98,7 +97,7 @@ def set_plan(email: str, plan: str) -> None:
 def upgrade() -> None:
     """Bring the database to this version of Grafient, and check that the encryption keys open what is stored."""
     database.upgrade(db.engine)
-    if link := accounts.setup_link(_settings()):
+    if link := accounts.setup_link(settings):
         click.echo(f"To make the first account, open: {link}")
     if "vault" in current_app.extensions:
         keyring.verify(current_app.extensions["vault"])
@@ -109,15 +108,10 @@ def upgrade() -> None:
 def setup_link() -> None:
     """Print the link with which the first account is made. It works for seven days, and once."""
     _require_everything()
-    link = accounts.setup_link(_settings())
+    link = accounts.setup_link(settings)
     if not link:
         raise click.ClickException("Nothing is to be set up: there is an account, or GRAFIENT_SETUP_LINK is off.")
     click.echo(link)
-
-
-def _settings() -> Settings:
-    found: Settings = current_app.extensions["settings"]
-    return found
 
 
 @click.command("doctor")
@@ -159,7 +153,6 @@ def serve(host: str) -> None:
     _require_everything()
     _require_keys()
     db.engine.dispose()  # no connection is there to be shared with a fork
-    settings = _settings()
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     try:
         web.run(app, host, settings.port, settings.web_processes)
@@ -195,7 +188,7 @@ def register(app: Flask) -> None:
 
 def _require_everything() -> None:
     """Secrets, Redis, and a database of this version."""
-    _settings().require()
+    settings.require()
     if database.pending(db.engine):
         raise click.ClickException(NOT_SET_UP)
 

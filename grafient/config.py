@@ -105,14 +105,19 @@ class Settings:
         for address in (self.database_url, self.redis_url):
             yield unquote(urlsplit(address or "").password or "")
 
+    def missing(self) -> list[str]:
+        """What serving needs and is not set, each with how to mend it."""
+        wanted = {
+            "SECRET_KEY": (self.secret_key, f"Make one with: {MAKE_SECRET_KEY}"),
+            "GRAFIENT_ENCRYPTION_KEYS": (self.encryption_keys, f"Make one with: {MAKE_ENCRYPTION_KEY}"),
+            "REDIS_URL": (self.redis_url, "Point it at a Redis server, such as redis://localhost:6379/0"),
+        }
+        return [f"{name} is not set. {mend}" for name, (value, mend) in wanted.items() if value is None]
+
     def require(self) -> None:
         """Raise ConfigError unless everything that serving needs is there."""
-        if self.secret_key is None:
-            raise ConfigError(f"SECRET_KEY is not set. Make one with: {MAKE_SECRET_KEY}")
-        if self.encryption_keys is None:
-            raise ConfigError(f"GRAFIENT_ENCRYPTION_KEYS is not set. Make one with: {MAKE_ENCRYPTION_KEY}")
-        if self.redis_url is None:
-            raise ConfigError("REDIS_URL is not set. Point it at a Redis server, such as redis://localhost:6379/0")
+        for sentence in self.missing():
+            raise ConfigError(sentence)
 
 
 def beside_make_run(environ: Mapping[str, str]) -> dict[str, str]:

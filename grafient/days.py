@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -13,6 +14,14 @@ SETTLES_AFTER = timedelta(minutes=30)
 
 DUE_AT = time(6, 0, tzinfo=UTC)
 """When the day before is read every day: late enough that it is settled at any provider."""
+
+
+def in_words(seconds: float) -> str:
+    """How long to wait, rounded up, for a sentence: ``40 seconds``, ``12 minutes``, ``2 hours``."""
+    number, unit = (math.ceil(seconds), "second") if seconds <= 90 else (math.ceil(seconds / 60), "minute")
+    if number > 90:
+        number, unit = math.ceil(seconds / 3600), "hour"
+    return f"{max(number, 1)} {unit}{'' if number <= 1 else 's'}"
 
 
 def span(first: date, last: date) -> list[date]:

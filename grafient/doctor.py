@@ -11,15 +11,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from flask import current_app
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from grafient import database, disk, jobs, keyring
-from grafient.config import MAKE_ENCRYPTION_KEY, MAKE_SECRET_KEY, Settings
-from grafient.extensions import db
-from grafient.models import Integration, utc_now
+from grafient.extensions import db, settings
+from grafient.models import utc_now
 from grafient.providers import PROVIDERS, ProviderError
-from grafient.vault import Sealed, VaultError
 
 LITTLE_BYTES = 1024**3
 CLOCKS_DIFFER = timedelta(minutes=2)
@@ -38,25 +35,19 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """All of them, in the order in which one thing needs another. What needs something that is missing is left out."""
-    settings: Settings = current_app.extensions["settings"]
-    yield from _settings(settings)
+    yield from _settings()
     stored = [*_database()]
     yield from stored
     if all(check.ok for check in stored) and "vault" in current_app.extensions:
         yield from _keys()
     if settings.redis_url is not None:
         yield from _jobs()
-    yield _disk(settings)
+    yield _disk()
     yield from _providers()
 
 
-def _settings(settings: Settings) -> Iterator[Check]:
-    wanted = {
-        "SECRET_KEY": (settings.secret_key, f"Make one with: {MAKE_SECRET_KEY}"),
-        "GRAFIENT_ENCRYPTION_KEYS": (settings.encryption_keys, f"Make one with: {MAKE_ENCRYPTION_KEY}"),
-        "REDIS_URL": (settings.redis_url, "Point it at a Redis server, such as redis://localhost:6379/0"),
-    }
-    missing = [f"{name} is not set. {mend}" for name, (value, mend) in wanted.items() if value is None]
+def _settings() -> Iterator[Check]:
+    missing = settings.missing()
     yield Check("settings", not missing, " ".join(missing) or f"all are set; it goes by {', '.join(settings.hosts)}")
 
 
@@ -80,27 +71,17 @@ def _keys() -> Iterator[Check]:
     if wrong:
         yield Check("encryption keys", False, wrong)
         return
-    rows = db.session.execute(
-        select(Integration.id, Integration.provider, Integration.key_encryption_id, Integration.key_ciphertext)
-        .where(Integration.key_ciphertext.is_not(None))
-        .limit(MOST_OPENED)
-    )
-    shut = []
-    for row in rows:
-        try:
-            vault.open(
-                Sealed(row.key_encryption_id or "", row.key_ciphertext), integration_id=row.id, provider=row.provider
-            )
-        except VaultError:
-            shut.append(str(row.id))
+    shut = keyring.unreadable(vault, MOST_OPENED)
     used = ", ".join(
         f"{key_id} encrypts {count} stored key{'' if count == 1 else 's'}"
         for key_id, count in sorted(keyring.in_use().items())
     )
-    idle = ", ".join(key_id for key_id in vault.keys if key_id not in keyring.in_use())
+    idle = ", ".join(keyring.unused(vault))
     said = (used or "nothing is encrypted yet") + (f"; not in use: {idle}" if idle else "")
     if shut:
-        said = f"the stored keys of integrations {', '.join(shut[:10])} do not open: replace them on their pages"
+        said = (
+            f"the stored keys of integrations {', '.join(map(str, shut[:10]))} do not open: replace them on their pages"
+        )
     yield Check("encryption keys", not shut, said)
 
 
@@ -109,7 +90,6 @@ def _jobs() -> Iterator[Check]:
         "redis": "Start it, or mend REDIS_URL.",
         "worker": "Run: flask --app wsgi worker",
         "scheduler": "It runs beside each worker: flask --app wsgi worker",
-        "disk": "",
     }
     problems = jobs.health()
     for name in ("redis", "worker", "scheduler"):
@@ -119,7 +99,7 @@ def _jobs() -> Iterator[Check]:
         yield Check(name, name not in problems, said)
 
 
-def _disk(settings: Settings) -> Check:
+def _disk() -> Check:
     try:
         free = shutil.disk_usage(settings.data_dir if settings.data_dir.exists() else settings.data_dir.parent).free
     except OSError as error:

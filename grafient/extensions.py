@@ -13,6 +13,7 @@ from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase
 from werkzeug.local import LocalProxy
 
+from grafient.config import Settings
 from grafient.pace import Pace
 from grafient.providers import Provider
 from grafient.vault import Vault
@@ -47,6 +48,11 @@ def address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return found.ipv4_mapped or found if isinstance(found, ipaddress.IPv6Address) else found
 
 
+def client() -> str:
+    """The address that the request comes from; empty if none can be read."""
+    return str(address(request.remote_addr or "") or "")
+
+
 def _network() -> str:
     """Whom a limit counts: an IPv4 address, or the /64 that an IPv6 user has to choose from. All of whom no address can
     be read count together, or a new word would be a new try."""
@@ -61,6 +67,7 @@ csrf = CSRFProtect()
 security = Security()
 limiter = Limiter(key_func=_network)
 
+settings: Settings = LocalProxy(lambda: current_app.extensions["settings"])  # type: ignore[assignment]
 vault: Vault = LocalProxy(lambda: current_app.extensions["vault"])  # type: ignore[assignment]
 pace: Pace = LocalProxy(lambda: current_app.extensions["pace"])  # type: ignore[assignment]
 providers: dict[str, Provider] = LocalProxy(lambda: current_app.extensions["providers"])  # type: ignore[assignment]

@@ -28,6 +28,20 @@ def one_line_of_ascii(_form: FlaskForm, field: StringField) -> None:
         raise ValidationError("The key contains a space or a line break. Copy it again, in one piece.")
 
 
+class Shown:
+    """What is shown as it is typed: so long at most, and nothing that can't be seen."""
+
+    def __init__(self, what: str, most: int) -> None:
+        self._what, self._most = what, most
+
+    def __call__(self, _form: FlaskForm, field: StringField) -> None:
+        text = field.data or ""
+        if len(text) > self._most:
+            raise ValidationError(f"A {self._what} can have up to {self._most} characters.")
+        if text and not text.isprintable():
+            raise ValidationError(f"The {self._what} contains characters that can't be shown, such as a line break.")
+
+
 class _KeyForm(FlaskForm):  # type: ignore[misc]
     api_key = PasswordField(
         "Management key",
@@ -41,16 +55,7 @@ class _KeyForm(FlaskForm):  # type: ignore[misc]
 
 
 class _LabelForm(FlaskForm):  # type: ignore[misc]
-    label = StringField(
-        "Label",
-        filters=[strip],
-        validators=[Length(max=MAX_LABEL, message=f"A label can have up to {MAX_LABEL} characters.")],
-    )
-
-    def validate_label(self, field: StringField) -> None:
-        """Refuse what can't be seen; the label is shown and exported as it is."""
-        if field.data and not field.data.isprintable():
-            raise ValidationError("The label contains characters that can't be shown, such as a line break.")
+    label = StringField("Label", filters=[strip], validators=[Shown("label", MAX_LABEL)])
 
 
 class IntegrationForm(_KeyForm, _LabelForm):
@@ -67,8 +72,7 @@ class RenameForm(_LabelForm):
     """Another label, which can't be left blank."""
 
     def validate_label(self, field: StringField) -> None:
-        """The rules of a label, and that there is one."""
-        super().validate_label(field)
+        """There has to be one."""
         if not field.data:
             raise ValidationError("Enter a label.")
 
@@ -83,27 +87,13 @@ class InvitationForm(FlaskForm):  # type: ignore[misc]
     role = SelectField(
         "Role", choices=[SelectChoice(role.value, role.value.capitalize()) for role in Role], default="viewer"
     )
-    note = StringField(
-        "For whom", filters=[strip], validators=[Length(max=100, message="A note can have up to 100 characters.")]
-    )
-
-    def validate_note(self, field: StringField) -> None:
-        """Refuse what can't be seen."""
-        if field.data and not field.data.isprintable():
-            raise ValidationError("The note contains characters that can't be shown, such as a line break.")
+    note = StringField("For whom", filters=[strip], validators=[Shown("note", 100)])
 
 
 class WorkspaceForm(FlaskForm):  # type: ignore[misc]
     """What the workspace is called."""
 
-    name = StringField(
-        "Name", filters=[strip], validators=[Length(max=100, message="A name can have up to 100 characters.")]
-    )
-
-    def validate_name(self, field: StringField) -> None:
-        """Refuse what can't be seen."""
-        if field.data and not field.data.isprintable():
-            raise ValidationError("The name contains characters that can't be shown, such as a line break.")
+    name = StringField("Name", filters=[strip], validators=[Shown("name", 100)])
 
 
 class RemoveForm(FlaskForm):  # type: ignore[misc]

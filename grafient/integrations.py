@@ -15,20 +15,15 @@ from sqlalchemy import delete, exists, func, select
 from grafient import audit, members, runs, sample
 from grafient.days import Period
 from grafient.extensions import db, providers, vault
+from grafient.members import Refused
 from grafient.models import CoveredDay, Integration, Workspace, utc_now
 from grafient.plans import PLANS
 from grafient.providers import Activity, KeyInfo, KeyRejected, ProviderError
 from grafient.states import Action, Trigger
 
-"""In one workspace."""
-
 MAX_LABEL = 100
 
 LATELY_DAYS = 14
-
-
-class Refused(Exception):
-    """What was asked can't be done. The message is a sentence for the user."""
 
 
 class AlreadyConnected(Refused):

@@ -8,10 +8,11 @@ gone. So the database keeps a check value of each key that it was used with: an 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Engine, delete, func, inspect, select, text, update
+from sqlalchemy import ColumnElement, Engine, delete, func, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from grafient.extensions import db
@@ -77,30 +78,32 @@ def problem(vault: Vault) -> str:
     return ""
 
 
+def unused(vault: Vault) -> list[str]:
+    """The keys of the ring that seal nothing any more."""
+    used = in_use()
+    return [key_id for key_id in vault.keys if key_id not in used]
+
+
+def unreadable(vault: Vault, most: int) -> list[int]:
+    """The integrations, of so many, whose key does not open."""
+    return [row.id for row in _sealed(most) if _opened(vault, row) is None]
+
+
 def rotate(vault: Vault) -> Rotated:
     """Seal every provider key with the newest key of the ring. Commits in batches.
 
     It may be killed and started again: what is done is not done twice. Beside it people may replace keys and workers
     open them: a row is written only if it is still what was read.
     """
-    newest, count, unreadable, after = next(iter(vault.keys)), 0, list[int](), 0
+    newest, count, shut, after = next(iter(vault.keys)), 0, list[int](), 0
     while True:
-        rows = db.session.execute(
-            select(Integration.id, Integration.provider, Integration.key_encryption_id, Integration.key_ciphertext)
-            .where(Integration.id > after, Integration.key_ciphertext.is_not(None))
-            .where(Integration.key_encryption_id != newest)
-            .order_by(Integration.id)
-            .limit(BATCH)
-        ).all()
+        rows = _sealed(BATCH, Integration.id > after, Integration.key_encryption_id != newest)
         if not rows:
-            return Rotated(count, unreadable)
+            return Rotated(count, shut)
         for row in rows:
-            try:
-                key = vault.open(
-                    Sealed(row.key_encryption_id, row.key_ciphertext), integration_id=row.id, provider=row.provider
-                )
-            except VaultError:
-                unreadable.append(row.id)
+            key = _opened(vault, row)
+            if key is None:
+                shut.append(row.id)
                 continue
             sealed = vault.seal(key, integration_id=row.id, provider=row.provider)
             written = db.session.execute(
@@ -165,15 +168,25 @@ def _check_values() -> dict[str, bytes]:
 
 def _opens_something(vault: Vault, key_id: str) -> bool:
     """Whether the key of this id opens what is sealed under it, or nothing is."""
-    sealed = db.session.execute(
-        select(Integration.id, Integration.provider, Integration.key_ciphertext)
-        .where(Integration.key_encryption_id == key_id, Integration.key_ciphertext.is_not(None))
-        .limit(SAMPLES)
-    ).all()
-    for integration_id, provider, ciphertext in sealed:
-        try:
-            vault.open(Sealed(key_id, ciphertext or b""), integration_id=integration_id, provider=provider)
-        except VaultError:
-            continue
-        return True
-    return not sealed
+    sealed = _sealed(SAMPLES, Integration.key_encryption_id == key_id)
+    return not sealed or any(_opened(vault, row) is not None for row in sealed)
+
+
+def _sealed(most: int, *where: ColumnElement[bool]) -> Sequence[Any]:
+    """So many of the stored provider keys, by the ids of their integrations."""
+    statement = (
+        select(Integration.id, Integration.provider, Integration.key_encryption_id, Integration.key_ciphertext)
+        .where(Integration.key_ciphertext.is_not(None), *where)
+        .order_by(Integration.id)
+        .limit(most)
+    )
+    return db.session.execute(statement).all()
+
+
+def _opened(vault: Vault, row: Any) -> str | None:
+    """The provider key in a row; None if it does not open."""
+    try:
+        sealed = Sealed(row.key_encryption_id or "", row.key_ciphertext)
+        return vault.open(sealed, integration_id=row.id, provider=row.provider)
+    except VaultError:
+        return None

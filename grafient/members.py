@@ -25,7 +25,7 @@ MOST_WORKSPACES = 100
 
 
 class Refused(Exception):
-    """Nothing was changed. The message says why."""
+    """What was asked can't be done, and nothing was changed. The message is a sentence for the user."""
 
 
 @dataclass(frozen=True)

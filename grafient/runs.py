@@ -295,7 +295,8 @@ def told(run: SyncRun) -> str | None:
         wait = (run.next_attempt_at - utc_now()).total_seconds()
         return f"{run.trigger} sync, try {run.attempt}, ended after {took:.1f} s; again in {wait:.0f} s: {run.error}"
     parts = [f"{run.lines_read or 0} lines read", f"{run.lines_added or 0} added", f"{run.lines_changed or 0} changed"]
-    parts += [f"{run.lines_removed or 0} removed", f"{run.days_settled or 0} days settled"]
+    days = run.days_settled or 0
+    parts += [f"{run.lines_removed or 0} removed", f"{days} day{'' if days == 1 else 's'} settled"]
     if run.settled_usd is not None:
         parts[-1] += f" (${run.settled_usd.normalize():f})"
     parts.append(f"{run.days_restated or 0} restated")

@@ -26,6 +26,7 @@ IDLE = timedelta(days=14)
 ABSOLUTE = timedelta(days=90)
 SEEN_EVERY = timedelta(minutes=10)
 """How exactly it is known when a session was last used; so a page that is only read seldom makes a write."""
+TOKEN = "token"  # noqa: S105 - the name under which the cookie has it
 MOST = 50
 """Sessions of one user; the one not used for longest makes room for the next."""
 

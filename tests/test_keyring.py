@@ -198,7 +198,7 @@ def test_a_lost_key_is_given_up_by_a_command(app: Flask, pages: Pages, sandbox: 
     with app.app_context():
         keyring.verify(app.extensions["vault"])
     asked = app.test_cli_runner().invoke(args=["keys", "forget", "test"], input="n\n")
-    assert "1 integrations will need their provider key pasted again" in asked.output
+    assert "Integrations that will need their provider key pasted again: 1" in asked.output
     assert asked.exit_code == 1
     given_up = app.test_cli_runner().invoke(args=["keys", "forget", "test", "--yes"])
     assert given_up.exit_code == 0, given_up.output

@@ -62,9 +62,9 @@ class GrafientJob(Job):
             raise ValueError(f"{self.func_name} is no job of Grafient")
         try:
             return super().perform()
-        except Exception as error:
-            if isinstance(error, BaseTimeoutException):
-                raise
+        except BaseTimeoutException:
+            raise
+        except Exception:
             log.exception("a job failed")
             raise JobFailed("The worker's log says why.") from None
 

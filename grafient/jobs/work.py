@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from grafient import database, disk, evidence, logs, runs, sync
 from grafient.config import Settings
-from grafient.extensions import db
+from grafient.extensions import db, settings
 from grafient.jobs import queue
 from grafient.jobs.processes import Forked, few_collections
 from grafient.jobs.readiness import note_full_disk, note_tick
@@ -61,7 +61,7 @@ def _sweep(now: datetime) -> None:
     turn. One batch a tick was too few: from 144,000 accounts on, more replies came than went.
     """
     until = time.monotonic() + SWEEP_SECONDS
-    while evidence.sweep(now, current_app.extensions["settings"].raw_reply_days) and time.monotonic() < until:
+    while evidence.sweep(now, settings.raw_reply_days) and time.monotonic() < until:
         db.session.commit()
     db.session.commit()
 

@@ -18,6 +18,7 @@ from werkzeug.exceptions import HTTPException
 
 from grafient import database, disk, trouble
 from grafient.config import Settings
+from grafient.days import in_words
 from grafient.extensions import db, limiter
 from grafient.views import (
     access,
@@ -118,7 +119,7 @@ def _error_page(error: HTTPException) -> ResponseReturnValue:
         return (Path(current_app.static_folder or "") / "500.html").read_text(), 500
     if isinstance(error, RateLimitExceeded) and limiter.current_limit:
         wait = max(1, math.ceil(limiter.current_limit.reset_at - time.time()))
-        page, code = _page(429, "Too many attempts", f"Try again in {formats.seconds_in_words(wait)}.")
+        page, code = _page(429, "Too many attempts", f"Try again in {in_words(wait)}.")
         return page, code, {"Retry-After": str(wait)}
     title, sentence = _SENTENCES.get(error.code, (error.name, error.description or ""))
     return _page(error.code, title, sentence)

@@ -17,7 +17,7 @@ from flask_security import auth_required, current_user
 from flask_security.utils import check_and_update_authn_fresh
 
 from grafient import audit, members
-from grafient.extensions import address
+from grafient.extensions import client
 from grafient.states import Role
 from grafient.views.htmx import is_htmx
 
@@ -105,7 +105,7 @@ def enforce() -> ResponseReturnValue | None:
         return None
     if (refusal := _SIGNED_IN()) is not None:
         return refusal
-    audit.set_actor(current_user.email, str(address(request.remote_addr or "") or ""))
+    audit.set_actor(current_user.email, client())
     if rule.role is not None:
         role = current_role()
         if role is None:

@@ -12,7 +12,6 @@ from flask import (
     Flask,
     Response,
     after_this_request,
-    current_app,
     has_request_context,
     make_response,
     redirect,
@@ -28,7 +27,7 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 from grafient import members
 from grafient.accounts import Datastore, first_is_wanted, is_operator, is_setup_token, one_at_a_time, registration_open
 from grafient.config import Settings
-from grafient.extensions import limiter, security
+from grafient.extensions import limiter, security, settings
 from grafient.models import User
 from grafient.passwords import Passwords
 from grafient.plans import PLANS
@@ -146,7 +145,6 @@ def _device_cookie() -> str:
 
 
 def _devices() -> URLSafeTimedSerializer:
-    settings: Settings = current_app.extensions["settings"]
     return URLSafeTimedSerializer(settings.secret_key or "", salt="grafient-device")
 
 
@@ -169,7 +167,6 @@ def _lacks_link() -> bool:
 
     On a public address whoever came first owned everything that was connected later.
     """
-    settings: Settings = current_app.extensions["settings"]
     if not settings.setup_link or not first_is_wanted():
         return False
     if "setup" in request.args:
@@ -181,7 +178,7 @@ def _open() -> bool:
     token = session.get("invitation")
     if token and members.invited(token, for_update=request.method == "POST") is not None:
         return True
-    return registration_open(current_app.extensions["settings"].registration)
+    return registration_open(settings.registration)
 
 
 @blueprint.get("/account")
@@ -189,8 +186,7 @@ def _open() -> bool:
 def index() -> ResponseReturnValue:
     """Who is signed in, and on which plan."""
     plan = PLANS[current_user.workspace.plan] if current_user.workspace else None
-    operators = current_app.extensions["settings"].operators
-    operator = is_operator(current_user, operators)
+    operator = is_operator(current_user, settings.operators)
     places, here = members.places(current_user.id), current_user.workspace_id
     return render_template(
         "accounts/index.html", user=current_user, plan=plan, is_operator=operator, places=places, here=here

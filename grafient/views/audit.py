@@ -13,7 +13,7 @@ from flask_security import current_user, password_changed, user_failed_authn, us
 from grafient import audit
 from grafient.audit import Wanted
 from grafient.days import ONE_DAY, Period
-from grafient.extensions import address, db
+from grafient.extensions import client, db
 from grafient.models import User, utc_now
 from grafient.states import Action, Role
 from grafient.views import access, addresses, csv
@@ -35,7 +35,7 @@ def register(app: Flask) -> None:
 
 def _set_actor() -> None:
     """Who is signed in says so when they are asked for, see ``access.enforce``."""
-    audit.set_actor("", str(address(request.remote_addr or "") or ""))
+    audit.set_actor("", client())
 
 
 def _failed(_app: Flask, user: User, **_how: Any) -> None:

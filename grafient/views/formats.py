@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -256,12 +255,6 @@ def span(seconds: float) -> str:
     parts = ((days, "d", hours % 24, "h"), (hours, "h", minutes % 60, "min"), (minutes, "min", rest, "s"))
     found = next((part for part in parts if part[0]), None)
     return f"{rest}{NBSP}s" if found is None else f"{found[0]}{NBSP}{found[1]} {found[2]}{NBSP}{found[3]}"
-
-
-def seconds_in_words(seconds: int) -> str:
-    """``40 seconds``, ``12 minutes``; rounded up."""
-    number, unit = (seconds, "second") if seconds <= 90 else (math.ceil(seconds / 60), "minute")
-    return f"{number} {unit}{'' if number == 1 else 's'}"
 
 
 def size(number: int) -> str:

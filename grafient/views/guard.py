@@ -6,15 +6,16 @@ expects text: a list, a file or a password of 5,000 characters became an error o
 
 from __future__ import annotations
 
+from itertools import chain
 from urllib.parse import urlsplit
 
 import flask
-from flask import Flask, abort, current_app, request
+from flask import Flask, abort, request
 from werkzeug.datastructures import ImmutableMultiDict
 from werkzeug.exceptions import HTTPException
 from werkzeug.utils import cached_property
 
-from grafient.config import Settings
+from grafient.extensions import settings
 
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 MOST_CHARACTERS = 4096
@@ -54,18 +55,14 @@ def _check() -> None:
         abort(415)
     if request.files or None in request.form:  # a part that says no name has none, and Flask-WTF wants one
         abort(400)
-    if any("\x00" in value for _, value in request.form.items(multi=True)):
-        abort(400)
-    if any(len(value) > MOST_CHARACTERS for _, value in request.form.items(multi=True)):
-        abort(413)
+    for value in chain.from_iterable(request.form.listvalues()):
+        if len(value) > MOST_CHARACTERS:
+            abort(413)
+        if "\x00" in value:  # PostgreSQL can't store it
+            abort(400)
     for values in (request.args, request.form):
         if "next" in values and not _is_address(values["next"]):
             abort(400)
-
-
-def _settings() -> Settings:
-    found: Settings = current_app.extensions["settings"]
-    return found
 
 
 def _name() -> str:
@@ -75,7 +72,7 @@ def _name() -> str:
 
 
 def _is_ours(name: str) -> bool:
-    return any(name == one or (one.startswith(".") and f".{name}".endswith(one)) for one in _settings().hosts)
+    return any(name == one or (one.startswith(".") and f".{name}".endswith(one)) for one in settings.hosts)
 
 
 def unknown_host() -> str:

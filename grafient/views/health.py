@@ -7,7 +7,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.exc import SQLAlchemyError
 
 from grafient import database, disk, jobs, keyring
-from grafient.extensions import db
+from grafient.extensions import db, settings
 from grafient.views import access
 
 blueprint = Blueprint("health", __name__)
@@ -32,7 +32,7 @@ def readyz() -> ResponseReturnValue:
 
 
 def _disk() -> dict[str, str]:
-    return {"disk": disk.FULL} if disk.is_full(current_app.extensions["settings"].data_dir) else {}
+    return {"disk": disk.FULL} if disk.is_full(settings.data_dir) else {}
 
 
 def _keys() -> dict[str, str]:

@@ -9,7 +9,6 @@ from typing import Any
 from flask import (
     Blueprint,
     abort,
-    current_app,
     flash,
     make_response,
     redirect,
@@ -23,9 +22,10 @@ from flask_security import current_user
 from flask_wtf import FlaskForm
 
 from grafient import disk, evidence, integrations, jobs, status
-from grafient.extensions import limiter, providers
+from grafient.extensions import limiter, providers, settings
 from grafient.forms import IntegrationForm, RemoveForm, RenameForm, ReplaceKeyForm
-from grafient.integrations import AlreadyConnected, Preview, Refused
+from grafient.integrations import AlreadyConnected, Preview
+from grafient.members import Refused
 from grafient.models import UNATTRIBUTED, Integration, utc_now
 from grafient.providers import PROVIDERS, KeyRejected, ProviderError
 from grafient.query import keys_called
@@ -271,7 +271,7 @@ def _page(integration: Integration, code: int = 200, **forms: FlaskForm) -> Resp
         "integrations/show.html",
         page=page,
         key_name=providers[integration.provider].key_name,
-        reply_days=current_app.extensions["settings"].raw_reply_days,
+        reply_days=settings.raw_reply_days,
         limit=status.HISTORY_ROWS,
         **{**others, **forms},
     )

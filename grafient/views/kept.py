@@ -29,7 +29,7 @@ from sqlalchemy import and_, bindparam, case, func, select
 
 from grafient import database, disk, sample, sessions, trouble
 from grafient.days import last_due, last_settled
-from grafient.extensions import db
+from grafient.extensions import db, settings
 from grafient.models import Integration, Membership, RestatementSeen, User, UserSession, Workspace, utc_now
 from grafient.states import Role
 from grafient.views import access, assets, delivery
@@ -143,7 +143,7 @@ def _state() -> Any:
     progress; those that say that the disk is full; and those with a form that adds or removes sample data: its CSRF
     token is of one session.
     """
-    token = session.get("token")
+    token = session.get(sessions.TOKEN)
     if token is None:
         return None
     now = utc_now()
@@ -151,7 +151,7 @@ def _state() -> Any:
     asked.update(sessions.moments(now), **trouble.moments(now))
     with database.for_one_statement(db.engine).connect() as connection:
         found = g.signed_in = connection.execute(_STATE, asked).one_or_none()
-    full = disk.is_full(current_app.extensions["settings"].data_dir)
+    full = disk.is_full(settings.data_dir)
     if found is None:
         return None
     g.session = (found.session_id, found.session_seen_at)

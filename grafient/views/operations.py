@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, abort, current_app, make_response, render_template
+from flask import Blueprint, abort, make_response, render_template
 from flask.typing import ResponseReturnValue
 from flask_security import current_user
 
 from grafient import jobs
 from grafient.accounts import is_operator
+from grafient.extensions import settings
 from grafient.models import utc_now
 from grafient.reports.operations import operations, recent
 from grafient.views import access
@@ -20,7 +21,7 @@ blueprint = Blueprint("operations", __name__)
 @access.signed_in
 def index() -> ResponseReturnValue:
     """The page, or for htmx what changes on it; for others than operators there is no such page."""
-    if not is_operator(current_user, current_app.extensions["settings"].operators):
+    if not is_operator(current_user, settings.operators):
         abort(404)
     now = utc_now()
     page, crew = operations(now), jobs.crew()

@@ -7,7 +7,7 @@ from flask.typing import ResponseReturnValue
 from flask_security import current_user
 
 from grafient import integrations, jobs
-from grafient.integrations import Refused
+from grafient.members import Refused
 from grafient.states import Role
 from grafient.views import access
 

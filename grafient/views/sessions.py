@@ -17,14 +17,13 @@ from flask_security.utils import set_request_attr
 from sqlalchemy.orm import make_transient_to_detached
 
 from grafient import audit, sessions
-from grafient.extensions import address, db
+from grafient.extensions import client, db
 from grafient.models import User
 from grafient.states import Action
 from grafient.views import access
 
 blueprint = Blueprint("sessions", __name__)
 
-TOKEN = "token"  # noqa: S105 - the name under which the cookie has it
 _CSRF = "csrf_token"
 
 
@@ -72,7 +71,7 @@ def _load(name: str) -> User | None:
         make_transient_to_detached(user)
         user = db.session.merge(user, load=False)
     else:
-        found = sessions.find(session[TOKEN]) if TOKEN in session else None
+        found = sessions.find(session[sessions.TOKEN]) if sessions.TOKEN in session else None
         if found is None:
             return None
         user, *g.session = found[:3]
@@ -86,10 +85,10 @@ def _load(name: str) -> User | None:
 
 def _begin(_app: Flask, user: Any) -> None:
     """A new session with a new token and another CSRF token: what was known of this browser before is worth nothing."""
-    if TOKEN in session:
-        sessions.end(session[TOKEN])
+    if sessions.TOKEN in session:
+        sessions.end(session[sessions.TOKEN])
     device = _device()
-    session[TOKEN] = sessions.begin(user, device, str(address(request.remote_addr or "") or "unknown"))
+    session[sessions.TOKEN] = sessions.begin(user, device, client() or "unknown")
     audit.note(Action.SIGNED_IN, user.workspace_id, device, actor=user.email)
     stays = session.pop("_remember", None) or (request.endpoint == "security.change_password" and session.permanent)
     session.permanent = bool(stays)
@@ -98,8 +97,8 @@ def _begin(_app: Flask, user: Any) -> None:
 
 
 def _end(_app: Flask, user: Any) -> None:
-    if TOKEN in session:
-        sessions.end(session.pop(TOKEN))
+    if sessions.TOKEN in session:
+        sessions.end(session.pop(sessions.TOKEN))
         audit.note(Action.SIGNED_OUT, user.workspace_id, actor=user.email)
         db.session.commit()
     session.permanent = False
@@ -107,7 +106,7 @@ def _end(_app: Flask, user: Any) -> None:
 
 def _end_others(_app: Flask, user: Any) -> None:
     """A new password ends every session but the one in which it was chosen."""
-    sessions.end_of(user.id, but=session.get(TOKEN, "") if user == current_user else "")
+    sessions.end_of(user.id, but=session.get(sessions.TOKEN, "") if user == current_user else "")
 
 
 def _note(response: Response) -> Response:
@@ -130,7 +129,7 @@ def _device() -> str:
 @access.signed_in
 def index() -> ResponseReturnValue:
     """Where one is signed in."""
-    here = sessions.hashed(session[TOKEN])
+    here = sessions.hashed(session[sessions.TOKEN])
     return render_template("accounts/sessions.html", sessions=sessions.of(current_user.id), here=here)
 
 

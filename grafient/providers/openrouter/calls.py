@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections import deque
@@ -16,6 +15,7 @@ import msgspec
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
+from grafient.days import in_words
 from grafient.providers.contract import (
     KeyCannotReadCosts,
     KeyRejected,
@@ -114,7 +114,8 @@ def _raise_for_status(reply: Reply) -> None:
     status = reply.status
     if status == 429:
         after = _retry_after(reply)
-        raise Unreachable(f"OpenRouter is rate-limiting; try again in {_in_words(after)}.", after)
+        wait = "a few minutes" if after is None else in_words(after)
+        raise Unreachable(f"OpenRouter is rate-limiting; try again in {wait}.", after)
     if status == 408 or status >= 500:
         raise Unreachable(f"OpenRouter returned an error ({status}).", _retry_after(reply))
     if status != 200 and not _is_error(reply.body):
@@ -153,16 +154,6 @@ def _retry_after(reply: Reply) -> float | None:
         return float(value)
     moment = http_date(value)
     return None if moment is None else max(0.0, (moment - datetime.now(UTC)).total_seconds())
-
-
-def _in_words(seconds: float | None) -> str:
-    """How long to wait, rounded up, for a sentence."""
-    if seconds is None:
-        return "a few minutes"
-    number, unit = (math.ceil(seconds), "second") if seconds <= 90 else (math.ceil(seconds / 60), "minute")
-    if number > 90:
-        number, unit = math.ceil(seconds / 3600), "hour"
-    return f"{max(number, 1)} {unit}{'' if number <= 1 else 's'}"
 
 
 def http_date(value: str) -> datetime | None:
