@@ -497,6 +497,10 @@ def test_a_worker_survives_a_redis_that_dies_at_any_moment(
 ) -> None:
     """RQ's own worker does in its pauses alone, and ends if Redis dies around a job."""
     worker = start_worker()
+    until(lambda: not horses(worker) and jobs.queue.queue().count == 0)
+    jobs.queue.client().flushall()  # as one that came back empty while the worker waits for a job
+    assert "worker" in jobs.health()
+    until(lambda: not jobs.health(), 30)
     for number in range(6):
         jobs.wake()
         until(lambda: horses(worker))

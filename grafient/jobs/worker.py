@@ -26,7 +26,11 @@ from grafient.jobs.schedule import REDIS_PAUSE, run_scheduler
 
 log = logging.getLogger(__name__)
 
-WORKER_TTL = 90
+WORKER_TTL = 35
+"""RQ's worker waits 15 seconds less than this for a job, and says that it is there in between. A Redis that dies and
+comes back empty in the moment after it said so does not know it until the next time: with 90 seconds, /readyz said for
+75 that there was no worker.
+"""
 
 
 class GrafientWorker(HerokuWorker):
