@@ -11,9 +11,9 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 from sqlalchemy import exists, func, select, text
 
 from grafient import audit, members
-from grafient.config import LOOPBACK, Settings
+from grafient.config import Settings
 from grafient.extensions import db
-from grafient.models import Membership, User, Workspace
+from grafient.models import Membership, Passkey, User, Workspace, utc_now
 from grafient.states import Action, Role
 
 SETUP_SECONDS = 7 * 86400
@@ -21,22 +21,31 @@ SETUP_SECONDS = 7 * 86400
 
 class Datastore(SQLAlchemyUserDatastore):
     """Flask-Security's, where a new user joins the workspace they were invited to, or gets their own on
-    ``default_plan``, and owns it."""
+    ``default_plan``, and owns it. One who is ``admitted_as`` something joins the first workspace."""
 
     default_plan = "ultimate"
+    confirms_by_mail = False
+    """Whether whoever registers, and is neither the first nor invited, has to show that the address is theirs."""
     invitation_of: Callable[[], str] = staticmethod(lambda: "")
     """The token of the invitation that whoever registers has come with."""
 
     def __init__(self) -> None:
-        super().__init__(db, User, RoleMixin)
+        super().__init__(db, User, RoleMixin, Passkey)
 
-    def create_user(self, **kwargs: Any) -> User:
+    def create_user(self, *, admitted_as: Role | None = None, **kwargs: Any) -> User:
         kwargs = self._prepare_create_user_args(**kwargs)  # type: ignore[no-untyped-call]
         kwargs.pop("roles", None)
+        was_first = first_is_wanted()
         user = User(**kwargs)
         db.session.add(user)
         token = self.invitation_of()
-        if not (token and members.accept(token, user)):
+        is_invited = bool(token) and members.accept(token, user)
+        user.is_expected = is_invited or was_first
+        if user.is_expected or not self.confirms_by_mail:
+            user.confirmed_at = utc_now()
+        if not is_invited and admitted_as is not None:
+            members.admit(user, admitted_as)
+        elif not is_invited:
             user.workspace = Workspace(plan=self.default_plan)
             db.session.flush()
             db.session.add(Membership(workspace_id=user.workspace_id, user_id=user.id, role=Role.OWNER))
@@ -57,9 +66,7 @@ def setup_link(settings: Settings) -> str:
     """The link with which the first account is made, good for SETUP_SECONDS; empty if none is needed."""
     if not settings.secret_key or not settings.setup_link or not first_is_wanted():
         return ""
-    host = settings.hosts[0]
-    base = f"http://{host}:{settings.port}" if host in LOOPBACK else f"https://{host.removeprefix('.')}"
-    return f"{base}/register?setup={_setup(settings.secret_key).dumps('first account')}"
+    return f"{settings.base_url}/register?setup={_setup(settings.secret_key).dumps('first account')}"
 
 
 def is_setup_token(secret_key: str, token: str) -> bool:
@@ -86,11 +93,13 @@ def one_at_a_time() -> None:
         db.session.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": 0x67726166})
 
 
-def set_plan(email: str, plan: str) -> bool:
-    """Put an account's workspace on a plan. Commits; False if no account has that address."""
-    user = db.session.execute(select(User).where(User.email == email)).scalar_one_or_none()
-    if user is None:
-        return False
+def find(email: str) -> User | None:
+    """The account with this address, however its letters are written."""
+    return db.session.execute(select(User).where(func.lower(User.email) == email.strip().lower())).scalar_one_or_none()
+
+
+def set_plan(user: User, plan: str) -> bool:
+    """Put the workspace that an account looks at on a plan. Commits; False if it belongs to none."""
     if user.workspace is not None:
         user.workspace.plan = plan
         audit.note(Action.PLAN_CHANGED, user.workspace_id, plan)

@@ -13,14 +13,30 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from grafient import accounts, audit, database, disk, doctor, jobs, keyring, totals, vault, web
+from grafient import (
+    accounts,
+    audit,
+    database,
+    disk,
+    doctor,
+    jobs,
+    keyring,
+    mail,
+    members,
+    second_factor,
+    totals,
+    vault,
+    web,
+)
 from grafient.config import ConfigError
 from grafient.extensions import db, settings
+from grafient.models import User
 from grafient.plans import PLANS
 from grafient.states import Action
 
 keys = AppGroup("keys", help="Encryption keys for the providers' keys.")
 audits = AppGroup("audit", help="The audit log.")
+people = AppGroup("members", help="Who has an account, and letting in who can't log in.")
 plans = AppGroup("plans", help="What accounts may do.")
 
 NOT_SET_UP = "The database is not set up for this version. Run: flask --app wsgi upgrade"
@@ -35,7 +51,7 @@ def generate() -> None:
 @keys.command("rotate")
 @with_appcontext
 def rotate() -> None:
-    """Encrypt every provider key with the first of GRAFIENT_ENCRYPTION_KEYS.
+    """Encrypt every provider key, and what apps make codes of, with the first of GRAFIENT_ENCRYPTION_KEYS.
 
     First put the new key in front of the old ones and restart every process; then run this, as often as you like.
     """
@@ -43,9 +59,14 @@ def rotate() -> None:
     _require_keys()
     ring = current_app.extensions["vault"]
     done, newest = keyring.rotate(ring), next(iter(ring.keys))
-    audit.note(Action.COMMAND, None, f"keys rotate: {done.sealed} to {newest}")
+    apps, shut = second_factor.reseal()
+    audit.note(Action.COMMAND, None, f"keys rotate: {done.sealed + apps} to {newest}")
     db.session.commit()
     click.echo(f"Provider keys that were encrypted anew, with the key {newest!r}: {done.sealed}.")
+    if apps:
+        click.echo(f"Secrets of authenticator apps: {apps}.")
+    if shut:
+        click.echo(f"Users who need a recovery code, since the secret of their app does not open: {len(shut)}.")
     if done.unreadable:
         ids = ", ".join(map(str, done.unreadable[:20]))
         raise click.ClickException(f"The keys of these integrations do not open, and were left as they are: {ids}.")
@@ -64,6 +85,8 @@ def forget(key_id: str, yes: bool) -> None:
         click.confirm(f"Integrations that will need their provider key pasted again: {count}. Go on?", abort=True)
     audit.note(Action.COMMAND, None, f"keys forget {key_id}")
     click.echo(f"Integrations that need a new key now: {keyring.forget(key_id)}. What they cost so far is kept.")
+    if users := second_factor.give_up(key_id):
+        click.echo(f"Users who need a recovery code to log in, until they set up their app again: {users}.")
 
 
 @audits.command("verify")
@@ -82,14 +105,54 @@ def _chain(number: int) -> str:
     return f"workspace {number}" if number else "installation"
 
 
+@people.command("list")
+@with_appcontext
+def list_members() -> None:
+    """Print each account, with its workspaces and roles."""
+    for email, places in members.everybody():
+        click.echo(f"{email}: {places or 'no workspace'}")
+
+
+@people.command("reset-link")
+@click.argument("email")
+@with_appcontext
+def reset_link(email: str) -> None:
+    """Print a link with which EMAIL can choose a new password. It works for an hour, and once."""
+    _require_everything()
+    user = _account_of(email)
+    audit.note(Action.COMMAND, None, f"members reset-link {user.email}")
+    db.session.commit()
+    click.echo(mail.reset_link(user))
+
+
+@people.command("codes-off")
+@click.argument("email")
+@with_appcontext
+def codes_off(email: str) -> None:
+    """Let EMAIL log in without a code, for who has lost the app and the recovery codes. Make sure that it is them."""
+    user = _account_of(email)
+    second_factor.turn_off(user)
+    audit.note(Action.COMMAND, None, f"members codes-off {user.email}")
+    db.session.commit()
+    click.echo(f"{user.email} needs no code to log in any more.")
+
+
+def _account_of(email: str) -> User:
+    user = accounts.find(email)
+    if user is None:
+        raise click.ClickException(f"No account has the address {email}.")
+    return user
+
+
 @plans.command("set")
 @click.argument("email")
 @click.argument("plan", type=click.Choice(list(PLANS)))
 def set_plan(email: str, plan: str) -> None:
     """Put the account of EMAIL on PLAN."""
-    if not accounts.set_plan(email.strip().lower(), plan):
-        raise click.ClickException(f"No account has the address {email}.")
-    click.echo(f"{email} is on the plan {PLANS[plan].name} now.")
+    user = _account_of(email)
+    if not accounts.set_plan(user, plan):
+        raise click.ClickException(f"{user.email} belongs to no workspace, so there is nothing to put on a plan.")
+    click.echo(f"{user.email} is on the plan {PLANS[plan].name} now.")
 
 
 @click.command("upgrade")
@@ -180,7 +243,7 @@ def scheduler() -> None:
 
 def register(app: Flask) -> None:
     """Give the app its commands, and have all of them, Flask-Security's too, fail in one sentence."""
-    for command in (keys, audits, plans, upgrade, setup_link, look, verify, serve, worker, scheduler):
+    for command in (keys, audits, people, plans, upgrade, setup_link, look, verify, serve, worker, scheduler):
         app.cli.add_command(command)
     for command in app.cli.commands.values():
         _fail_plainly(command)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 
 from grafient import logs
 from grafient.plans import PLANS
+from grafient.states import Role
 
 REGISTRATION = ("first", "open", "closed")
 
@@ -28,6 +29,22 @@ MAKE_ENCRYPTION_KEY = "flask --app wsgi keys generate"
 
 class ConfigError(Exception):
     """A setting is missing or malformed. The message names it and says how to mend it."""
+
+
+@dataclass(frozen=True)
+class Oidc:
+    """The identity provider that people may sign in with (OpenID Connect)."""
+
+    issuer: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    name: str
+    """What the button calls it."""
+    rules: tuple[tuple[str, Role], ...]
+    """Who may come in without having been invited, and as what: an address, ``*@example.com``, or ``group=finance``.
+    The first that fits counts."""
+    trusts_emails: bool
+    """Whether an address counts that the provider does not call verified."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,11 @@ class Settings:
     """The names that this Grafient is reached at; one that begins with a dot stands for all below it."""
     setup_link: bool
     """Whether the first account is made by whoever has the set-up link, or by whoever comes first."""
+    smtp_url: str | None = field(repr=False)
+    """The mail server: ``smtp://`` or ``smtps://``, with user and password if it wants them; None without mail."""
+    oidc: Oidc | None
+    mail_from: str
+    """Whom letters are from."""
     log_format: str
     """``text`` or ``json``."""
     web_processes: int
@@ -92,6 +114,9 @@ class Settings:
             sync_processes=_whole_number("GRAFIENT_SYNC_PROCESSES", env.get("GRAFIENT_SYNC_PROCESSES", _CORES), 1, 16),
             hosts=_hosts(env),
             setup_link=_one_of("GRAFIENT_SETUP_LINK", env.get("GRAFIENT_SETUP_LINK", "on"), ("on", "off")) == "on",
+            smtp_url=_smtp_url(env.get("GRAFIENT_SMTP_URL")),
+            oidc=_oidc(env),
+            mail_from=_mail_from(env),
             log_format=_one_of("GRAFIENT_LOG_FORMAT", env.get("GRAFIENT_LOG_FORMAT", "text"), logs.FORMATS),
             web_processes=_whole_number("WEB_CONCURRENCY", env.get("WEB_CONCURRENCY", "2"), 1, 64),
             operators=_addresses("GRAFIENT_OPERATORS", env.get("GRAFIENT_OPERATORS", "")),
@@ -102,8 +127,16 @@ class Settings:
         yield self.secret_key or ""
         for entry in (self.encryption_keys or "").split(","):
             yield entry.strip().partition(":")[2]
-        for address in (self.database_url, self.redis_url):
+        for address in (self.database_url, self.redis_url, self.smtp_url):
             yield unquote(urlsplit(address or "").password or "")
+        yield self.oidc.client_secret if self.oidc else ""
+
+    @property
+    def base_url(self) -> str:
+        """Where this Grafient is reached, for links outside its pages: the first of its names, with TLS except on this
+        machine itself."""
+        host = self.hosts[0]
+        return f"http://{host}:{self.port}" if host in LOOPBACK else f"https://{host.removeprefix('.')}"
 
     def missing(self) -> list[str]:
         """What serving needs and is not set, each with how to mend it."""
@@ -173,6 +206,60 @@ def _redis_url(value: str | None) -> str | None:
     return value
 
 
+def _smtp_url(value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(value)
+        _check_port(parts.port)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("smtp", "smtps") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ConfigError(
+            "GRAFIENT_SMTP_URL is not an address of a mail server. "
+            "Use one such as smtps://user:password@smtp.example.com:465 or smtp://user:password@smtp.example.com:587"
+        )
+    return value
+
+
+def _oidc(env: Mapping[str, str]) -> Oidc | None:
+    found = {name: env.get(f"GRAFIENT_OIDC_{name}", "") for name in ("ISSUER", "CLIENT_ID", "CLIENT_SECRET")}
+    if not any(found.values()):
+        return None
+    for name, value in found.items():
+        if not value:
+            raise ConfigError(
+                f"GRAFIENT_OIDC_{name} is not set. Your identity provider tells it; all three are needed."
+            )
+    issuer = _https("GRAFIENT_OIDC_ISSUER", found["ISSUER"], "https://accounts.example.com")
+    name = env.get("GRAFIENT_OIDC_NAME", "your company account")
+    trusts = _one_of("GRAFIENT_OIDC_TRUST_EMAIL", env.get("GRAFIENT_OIDC_TRUST_EMAIL", "off"), ("on", "off")) == "on"
+    rules = tuple(_oidc_rules(env.get("GRAFIENT_OIDC_ALLOW", "")))
+    return Oidc(issuer, found["CLIENT_ID"], found["CLIENT_SECRET"], name[:40], rules, trusts)
+
+
+_WHO = re.compile(r"group=[^:,=\s]+|(\*|[^@:,=*\s]+)@[^@:,=*\s]+")
+
+
+def _oidc_rules(text: str) -> Iterator[tuple[str, Role]]:
+    for rule in filter(None, map(str.strip, text.split(","))):
+        who, _, role = rule.rpartition(":")
+        if not _WHO.fullmatch(who.strip()) or role.strip().lower() not in set(Role):
+            raise ConfigError(
+                f"GRAFIENT_OIDC_ALLOW has {rule!r}, but must be rules such as boss@example.com:owner, "
+                "group=finance:member or *@example.com:viewer, with commas between them"
+            )
+        yield who.strip(), Role(role.strip().lower())
+
+
+def _mail_from(env: Mapping[str, str]) -> str:
+    """The sender, which a mail server wants to know."""
+    name = "GRAFIENT_MAIL_FROM"
+    if name not in env and "GRAFIENT_SMTP_URL" in env:
+        raise ConfigError(f"{name} is not set. Letters need a sender, such as grafient@example.com")
+    return next(iter(_addresses(name, env.get(name, ""))), "")
+
+
 def _check_port(port: int | None) -> None:
     if port is not None and not 1 <= port <= 65535:
         raise ValueError
@@ -193,19 +280,24 @@ def _base_urls(env: Mapping[str, str]) -> Mapping[str, str]:
 
 def _base_url(value: str) -> str:
     """https, or http to this machine only: the key travels in a header."""
+    return _https("OPENROUTER_BASE_URL", value, "https://openrouter.ai/api/v1")
+
+
+def _https(name: str, value: str, example: str) -> str:
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         host, parts = "", urlsplit("")
     if not host or parts.username or parts.query or parts.fragment:
-        raise ConfigError("OPENROUTER_BASE_URL is not an address such as https://openrouter.ai/api/v1")
-    if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host)):
+        raise ConfigError(f"{name} is not an address such as {example}")
+    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)):
         return value.rstrip("/")
-    raise ConfigError("OPENROUTER_BASE_URL must begin with https:// (http:// only for this machine itself)")
+    raise ConfigError(f"{name} must begin with https:// (http:// only for this machine itself)")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

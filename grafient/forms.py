@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from email_validator import EmailNotValidError, validate_email
 from flask_wtf import FlaskForm
 from wtforms import BooleanField, PasswordField, RadioField, SelectField, StringField
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import DataRequired, Length, ValidationError
 
+from grafient import mail
 from grafient.integrations import MAX_LABEL
 from grafient.providers import PROVIDERS
 from grafient.states import Role
@@ -68,6 +70,24 @@ class IntegrationForm(_KeyForm, _LabelForm):
     twice_offered = False
 
 
+class EmailForm(FlaskForm):  # type: ignore[misc]
+    """An address to send something to, which is stored as Flask-Security stores those of accounts."""
+
+    email = StringField("Email", filters=[strip], validators=[DataRequired("Enter an email address.")])
+
+    def validate_email(self, field: StringField) -> None:
+        """It has to look like one."""
+        field.data = normalized(field.data or "")
+
+
+def normalized(email: str) -> str:
+    """An address as accounts have it. Raises ValidationError."""
+    try:
+        return validate_email(email, check_deliverability=False).normalized
+    except EmailNotValidError:
+        raise ValidationError("Enter a valid email address.") from None
+
+
 class RenameForm(_LabelForm):
     """Another label, which can't be left blank."""
 
@@ -87,7 +107,12 @@ class InvitationForm(FlaskForm):  # type: ignore[misc]
     role = SelectField(
         "Role", choices=[SelectChoice(role.value, role.value.capitalize()) for role in Role], default="viewer"
     )
+    email = StringField("Send it to", filters=[strip], validators=[Shown("address", 255)])
     note = StringField("For whom", filters=[strip], validators=[Shown("note", 100)])
+
+    def validate_email(self, field: StringField) -> None:
+        """It may be left blank."""
+        field.data = normalized(field.data) if field.data and mail.can_be_sent() else ""
 
 
 class WorkspaceForm(FlaskForm):  # type: ignore[misc]

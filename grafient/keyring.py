@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Engine, delete, func, inspect, select, tex
 from sqlalchemy.exc import IntegrityError
 
 from grafient.extensions import db
-from grafient.models import EncryptionKey, Integration, utc_now
+from grafient.models import EncryptionKey, Integration, User, utc_now
 from grafient.states import Problem
 from grafient.vault import Sealed, Vault, VaultError
 
@@ -40,10 +40,13 @@ class Rotated:
 
 
 def in_use() -> dict[str, int]:
-    """How many provider keys each encryption key seals, by its id."""
+    """How many provider keys, and secrets of authenticator apps, each encryption key seals, by its id."""
     counted = select(Integration.key_encryption_id, func.count()).where(Integration.key_ciphertext.is_not(None))
     rows = db.session.execute(counted.group_by(Integration.key_encryption_id)).all()
-    return {key_id or "": count for key_id, count in rows}
+    found = Counter({key_id or "": count for key_id, count in rows})
+    secrets = select(User.tf_totp_secret).where(User.tf_totp_secret.is_not(None))
+    found.update((secret or "").partition(":")[0] for secret in db.session.execute(secrets).scalars())
+    return dict(found)
 
 
 def in_use_at(engine: Engine) -> dict[str, int]:

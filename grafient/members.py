@@ -7,9 +7,10 @@ for each other, or two owners could each remove the other at the same moment.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 
 from sqlalchemy import delete, func, select, update
 
@@ -82,14 +83,30 @@ def places(user_id: int) -> Sequence[Place]:
     return [Place(*row) for row in rows]
 
 
+def everybody() -> Iterator[tuple[str, str]]:
+    """Each account's address, and its workspaces with their roles, in words."""
+    statement = (
+        select(User.email, Membership.role, Workspace.id, Workspace.name)
+        .outerjoin(Membership, Membership.user_id == User.id)
+        .outerjoin(Workspace, Workspace.id == Membership.workspace_id)
+        .order_by(User.email, Workspace.id)
+    )
+    rows = db.session.execute(statement.execution_options(yield_per=500))
+    for email, group in groupby(rows, key=lambda row: row.email):
+        yield email, ", ".join(f"{row.role} of {row.name or f'workspace {row.id}'}" for row in group if row.id)
+
+
 def invitations(workspace_id: int) -> Sequence[Invitation]:
     """Those that can still be used."""
     here = Invitation.workspace_id == workspace_id, Invitation.expires_at > utc_now()
     return db.session.execute(select(Invitation).where(*here).order_by(Invitation.id)).scalars().all()
 
 
-def invite(workspace_id: int, role: Role, note: str) -> str:
-    """A new invitation's token, of which only a hash is kept. Commits; raises Refused."""
+def invite(workspace_id: int, role: Role, note: str, email: str = "") -> tuple[Invitation, str]:
+    """A new invitation, and its token, of which only a hash is kept. Does not commit; raises Refused.
+
+    ``email``: where it is sent by mail, see ``renewed``.
+    """
     lock(workspace_id)
     now = utc_now()
     db.session.execute(delete(Invitation).where(Invitation.expires_at <= now))
@@ -98,15 +115,29 @@ def invite(workspace_id: int, role: Role, note: str) -> str:
     if taken >= plan.members:
         raise Refused(f"The plan {plan.name} has room for {plan.members} members, invitations included.")
     token = secrets.token_urlsafe(32)
-    audit.note(Action.INVITED, workspace_id, f"{note or 'somebody'} as {role}")
-    db.session.add(
-        Invitation(
-            workspace_id=workspace_id, role=role, note=note, token_hash=sessions.hashed(token),
-            created_at=now, expires_at=now + INVITATION,
-        )
+    audit.note(Action.INVITED, workspace_id, f"{email or note or 'somebody'} as {role}")
+    invitation = Invitation(
+        workspace_id=workspace_id, role=role, note=note, email=email, token_hash=sessions.hashed(token),
+        created_at=now, expires_at=now + INVITATION,
     )  # fmt: skip
-    db.session.commit()
-    return token
+    db.session.add(invitation)
+    db.session.flush()
+    return invitation, token
+
+
+def renewed(invitation_id: int) -> tuple[Invitation, Workspace, str] | None:
+    """An invitation with another token than before, and where it leads; None if it can't be used any more. Does not
+    commit. Whoever sends it by mail does so with a token that nothing else has."""
+    found = db.session.execute(
+        select(Invitation, Workspace)
+        .join(Workspace, Workspace.id == Invitation.workspace_id)
+        .where(Invitation.id == invitation_id, Invitation.expires_at > utc_now())
+    ).one_or_none()
+    if found is None:
+        return None
+    token = secrets.token_urlsafe(32)
+    found[0].token_hash = sessions.hashed(token)
+    return found[0], found[1], token
 
 
 def invited(token: str, *, for_update: bool = False) -> tuple[Invitation, Workspace] | None:
@@ -144,6 +175,21 @@ def accept(token: str, user: User) -> bool:
     db.session.add(Membership(workspace_id=workspace.id, user_id=user.id, role=invitation.role))
     audit.note(Action.JOINED, workspace.id, f"as {invitation.role}", actor=user.email)
     return True
+
+
+def admit(user: User, role: Role) -> None:
+    """Make somebody who comes by a rule of the operator's a member of the first workspace. Does not commit; raises
+    Refused."""
+    workspace_id = db.session.execute(select(func.min(Workspace.id))).scalar_one()
+    lock(workspace_id)
+    workspace = db.session.get_one(Workspace, workspace_id)
+    plan = PLANS[workspace.plan]
+    if len(of(workspace_id)) + len(invitations(workspace_id)) >= plan.members:
+        raise Refused(f"The plan {plan.name} has room for {plan.members} members, and all are taken.")
+    user.workspace = workspace
+    db.session.flush()
+    db.session.add(Membership(workspace_id=workspace_id, user_id=user.id, role=role))
+    audit.note(Action.JOINED, workspace_id, f"as {role}", actor=user.email)
 
 
 def take_back(workspace_id: int, invitation_id: int) -> None:

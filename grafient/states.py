@@ -82,6 +82,16 @@ class Role(StrEnum):
         return order.index(self) >= order.index(other)
 
 
+class Letter(StrEnum):
+    """What a letter is about."""
+
+    RESET = "reset"
+    CHANGED = "changed"
+    CONFIRM = "confirm"
+    EXISTS = "exists"
+    INVITATION = "invitation"
+
+
 class Action(StrEnum):
     """What the audit log tells of."""
 
@@ -89,7 +99,16 @@ class Action(StrEnum):
     SIGN_IN_FAILED = "sign-in failed"
     SIGNED_OUT = "signed out"
     REGISTERED = "registered"
+    EMAIL_CONFIRMED = "email confirmed"
     PASSWORD_CHANGED = "password changed"  # noqa: S105 - what was done
+    PASSWORD_RESET = "password reset"  # noqa: S105
+    CODES_ON = "codes turned on"
+    CODES_OFF = "codes turned off"
+    RECOVERY_CODES_MADE = "recovery codes made"
+    RECOVERY_CODE_USED = "recovery code used"
+    PASSKEY_ADDED = "passkey added"
+    PASSKEY_REMOVED = "passkey removed"
+    SSO_LINKED = "single sign-on linked"
     SESSION_ENDED = "session ended"
     SESSIONS_ENDED = "all sessions ended"
     INVITED = "invited"

@@ -1,7 +1,8 @@
-"""Seals provider keys: AES-256-GCM, a fresh nonce each time, bound to the row that holds them.
+"""Seals provider keys, and what authenticator apps make codes of: AES-256-GCM, a fresh nonce each time, bound to what
+holds them.
 
-The associated data is the integration's id and provider, so that a sealed key copied to another row does not
-open there. The ring has one key or more, newest first: the first seals, any of them opens.
+The associated data of a provider key is the integration's id and provider, so that a sealed key copied to another row
+does not open there. The ring has one key or more, newest first: the first seals, any of them opens.
 """
 
 from __future__ import annotations
@@ -61,14 +62,21 @@ class Vault:
         return cls(keys)
 
     def seal(self, secret: str, *, integration_id: int, provider: str) -> Sealed:
-        """Encrypt with the newest key."""
-        key_id, key = next(iter(self.keys.items()))
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = AESGCM(key).encrypt(nonce, secret.encode(), _bound_to(integration_id, provider))
-        return Sealed(key_id, nonce + sealed)
+        """Encrypt a provider key with the newest key."""
+        return self.encrypt(secret, _of_integration(integration_id, provider))
 
     def open(self, sealed: Sealed, *, integration_id: int, provider: str) -> str:
-        """Decrypt. Raises VaultError if the key is not in the ring, or the bytes are not of this row."""
+        """Decrypt it. Raises VaultError if the key is not in the ring, or the bytes are not of this row."""
+        return self.decrypt(sealed, _of_integration(integration_id, provider))
+
+    def encrypt(self, secret: str, bound_to: str) -> Sealed:
+        """Encrypt with the newest key; it opens only as what it is bound to."""
+        key_id, key = next(iter(self.keys.items()))
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return Sealed(key_id, nonce + AESGCM(key).encrypt(nonce, secret.encode(), bound_to.encode()))
+
+    def decrypt(self, sealed: Sealed, bound_to: str) -> str:
+        """What was encrypted. Raises VaultError as ``open`` does."""
         key = self.keys.get(sealed.key_id)
         if key is None:
             raise VaultError(
@@ -77,7 +85,7 @@ class Vault:
             )
         nonce, body = sealed.ciphertext[:_NONCE_BYTES], sealed.ciphertext[_NONCE_BYTES:]
         try:
-            return AESGCM(key).decrypt(nonce, body, _bound_to(integration_id, provider)).decode()
+            return AESGCM(key).decrypt(nonce, body, bound_to.encode()).decode()
         except (InvalidTag, ValueError):
             raise VaultError("The stored key does not open: it was changed, or belongs to another row.") from None
 
@@ -92,5 +100,5 @@ def generate() -> str:
     return f"{secrets.token_hex(4)}:{key}"
 
 
-def _bound_to(integration_id: int, provider: str) -> bytes:
-    return f"grafient:integration:{integration_id}:{provider}".encode()
+def _of_integration(integration_id: int, provider: str) -> str:
+    return f"grafient:integration:{integration_id}:{provider}"

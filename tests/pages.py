@@ -36,8 +36,10 @@ class Pages:
         return found[1]
 
     def register(self, email: str, password: str) -> None:
-        """Make an account and be signed in with it."""
+        """Make an account and be signed in with it, which the first and those with an invitation are at once."""
         self.post("/register", 302, email=email, password=password, password_confirm=password)
+        if self.client.get("/account").status_code == 302:
+            self.log_in(email, password)
 
     def log_in(self, email: str, password: str) -> None:
         """Sign in."""

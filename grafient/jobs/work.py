@@ -11,7 +11,7 @@ from datetime import datetime
 from flask import Flask, current_app
 from sqlalchemy.exc import SQLAlchemyError
 
-from grafient import database, disk, evidence, logs, runs, sync
+from grafient import database, disk, evidence, logs, mail, runs, sync
 from grafient.config import Settings
 from grafient.extensions import db, settings
 from grafient.jobs import queue
@@ -48,7 +48,7 @@ def tick() -> None:
     """
     now = utc_now()
     runs.insert_daily(now)
-    due = runs.count_claimable(now)
+    due = runs.count_claimable(now) + mail.count_due(now)
     db.session.commit()
     note_tick(now)
     for _ in range(min(math.ceil(due / RUNS_PER_JOB), MOST_JOBS) - queue.queue().count):
@@ -111,6 +111,8 @@ def _sync_all(app: Flask, threads: int) -> None:
     look_at = started
     with few_collections(), ThreadPoolExecutor(threads + AWAITED_THREADS, thread_name_prefix="sync") as pool:
         while (now := time.monotonic()) < started + (MOST_CLAIM_SECONDS if under_way else CLAIM_SECONDS):
+            if mail.is_due():
+                under_way.add(pool.submit(_send_mail, app))
             free = threads - len(under_way)
             if free >= max(threads // 4, 1) or now >= look_at:
                 under_way |= {pool.submit(_sync, app, claim) for claim in _claims(free)}
@@ -147,6 +149,14 @@ def _sync(app: Flask, claim: Claim) -> None:
             else:
                 log.exception("a sync failed")
             _note_failure(claim, disk.FULL if disk.is_why(error) else _FAILED)
+
+
+def _send_mail(app: Flask) -> None:
+    with app.app_context():
+        try:
+            mail.send_due()
+        except SQLAlchemyError:
+            log.exception("mail: letters could not be looked up; the next look follows")
 
 
 _FAILED = "Grafient itself failed; the worker's log says why."

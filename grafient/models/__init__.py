@@ -1,6 +1,6 @@
 """Columns and constraints, no queries."""
 
-from grafient.models.accounts import AuditEntry, Invitation, Membership, User, UserSession, Workspace
+from grafient.models.accounts import AuditEntry, Invitation, Mail, Membership, Passkey, User, UserSession, Workspace
 from grafient.models.columns import utc_now
 from grafient.models.costs import (
     UNATTRIBUTED,
@@ -40,9 +40,11 @@ __all__ = [
     "KeyPart",
     "KeyReading",
     "Line",
+    "Mail",
     "Membership",
     "Model",
     "ModelTotal",
+    "Passkey",
     "RawReply",
     "Restatement",
     "RestatementSeen",

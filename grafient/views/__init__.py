@@ -40,6 +40,7 @@ from grafient.views import (
     operations,
     sample,
     sessions,
+    single_sign_on,
 )
 from grafient.views.addresses import BadPeriod
 from grafient.web import HEADERS
@@ -53,8 +54,9 @@ def register(app: Flask, settings: Settings) -> None:
     app.before_request(_read_or_write)
     app.teardown_request(_may_write_again)
     app.after_request(_headers)
-    accounts.register(app, settings)
     audit.register(app)
+    accounts.register(app, settings)
+    single_sign_on.register(app, settings)
     access.register(app)
     for area in (
         costs,

@@ -37,7 +37,7 @@ class Rule:
     recent: bool = False
 
 
-PUBLIC, SIGNED_IN = Rule(is_public=True), Rule()
+PUBLIC, SIGNED_IN, RECENT_ONLY = Rule(is_public=True), Rule(), Rule(recent=True)
 OTHERS = {
     "static": PUBLIC,
     "favicon": PUBLIC,
@@ -47,6 +47,24 @@ OTHERS = {
     "security.logout": PUBLIC,
     "security.verify": SIGNED_IN,
     "security.change_password": SIGNED_IN,
+    "security.forgot_password": PUBLIC,
+    "security.reset_password": PUBLIC,
+    "security.send_confirmation": PUBLIC,
+    "security.confirm_email": PUBLIC,
+    "security.two_factor_setup": RECENT_ONLY,
+    "security.two_factor_setup_validate": SIGNED_IN,
+    "security.two_factor_token_validation": PUBLIC,
+    "security.two_factor_rescue": PUBLIC,
+    "security.tf_select": PUBLIC,
+    "security.mf_recovery": PUBLIC,
+    "security.mf_recovery_codes": RECENT_ONLY,
+    "security.wan_signin": PUBLIC,
+    "security.wan_signin_response": PUBLIC,
+    "security.wan_register": RECENT_ONLY,
+    "security.wan_register_response": SIGNED_IN,
+    "security.wan_delete": RECENT_ONLY,
+    "security.wan_verify": SIGNED_IN,
+    "security.wan_verify_response": SIGNED_IN,
 }
 """The rules of views that are not ours."""
 

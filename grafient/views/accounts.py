@@ -1,16 +1,18 @@
-"""Register, log in, log out, change the password: Flask-Security's views, under Grafient's rules."""
+"""Signing in, and all about it: Flask-Security's views, under Grafient's rules."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import secrets
+from datetime import timedelta
 from typing import Any
 
 from flask import (
     Blueprint,
     Flask,
     Response,
+    abort,
     after_this_request,
     has_request_context,
     make_response,
@@ -21,17 +23,22 @@ from flask import (
 )
 from flask.typing import ResponseReturnValue
 from flask_login import user_logged_in
-from flask_security import current_user, url_for_security
+from flask_security import WebauthnUtil, current_user, login_user, url_for_security, user_registered
 from itsdangerous import BadData, URLSafeTimedSerializer
+from webauthn.helpers.structs import (
+    AuthenticatorSelectionCriteria,
+    ResidentKeyRequirement,
+    UserVerificationRequirement,
+)
 
-from grafient import members
+from grafient import mail, members, second_factor
 from grafient.accounts import Datastore, first_is_wanted, is_operator, is_setup_token, one_at_a_time, registration_open
 from grafient.config import Settings
 from grafient.extensions import limiter, security, settings
-from grafient.models import User
+from grafient.models import User, utc_now
 from grafient.passwords import Passwords
 from grafient.plans import PLANS
-from grafient.views import access, sessions
+from grafient.views import access, letters, sessions
 
 blueprint = Blueprint("accounts", __name__)
 
@@ -40,6 +47,34 @@ _MESSAGES = {
     "LOGIN": ("Please log in to continue.", "info"),
     "GENERIC_AUTHN_FAILED": ("Email or password is wrong.", "error"),
     "DISABLED_ACCOUNT": ("This account is disabled.", "error"),
+    "CONFIRMATION_REQUEST": ("If there is something to confirm, an email with a link is on its way.", "info"),
+    "CONFIRMATION_EXPIRED": ("This link is too old. Ask for another one.", "error"),
+    "INVALID_CONFIRMATION_TOKEN": ("This link doesn't work. Ask for another one.", "error"),
+    "EMAIL_CONFIRMED": ("Thanks, your address is confirmed. Please log in.", "success"),
+    "ALREADY_CONFIRMED": ("Your address is confirmed already. Please log in.", "info"),
+    "PASSWORD_RESET_EXPIRED": ("This link is too old. Ask for another one.", "error"),
+    "INVALID_RESET_PASSWORD_TOKEN": ("This link doesn't work, or was used already. Ask for another one.", "error"),
+    "PASSWORD_RESET_NO_LOGIN": ("Your password was changed. Please log in with it.", "success"),
+    "TWO_FACTOR_INVALID_TOKEN": ("This code is wrong or too old. Enter the one that the app shows now.", "error"),
+    "TWO_FACTOR_LOGIN_SUCCESSFUL": ("You are logged in.", "success"),
+    "TWO_FACTOR_CHANGE_METHOD_SUCCESSFUL": ("Codes are on. From now on you need one to log in.", "success"),
+    "TWO_FACTOR_DISABLED": ("Codes are off. Your password alone is enough to log in.", "success"),
+    "TWO_FACTOR_SETUP_EXPIRED": ("This took too long. Start again.", "error"),
+    "TWO_FACTOR_PERMISSION_DENIED": ("Please log in first.", "info"),
+    "INVALID_RECOVERY_CODE": ("This recovery code is wrong, or was used already.", "error"),
+    "WEBAUTHN_EXPIRED": ("This took too long. Start again.", "error"),
+    "WEBAUTHN_NAME_REQUIRED": ("Give the passkey a name.", "error"),
+    "WEBAUTHN_NAME_INUSE": ("You have a passkey with this name already.", "error"),
+    "WEBAUTHN_NAME_NOT_FOUND": ("This passkey is gone already.", "error"),
+    "WEBAUTHN_NAME_DISALLOWED_CHARACTERS": ("A name can have letters, digits, spaces, - and _.", "error"),
+    "WEBAUTHN_REGISTER_SUCCESSFUL": ("The passkey was added.", "success"),
+    "WEBAUTHN_DELETE_SUCCESSFUL": ("The passkey was removed. Remove it from your device too.", "success"),
+    "WEBAUTHN_CREDENTIAL_ID_INUSE": ("This passkey was added already.", "error"),
+    "WEBAUTHN_UNKNOWN_CREDENTIAL_ID": ("This passkey isn't known here. It may have been removed.", "error"),
+    "WEBAUTHN_CREDENTIAL_WRONG_USAGE": ("This passkey can't be used for that.", "error"),
+    "WEBAUTHN_MISMATCH_USER_HANDLE": ("This passkey belongs to another account.", "error"),
+    "WEBAUTHN_NO_VERIFY": ("The passkey could not be checked. Try again.", "error"),
+    "API_ERROR": ("Something was missing. Start again.", "error"),
     "EMAIL_NOT_PROVIDED": ("Enter your email address.", "error"),
     "INVALID_EMAIL_ADDRESS": ("Enter a valid email address.", "error"),
     "EMAIL_ALREADY_ASSOCIATED": ("There is already an account with this email address.", "error"),
@@ -56,11 +91,24 @@ _MESSAGES = {
 }
 """Flask-Security's messages, worded like ours."""
 
+_TO_CONFIRM = "One more step: open the link in the email that was sent to you."
+_TO_LOG_IN = (
+    "Now log in. If you are new here, with the password that you just chose; if you had an account before, with the "
+    "password that it had."
+)
+
 TRIES = "10 per minute; 100 per hour"
 """From one address."""
 ACCOUNT_TRIES = "20 per hour; 60 per day"
 """For one account from everywhere, but for devices on which its owner has logged in before, which count by themselves.
 So guesses from many addresses don't pass, and don't keep the owner out."""
+LETTERS = "5 per hour"
+"""To one address."""
+_TRIED = (
+    *("login", "register", "change_password", "verify", "forgot_password", "reset_password", "send_confirmation"),
+    *("two_factor_setup_validate", "two_factor_token_validation", "mf_recovery", "wan_signin", "wan_signin_response"),
+    *("wan_verify", "wan_verify_response", "wan_register_response"),
+)
 _DEVICE = "device"
 _DEVICE_SECONDS = 365 * 86400
 
@@ -76,21 +124,54 @@ def register(app: Flask, settings: Settings) -> None:
         SECURITY_PASSWORD_HASH="argon2",  # noqa: S106 - the name of an algorithm
         SECURITY_PASSWORD_SCHEMES=["argon2"],
         SECURITY_PASSWORD_SINGLE_HASH=True,  # argon2 salts by itself; SECRET_KEY may change without locking people out
-        SECURITY_SEND_REGISTER_EMAIL=False,
-        SECURITY_SEND_PASSWORD_CHANGE_EMAIL=False,
+        SECURITY_DATETIME_FACTORY=utc_now,
+        SECURITY_CONFIRMABLE=True,  # who need not confirm an address is confirmed from the start, see Datastore
+        SECURITY_CONFIRM_EMAIL_WITHIN=timedelta(days=mail.CONFIRM_DAYS),
+        SECURITY_RECOVERABLE=True,
+        SECURITY_RESET_PASSWORD_WITHIN=timedelta(hours=mail.RESET_HOURS),
+        SECURITY_TWO_FACTOR=True,
+        SECURITY_TWO_FACTOR_ENABLED_METHODS=["authenticator"],
+        SECURITY_TWO_FACTOR_AUTHENTICATOR_VALIDITY=30,  # the code before and after, for clocks that differ
+        SECURITY_TWO_FACTOR_RESCUE_EMAIL=False,
+        SECURITY_TWO_FACTOR_SETUP_URL="/account/codes",
+        SECURITY_TWO_FACTOR_TOKEN_VALIDATION_URL="/login/code",  # noqa: S106
+        SECURITY_TWO_FACTOR_RESCUE_URL="/login/rescue",
+        SECURITY_TWO_FACTOR_SELECT_URL="/login/select",
+        SECURITY_MULTI_FACTOR_RECOVERY_CODES=True,
+        SECURITY_MULTI_FACTOR_RECOVERY_CODES_URL="/account/recovery-codes",
+        SECURITY_MULTI_FACTOR_RECOVERY_URL="/login/recovery-code",
+        SECURITY_TOTP_SECRETS={"0": "the encryption keys take its place, see second_factor"},
+        SECURITY_TOTP_ISSUER="Grafient",
+        SECURITY_WEBAUTHN=True,
+        SECURITY_WAN_RP_NAME="Grafient",
+        SECURITY_WAN_ALLOW_USER_HINTS=False,  # the passkey says who it is; nobody finds out who has one
+        SECURITY_WAN_ALLOW_AS_VERIFY=["first"],
+        SECURITY_WAN_REGISTER_URL="/account/passkeys",
+        SECURITY_WAN_DELETE_URL="/account/passkeys/delete",
+        SECURITY_WAN_SIGNIN_URL="/login/passkey",
+        SECURITY_WAN_VERIFY_URL="/verify/passkey",
+        SECURITY_FRESHNESS=access.RECENT,
+        SECURITY_FRESHNESS_GRACE_PERIOD=timedelta(0),
         SECURITY_EMAIL_VALIDATOR_ARGS={"check_deliverability": False},
         SECURITY_LOGOUT_CSRF=True,
         SECURITY_API_ENABLED_METHODS=["session"],  # no tokens in headers, no Basic: a session is the only way in
         SECURITY_CACHE_CONTROL={},  # its own is "no-store=True", which no browser knows; views.delivery says it instead
         **{f"SECURITY_MSG_{name}": message for name, message in _MESSAGES.items()},
+        SECURITY_MSG_CONFIRM_REGISTRATION=(_TO_CONFIRM if settings.smtp_url else _TO_LOG_IN, "info"),
+        SECURITY_POST_REGISTER_VIEW="/login",
         SECURITY_JOIN_USER_ROLES=False,
         SECURITY_RETURN_GENERIC_RESPONSES=True,  # the login does not tell who has an account
     )
     datastore = Datastore()
     datastore.default_plan = settings.default_plan
+    datastore.confirms_by_mail = settings.smtp_url is not None
     datastore.invitation_of = lambda: str(session.get("invitation", "")) if has_request_context() else ""
     security.init_app(app, datastore)
-    security._password_util = Passwords(app)  # init_app ignores the class that Security() itself would take
+    security._password_util = Passwords(app)  # init_app ignores the classes that Security() itself would take
+    security._mail_util = letters.Letters(app)
+    security._totp_factory = second_factor.Codes("Grafient")
+    security._mf_recovery_codes_util = second_factor.RecoveryCodes(app)
+    security._webauthn_util = Passkeys(app)
     security.principal.identity_loaders.clear()  # there are no roles, and a static file needs no database
     app.config.update(
         RATELIMIT_STORAGE_URI="memory://" if settings.redis_url is None else "redis://",
@@ -103,12 +184,25 @@ def register(app: Flask, settings: Settings) -> None:
     sessions.register(app)
     app.before_request(_only_if_open)
     security.login_context_processor(lambda: {"registration_open": _open()})
+    security.register_context_processor(lambda: {"can_be_sent": mail.can_be_sent()})
+    security.tf_setup_context_processor(lambda: {"codes_left": second_factor.codes_left(current_user)})
     user_logged_in.connect(_know_device, app)
+    user_registered.connect(_come_in, app)
     by_account: Any = limiter.limit(ACCOUNT_TRIES, key_func=_account, methods=["POST"])
     app.view_functions["security.login"] = by_account(app.view_functions["security.login"])
-    for endpoint in ("security.login", "security.register", "security.change_password", "security.verify"):
-        limited: Any = limiter.limit(TRIES, methods=["POST"])(app.view_functions[endpoint])
-        app.view_functions[endpoint] = limited
+    app.view_functions["security.forgot_password"] = letters.forgot_password
+    app.view_functions["security.send_confirmation"] = letters.send_confirmation
+    for endpoint in ("security.two_factor_rescue", "security.tf_select"):  # letters and text messages with codes
+        app.view_functions[endpoint] = lambda: abort(404)
+    by_person: Any = limiter.limit(ACCOUNT_TRIES, key_func=_person, methods=["POST"])
+    for endpoint in ("security.two_factor_token_validation", "security.mf_recovery"):
+        app.view_functions[endpoint] = by_person(app.view_functions[endpoint])
+    by_address: Any = limiter.limit(LETTERS, key_func=_addressee, methods=["POST"])
+    for endpoint in ("security.forgot_password", "security.send_confirmation"):
+        app.view_functions[endpoint] = by_address(app.view_functions[endpoint])
+    for endpoint in _TRIED:
+        limited: Any = limiter.limit(TRIES, methods=["POST"])(app.view_functions[f"security.{endpoint}"])
+        app.view_functions[f"security.{endpoint}"] = limited
 
 
 def _account() -> str:
@@ -119,6 +213,15 @@ def _account() -> str:
     except (BadData, ValueError, TypeError):
         owner, device = "", ""
     return f"device {device}" if owner == email else f"account {email}"
+
+
+def _person() -> str:
+    """Whose second factor is being tried."""
+    return f"person {session.get('tf_user_id', '')}"
+
+
+def _addressee() -> str:
+    return f"letters {_name_of(request.form.get('email', ''))}"
 
 
 def _know_device(_app: Flask, user: User) -> None:
@@ -146,6 +249,29 @@ def _device_cookie() -> str:
 
 def _devices() -> URLSafeTimedSerializer:
     return URLSafeTimedSerializer(settings.secret_key or "", salt="grafient-device")
+
+
+def _come_in(_app: Flask, user: User, **_how: Any) -> None:
+    """Sign in who has just registered, if they are the first or were invited.
+
+    Anybody else gets the answer that somebody gets whose address has an account already: to look at their mail, or,
+    where there is none, to log in.
+    """
+    if user.is_expected:
+        session.pop("_flashes", None)
+        login_user(user, authn_via=["register"])
+
+
+class Passkeys(WebauthnUtil):
+    """Passkeys that say themselves whose they are, and ask for a finger, a face or a PIN: no password is needed."""
+
+    def authenticator_selection(self, user: Any, usage: str) -> AuthenticatorSelectionCriteria:
+        return AuthenticatorSelectionCriteria(
+            resident_key=ResidentKeyRequirement.REQUIRED, user_verification=UserVerificationRequirement.REQUIRED
+        )
+
+    def user_verification(self, user: Any, usage: list[str]) -> UserVerificationRequirement:
+        return UserVerificationRequirement.REQUIRED
 
 
 def _only_if_open() -> ResponseReturnValue | None:

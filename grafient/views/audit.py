@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Any
 
-from flask import Blueprint, Flask, render_template, request
+from flask import Blueprint, Flask, has_request_context, render_template, request
 from flask.typing import ResponseReturnValue
-from flask_security import current_user, password_changed, user_failed_authn, user_registered
+from flask_security import (
+    current_user,
+    password_changed,
+    password_reset,
+    tf_disabled,
+    tf_profile_changed,
+    user_confirmed,
+    user_failed_authn,
+    user_registered,
+    wan_deleted,
+    wan_registered,
+)
 
 from grafient import audit
 from grafient.audit import Wanted
@@ -30,7 +41,8 @@ def register(app: Flask) -> None:
     app.before_request(_set_actor)
     user_failed_authn.connect(_failed, app)
     user_registered.connect(_registered, app)
-    password_changed.connect(_changed, app)
+    for signal, action in _NOTED.items():
+        signal.connect(_noting(action), app, weak=False)
 
 
 def _set_actor() -> None:
@@ -49,8 +61,23 @@ def _registered(_app: Flask, user: User, **_how: Any) -> None:
     db.session.commit()
 
 
-def _changed(_app: Flask, user: User) -> None:
-    audit.note(Action.PASSWORD_CHANGED, user.workspace_id, user.email)
+_NOTED = {
+    password_changed: Action.PASSWORD_CHANGED,
+    password_reset: Action.PASSWORD_RESET,
+    user_confirmed: Action.EMAIL_CONFIRMED,
+    tf_profile_changed: Action.CODES_ON,
+    tf_disabled: Action.CODES_OFF,
+    wan_registered: Action.PASSKEY_ADDED,
+    wan_deleted: Action.PASSKEY_REMOVED,
+}
+
+
+def _noting(action: Action) -> Callable[..., None]:
+    def note(_app: Flask, user: User, **more: Any) -> None:
+        subject = f"{user.email} {more['name']}" if "name" in more else user.email
+        audit.note(action, user.workspace_id, subject, actor=user.email if has_request_context() else None)
+
+    return note
 
 
 @blueprint.get("/account/audit")

@@ -18,12 +18,12 @@ from flask import (
 from flask.typing import ResponseReturnValue
 from flask_security import current_user
 
-from grafient import members
+from grafient import jobs, mail, members
 from grafient.extensions import db, limiter
 from grafient.forms import InvitationForm, WorkspaceForm
 from grafient.members import Refused
 from grafient.plans import PLANS
-from grafient.states import Role
+from grafient.states import Letter, Role
 from grafient.views import access
 from grafient.views.accounts import TRIES
 
@@ -40,14 +40,23 @@ def index() -> ResponseReturnValue:
 @blueprint.post("/account/members/invite")
 @access.needs(Role.OWNER)
 def invite() -> ResponseReturnValue:
-    """Make a link, which is shown once."""
+    """Send an invitation by mail, or make a link, which is shown once."""
     form = InvitationForm()
     if not form.validate_on_submit():
         return _page(form, 422)
     try:
-        token = members.invite(current_user.workspace_id, Role(form.role.data), form.note.data or "")
+        invitation, token = members.invite(
+            current_user.workspace_id, Role(form.role.data), form.note.data or "", form.email.data or ""
+        )
     except Refused as refused:
         return _page(form, 422, refused=str(refused))
+    if invitation.email:
+        mail.post(Letter.INVITATION, invitation.email, invitation)
+    db.session.commit()
+    if invitation.email:
+        jobs.wake()
+        flash(f"The invitation is on its way to {invitation.email}.", "success")
+        return redirect(url_for("members.index"), 303)
     link = url_for("members.invitation", token=token, _external=True)
     response = make_response(_page(InvitationForm(formdata=None), link=link))
     response.headers["Cache-Control"] = "no-store"
@@ -165,6 +174,8 @@ def _page(
         "accounts/members.html",
         members=members.of(here),
         invitations=members.invitations(here) if access.may(Role.OWNER) else [],
+        letters=mail.of_invitations(here) if access.may(Role.OWNER) else {},
+        can_be_sent=mail.can_be_sent(),
         plan=PLANS[workspace.plan],
         form=form,
         naming=naming or WorkspaceForm(formdata=None, name=workspace.name),

@@ -12,7 +12,7 @@ from flask import Blueprint, Flask, Response, flash, g, redirect, render_templat
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask.typing import ResponseReturnValue
 from flask_login import user_logged_in, user_logged_out
-from flask_security import current_user, logout_user, password_changed
+from flask_security import current_user, logout_user, password_changed, password_reset
 from flask_security.utils import set_request_attr
 from sqlalchemy.orm import make_transient_to_detached
 
@@ -60,6 +60,7 @@ def register(app: Flask) -> None:
     user_logged_in.connect(_begin, app)
     user_logged_out.connect(_end, app)
     password_changed.connect(_end_others, app)
+    password_reset.connect(_end_all, app)
     app.after_request(_note)
 
 
@@ -107,6 +108,11 @@ def _end(_app: Flask, user: Any) -> None:
 def _end_others(_app: Flask, user: Any) -> None:
     """A new password ends every session but the one in which it was chosen."""
     sessions.end_of(user.id, but=session.get(sessions.TOKEN, "") if user == current_user else "")
+
+
+def _end_all(_app: Flask, user: Any) -> None:
+    """Who had to have a link sent may have been robbed of the password: nobody stays signed in with the old one."""
+    sessions.end_of(user.id)
 
 
 def _note(response: Response) -> Response:

@@ -70,7 +70,8 @@ def world(
     run_due(app)
     for role in (Role.ADMIN, Role.MEMBER, Role.VIEWER):
         with app.app_context():
-            token = members.invite(1, role, "")
+            _, token = members.invite(1, role, "")
+            db.session.commit()
         browsers[role].get(f"/invitations/{token}")
         browsers[role].register(f"{role}@example.com", PASSWORD)
     browsers[STRANGER].register("stranger@example.com", PASSWORD)
@@ -80,7 +81,7 @@ def world(
         members.set_role(1, 1, Role.OWNER)
         db.session.query(Membership).filter_by(user_id=outsider.id).delete()
         outsider.workspace_id = None
-        invitation = members.invite(1, Role.VIEWER, "For the bookkeeper")
+        _, invitation = members.invite(1, Role.VIEWER, "For the bookkeeper")
         names: dict[str, object] = {
             "integration_id": 1,
             "run_id": db.session.query(SyncRun.id).scalar(),

@@ -117,7 +117,7 @@ def test_too_long_a_password_is_called_too_long(app: Flask) -> None:
 
 def test_every_page_of_flask_security_looks_like_ours(pages: Pages) -> None:
     page = pages.get("/verify?next=/account").text
-    assert "Confirm your password" in page
+    assert "Confirm it's you" in page
     pages.post("/verify?next=/account", 302, page="/verify", password=PASSWORD)
     without_token = pages.client.post("/logout", data={})
     assert "app.css" in without_token.text

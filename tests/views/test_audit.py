@@ -218,7 +218,8 @@ def test_nobody_reads_anothers(app: Flask, pages: Pages) -> None:
     stranger.register(OTHER, PASSWORD)
     assert all(EMAIL not in row for row in rows(stranger))
     with app.app_context():
-        token = members.invite(1, Role.OWNER, "")
+        _, token = members.invite(1, Role.OWNER, "")
+        db.session.commit()
     stranger.get(f"/invitations/{token}")
     stranger.post(f"/invitations/{token}", page=f"/invitations/{token}")
     assert any(EMAIL in row for row in rows(stranger))

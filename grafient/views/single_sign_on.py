@@ -1,0 +1,182 @@
+"""Signing in with a company's own accounts, by OpenID Connect (https://openid.net/specs/openid-connect-core-1_0.html).
+
+Authlib asks the identity provider and checks what it answers. Here is only who that is to Grafient: somebody who signed
+in this way before, an account with the same address, somebody who has an invitation, or one whom a rule lets in.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from flask import Blueprint, Flask, current_app, flash, redirect, request, session, url_for
+from flask.typing import ResponseReturnValue
+from flask_security import current_user, login_user
+from flask_security.utils import validate_redirect_url
+from sqlalchemy import func, select
+from wtforms import ValidationError
+
+from grafient import audit, members
+from grafient.accounts import first_is_wanted
+from grafient.config import Oidc, Settings
+from grafient.extensions import db, limiter, security, settings
+from grafient.forms import normalized
+from grafient.models import User
+from grafient.states import Action, Role
+from grafient.views import access
+from grafient.views.accounts import TRIES
+
+log = logging.getLogger(__name__)
+blueprint = Blueprint("single_sign_on", __name__)
+
+_TIMEOUT = 10.0
+
+
+class NotLetIn(Exception):
+    """Who signed in there may not come in here. The message is a sentence for them."""
+
+
+def register(app: Flask, settings: Settings) -> None:
+    """Bind Authlib, if an identity provider is set up; nobody else is made to load it."""
+    oidc = settings.oidc
+    app.context_processor(lambda: {"sso_name": oidc.name if oidc else ""})
+    if oidc is None:
+        return
+    from authlib.integrations.flask_client import OAuth
+
+    app.extensions["oidc"] = OAuth(app).register(
+        "idp",
+        client_id=oidc.client_id,
+        client_secret=oidc.client_secret,
+        server_metadata_url=f"{oidc.issuer}/.well-known/openid-configuration",
+        client_kwargs={"scope": "openid email profile", "code_challenge_method": "S256", "timeout": _TIMEOUT},
+    )
+    app.register_blueprint(blueprint)
+
+
+@blueprint.get("/login/sso")
+@access.public
+@limiter.limit(TRIES)
+def begin() -> ResponseReturnValue:
+    """Lead to the identity provider. Who is signed in already has to say there once more who they are."""
+    session["sso_next"] = request.args.get("next", "")
+    again = {"prompt": "login"} if current_user.is_authenticated else {}
+    try:
+        answer: ResponseReturnValue = _client().authorize_redirect(
+            url_for("single_sign_on.end", _external=True), **again
+        )
+    except _failures() as error:
+        return _failed(error)
+    return answer
+
+
+@blueprint.get("/login/sso/done")
+@access.public
+@limiter.limit(TRIES)
+def end() -> ResponseReturnValue:
+    """Come back from there."""
+    try:
+        claims = _client().authorize_access_token()["userinfo"]
+    except _failures() as error:
+        return _failed(error)
+    try:
+        user = _user(claims)
+    except NotLetIn as refused:
+        db.session.rollback()
+        flash(str(refused), "error")
+        return redirect(url_for("security.login"), 303)
+    login_user(user, authn_via=["sso"])
+    db.session.commit()
+    session.pop("invitation", None)
+    wanted = session.pop("sso_next", "")
+    is_within = wanted.startswith("/") and validate_redirect_url(wanted)
+    return redirect(wanted if is_within else url_for("costs.dashboard"), 303)
+
+
+def _user(claims: Any) -> User:
+    """Whose account it is, made if need be. Does not commit; raises NotLetIn."""
+    oidc = _settings()
+    subject = f"{claims['iss']} {claims['sub']}"[:512]
+    user = db.session.execute(select(User).where(User.oidc_subject == subject)).scalar_one_or_none()
+    if user is None:
+        email = _email(claims)
+        user = db.session.execute(select(User).where(func.lower(User.email) == email.lower())).scalar_one_or_none()
+        if user is None:
+            user = _new(email, _role(email, claims))
+        elif user.oidc_subject is not None:
+            raise NotLetIn(f"The account {email} belongs to somebody else at {oidc.name}.")
+        user.oidc_subject = subject
+        user.confirmed_at = user.confirmed_at or user.created_at
+        db.session.flush()
+        audit.note(Action.SSO_LINKED, user.workspace_id, oidc.issuer, actor=user.email)
+    if not user.active:
+        raise NotLetIn("This account is disabled.")
+    return user
+
+
+def _email(claims: Any) -> str:
+    """The address that the provider vouches for. One that anybody can type in there would open whoever's account has
+    it here."""
+    oidc = _settings()
+    try:
+        email = normalized(str(claims.get("email", "")))
+    except ValidationError:
+        raise NotLetIn(f"{oidc.name} did not tell your email address, and Grafient needs it.") from None
+    if claims.get("email_verified") is not True and not oidc.trusts_emails:
+        raise NotLetIn(f"{oidc.name} does not vouch for your email address, so Grafient can't tell who you are.")
+    return email
+
+
+def _role(email: str, claims: Any) -> Role | None:
+    """As what a rule lets somebody in; None if none does."""
+    groups = claims.get("groups")
+    groups = groups if isinstance(groups, list) else []
+    for who, role in _settings().rules:
+        if who.startswith("group="):
+            fits = who.removeprefix("group=") in groups
+        else:
+            fits = email.lower() == who.lower() or (who.startswith("*@") and email.lower().endswith(who[1:].lower()))
+        if fits:
+            return role
+    return None
+
+
+def _new(email: str, role: Role | None) -> User:
+    """An account in the workspace that an invitation leads to, or in the first one."""
+    if first_is_wanted():
+        raise NotLetIn("Make the first account with a password; after it, others can sign in this way.")
+    is_invited = members.invited(str(session.get("invitation", ""))) is not None
+    if not is_invited and role is None:
+        raise NotLetIn(f"There is no account for {email}. Ask for an invitation.")
+    datastore: Any = security.datastore
+    try:
+        user: User = datastore.create_user(email=email, password="", active=True, admitted_as=role)
+    except members.Refused as refused:
+        raise NotLetIn(str(refused)) from None
+    audit.note(Action.REGISTERED, user.workspace_id, _settings().issuer, actor=email)
+    return user
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    from authlib.common.errors import AuthlibBaseError
+    from joserfc.errors import JoseError
+    from requests import RequestException
+
+    return AuthlibBaseError, JoseError, RequestException, KeyError, ValueError
+
+
+def _failed(error: Exception) -> ResponseReturnValue:
+    """What went wrong is for the log, as it may have anything in it; what to do is for the page."""
+    log.warning("sign-on: %s (%s)", type(error).__name__, error)
+    flash(f"Signing in with {_settings().name} did not work. Try again, or log in with your password.", "error")
+    return redirect(url_for("security.login"), 303)
+
+
+def _client() -> Any:
+    return current_app.extensions["oidc"]
+
+
+def _settings() -> Oidc:
+    oidc = settings.oidc
+    assert oidc is not None  # or the pages would not be there
+    return oidc
