@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from grafient import (
     accounts,
     audit,
+    backup,
     database,
     disk,
     doctor,
@@ -208,6 +210,58 @@ def verify(repair: bool) -> None:
     click.echo(f"The totals of {found} days were wrong, and are mended.")
 
 
+@click.command("backup")
+@click.argument("file")
+@with_appcontext
+def back_up(file: str) -> None:
+    """Write everything that is stored into one new FILE; - is standard output. Grafient may go on running.
+
+    Keep GRAFIENT_ENCRYPTION_KEYS and SECRET_KEY elsewhere: they are not in it, and provider keys don't open without.
+    """
+    is_current = not database.pending(db.engine)
+    version = current_app.extensions["version"]
+    if file != "-":
+        made = backup.to_file(Path(file), version)
+    else:
+        out = click.get_binary_stream("stdout")
+        if out.isatty():
+            raise click.ClickException("A backup is no text. Name a file, or add: > FILE")
+        made = backup.to_stream(out, version)
+        out.flush()
+    if is_current:  # what is backed up before an upgrade may have no audit log yet
+        with disk.tolerated():
+            audit.note(Action.COMMAND, None, f"backup {file}")
+            db.session.commit()
+    rows = sum(made.rows.values())
+    click.echo(f"Backed up: {rows} rows of {len(made.rows)} tables, {made.members[0].size / 1e6:.1f} MB.", err=True)
+
+
+@click.command("restore")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--without-keys", is_flag=True, help="Restore although encryption keys are missing.")
+@with_appcontext
+def restore(file: Path, yes: bool, without_keys: bool) -> None:
+    """Replace everything that is stored by the backup FILE. It is verified before; if anything is wrong, nothing is
+    changed."""
+    with backup.checked(file, current_app.extensions.get("vault"), without_keys=without_keys) as found:
+        if not yes:
+            click.confirm(
+                f"What is stored now ({backup.now()}) will be replaced by {found.manifest}. Go on?", abort=True
+            )
+        done = found.restore()
+    click.echo(f"Restored: {found.manifest}. Everybody has to log in again; {done.put_back} syncs begin anew.")
+    if done.kept is not None:
+        click.echo(f"What was there before is kept in {done.kept}.")
+    if done.restart:
+        click.echo("That was no database any more. Restart web and workers: they still have that file open.")
+    for key_id, count in done.shut.items():
+        click.echo(
+            f"The encryption key {key_id!r} is missing, and {count} provider keys don't open without it. Put it back, "
+            f"or paste them again after: flask --app wsgi keys forget {key_id}"
+        )
+
+
 @click.command("web")
 @click.option("--host", envvar="HOST", default="0.0.0.0", show_default=True)  # noqa: S104 - what a dyno has to do
 @with_appcontext
@@ -243,7 +297,10 @@ def scheduler() -> None:
 
 def register(app: Flask) -> None:
     """Give the app its commands, and have all of them, Flask-Security's too, fail in one sentence."""
-    for command in (keys, audits, people, plans, upgrade, setup_link, look, verify, serve, worker, scheduler):
+    for command in (
+        *(keys, audits, people, plans, upgrade, setup_link, look, verify, back_up, restore),
+        *(serve, worker, scheduler),
+    ):
         app.cli.add_command(command)
     for command in app.cli.commands.values():
         _fail_plainly(command)
@@ -277,7 +334,7 @@ def _plainly(callback: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with audit.acting("command"):
                 return callback(*args, **kwargs)
-        except (ConfigError, database.SchemaError, keyring.KeyringError) as error:
+        except (ConfigError, database.SchemaError, keyring.KeyringError, backup.BackupError) as error:
             raise click.ClickException(str(error)) from None
         except (OperationalError, ProgrammingError) as error:
             raise click.ClickException(_why(error)) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -72,41 +72,57 @@ def for_one_statement(engine: Engine) -> Engine:
     return engine.execution_options(isolation_level="AUTOCOMMIT") if engine.dialect.name == "postgresql" else engine
 
 
-def pending(engine: Engine) -> bool:
+def pending(engine: Engine | Connection) -> bool:
     """Whether the schema is older than this version. Raises SchemaError if it is newer; changes nothing."""
-    path = engine.url.database
+    path = engine.engine.url.database
     if engine.dialect.name == "sqlite" and path and not Path(path).exists():
         return True
-    versions = sorted(path.name[:4] for path in MIGRATIONS.glob("versions/[0-9]*.py"))
-    with engine.connect() as connection:
-        there = inspect(connection).has_table("alembic_version")
-        current = connection.execute(text("SELECT version_num FROM alembic_version")).scalar() if there else None
-    if current is not None and current not in versions:
+    with connected(engine) as connection:
+        current = revision(connection)
+    if current is not None and current not in revisions():
         raise SchemaError(
             f"The database was made by a newer version of Grafient (schema {current}). "
             "Start that version, or restore a backup from before the upgrade; nothing was changed."
         )
-    return current != versions[-1]
+    return current != revisions()[-1]
 
 
-def upgrade(engine: Engine, to: str = "head") -> None:
+def revisions() -> list[str]:
+    """The revisions of the schema that this version knows, the oldest first."""
+    return sorted(path.name[:4] for path in MIGRATIONS.glob("versions/[0-9]*.py"))
+
+
+def revision(connection: Connection) -> str | None:
+    """That of a database; None of one in which nothing was made yet."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def connected(engine: Engine | Connection) -> AbstractContextManager[Connection]:
+    """A connection; the very one if it is one, which then stays open."""
+    return nullcontext(engine) if isinstance(engine, Connection) else engine.connect()
+
+
+def upgrade(engine: Engine | Connection, to: str = "head") -> None:
     """Bring the schema to this version, or an earlier one. Raises SchemaError if it is of a newer one.
 
-    Alembic is loaded where there is something to do, and by nobody else.
+    On a connection to PostgreSQL all of it becomes part of its transaction, which the caller commits. Alembic is loaded
+    where there is something to do, and by nobody else.
     """
     if not pending(engine):
         return
     from alembic import command
     from alembic.config import Config
 
-    if engine.dialect.name == "sqlite" and engine.url.database:
-        _private_folder(Path(engine.url.database).parent)
+    if engine.dialect.name == "sqlite" and engine.engine.url.database:
+        private_folder(Path(engine.engine.url.database).parent)
     config = Config(attributes={"engine": engine})
     config.set_main_option("script_location", str(MIGRATIONS))
     command.upgrade(config, to)
 
 
-def _private_folder(folder: Path) -> None:
+def private_folder(folder: Path) -> None:
     """Costs are nobody else's business: what is made here is readable to its owner alone."""
     if not folder.exists():
         folder.mkdir(parents=True)

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, delete, func, inspect, select, text, update
+from sqlalchemy import ColumnElement, Connection, Engine, delete, func, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
 
+from grafient import database
 from grafient.extensions import db
 from grafient.models import EncryptionKey, Integration, User, utc_now
 from grafient.states import Problem
@@ -49,12 +50,12 @@ def in_use() -> dict[str, int]:
     return dict(found)
 
 
-def in_use_at(engine: Engine) -> dict[str, int]:
+def in_use_at(engine: Engine | Connection) -> dict[str, int]:
     """The same of a database of any version, or of none, for who has no app yet."""
     if not inspect(engine).has_table("integration"):
         return {}
     ids = text("SELECT key_encryption_id FROM integration WHERE key_ciphertext IS NOT NULL")
-    with engine.connect() as connection:
+    with database.connected(engine) as connection:
         return Counter(connection.execute(ids).scalars())
 
 
@@ -79,6 +80,14 @@ def problem(vault: Vault) -> str:
     except KeyringError as error:
         return str(error)
     return ""
+
+
+def unopened(vault: Vault) -> dict[str, int]:
+    """How many provider keys do not open, by the ids of the encryption keys that the ring lacks or has others of."""
+    used, stored = in_use(), _check_values()
+    others = {id_ for id_, value in stored.items() if id_ in vault.keys and vault.check_value(id_) != value}
+    shut = others | {id_ for id_ in used if not _opens_something(vault, id_)}
+    return {id_: used.get(id_, 0) for id_ in sorted(shut)}
 
 
 def unused(vault: Vault) -> list[str]:

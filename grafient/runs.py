@@ -303,6 +303,20 @@ def told(run: SyncRun) -> str | None:
     return f"{run.trigger} sync done in {took:.1f} s: {', '.join(parts)}{f'. {run.error}' if run.error else ''}"
 
 
+def put_back_every() -> int:
+    """Have all runs that are under way done anew, at once; how many that were. No claim on them holds any longer.
+
+    For a restored backup: the leases in it are of workers that are gone, and a claim that was alive when it was made
+    must not come back to life with it.
+    """
+    put_back = (
+        update(SyncRun)
+        .where(SyncRun.status == RunStatus.RUNNING)
+        .values(status=RunStatus.DUE, token=None, lease_until=None, stage=None, next_attempt_at=utc_now())
+    )
+    return int(db.session.execute(put_back).rowcount)  # type: ignore[attr-defined]
+
+
 def cancel_open(integration_id: int) -> None:
     """End whatever is open for an integration; a worker that is doing it can't commit any more."""
     db.session.execute(

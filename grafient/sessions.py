@@ -90,6 +90,11 @@ def end_of(user_id: int, session_id: int | None = None, *, but: str = "") -> int
     return int(db.session.execute(statement).rowcount)  # type: ignore[attr-defined]
 
 
+def end_every() -> int:
+    """End all sessions of everybody; how many that were. Does not commit."""
+    return int(db.session.execute(delete(UserSession)).rowcount)  # type: ignore[attr-defined]
+
+
 def of(user_id: int) -> Sequence[UserSession]:
     """The sessions of a user that are alive, the one used last first."""
     statement = (

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from grafient import database
 from grafient.extensions import db
 from grafient.models.columns import UtcDateTime
 from grafient.money import Usd
@@ -18,7 +19,7 @@ def plainly(kind, item, _context):
 
 def run() -> None:
     engine = context.config.attributes.get("engine") or db.engine
-    with engine.connect() as connection:
+    with database.connected(engine) as connection:
         context.configure(
             connection=connection,
             target_metadata=db.metadata,

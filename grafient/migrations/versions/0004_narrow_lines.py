@@ -10,6 +10,8 @@ Revises: 0003
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -28,7 +30,7 @@ _LIMIT_USD = 9_000_000
 
 
 def upgrade() -> None:
-    with op.get_context().autocommit_block():
+    with nullcontext() if _is_part_of_a_transaction() else op.get_context().autocommit_block():
         connection = op.get_bind()
         if not sa.inspect(connection).has_table("narrowed"):
             _refuse_what_is_too_large(connection)
@@ -62,8 +64,16 @@ def _on_sqlite() -> bool:
     return op.get_bind().dialect.name == "sqlite"
 
 
+def _is_part_of_a_transaction() -> bool:
+    """Whether the caller commits all of it, as where a backup of this schema is restored."""
+    return isinstance(op.get_context().config.attributes.get("engine"), sa.Connection)
+
+
 def _in_one_transaction(connection, work) -> None:
     """The block around it commits each statement by itself, but for SQLite's first, see ``database.prepare``."""
+    if _is_part_of_a_transaction():
+        work()
+        return
     if _on_sqlite() and connection.connection.dbapi_connection.in_transaction:
         connection.exec_driver_sql("COMMIT")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if _on_sqlite() else "BEGIN")
