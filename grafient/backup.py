@@ -19,6 +19,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -124,11 +125,13 @@ def to_file(file: Path, version: str) -> Manifest:
     return manifest
 
 
-def to_stream(out: _Writable, version: str) -> Manifest:
-    """The same to a stream, with a copy in the folder for temporary files meanwhile."""
+def to_standard_output(version: str) -> Manifest:
+    """The same to standard output, with a copy in the folder for temporary files meanwhile."""
     with _one_sentence("The backup could not be written"), _scratch(None) as scratch:
         manifest = _copied(scratch, version)
-        _pack(manifest, scratch, out)
+        # Its own buffer: what does not fit is not tried once more, with a traceback, when the process ends.
+        with open(sys.stdout.fileno(), "wb", closefd=False) as out:  # noqa: PTH123 - a number, not a path
+            _pack(manifest, scratch, out)
     return manifest
 
 
@@ -175,7 +178,6 @@ class Checked:
     def restore(self) -> Restored:
         """Put it in the place of what is stored now. Commits; raises BackupError if nothing was changed."""
         db.session.remove()
-        db.engine.dispose()
         with _one_sentence("The backup could not be restored"):
             if self._done is None:
                 return self._into_postgresql()
@@ -429,7 +431,7 @@ def _refuse_damage(connection: Connection, name: str) -> None:
     """Raise BackupError if SQLite finds its own file broken."""
     found = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalars().all()
     if found != ["ok"]:
-        raise BackupError(f"{name} is damaged: {found[0]}. Nothing was changed.")
+        raise BackupError(f"{name} is damaged: {found[0].splitlines()[-1]}. Nothing was changed.")
     row = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
     if row is not None:
         raise BackupError(f"{name} is damaged: a row of {row[0]} belongs to one of {row[2]} that is not there.")
@@ -612,7 +614,10 @@ def _last_line(said: bytes) -> str:
 
 @contextmanager
 def _instead(bind: Engine | Connection) -> Iterator[None]:
-    """What is asked of the app's database is asked of this one inside. A connection's transaction is its owner's."""
+    """What is asked of the app's database is asked of this one inside. A connection's transaction is its owner's.
+
+    By all threads of the process, so it has to be one that does nothing else, such as a command.
+    """
     engines: Any = db.engines
     usual = engines[None]
     db.session.remove()
@@ -649,11 +654,11 @@ def _one_sentence(failed: str) -> Iterator[None]:
     """Say what a file, SQLite or PostgreSQL refused in one sentence."""
     try:
         yield
-    except (OSError, sqlite3.Error, psycopg.Error, SQLAlchemyError, zstd.ZstdError) as error:
+    except (OSError, sqlite3.Error, psycopg.Error, SQLAlchemyError, zstd.ZstdError, EOFError) as error:
         if disk.is_why(error):
             why = "the disk is full"
         elif isinstance(error, OSError):
             why = error.strerror or type(error).__name__
         else:
-            why = str(getattr(error, "orig", None) or error).strip().splitlines()[0].rstrip(".")
+            why = _last_line(str(getattr(error, "orig", None) or error).encode())
         raise BackupError(f"{failed}: {why}. Nothing was changed.") from None

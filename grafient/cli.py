@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import wraps
@@ -218,16 +219,12 @@ def back_up(file: str) -> None:
 
     Keep GRAFIENT_ENCRYPTION_KEYS and SECRET_KEY elsewhere: they are not in it, and provider keys don't open without.
     """
-    is_current = not database.pending(db.engine)
+    with database.only_reading():
+        is_current = not database.pending(db.engine)
     version = current_app.extensions["version"]
-    if file != "-":
-        made = backup.to_file(Path(file), version)
-    else:
-        out = click.get_binary_stream("stdout")
-        if out.isatty():
-            raise click.ClickException("A backup is no text. Name a file, or add: > FILE")
-        made = backup.to_stream(out, version)
-        out.flush()
+    if file == "-" and sys.stdout.isatty():
+        raise click.ClickException("A backup is no text. Name a file, or add: > FILE")
+    made = backup.to_standard_output(version) if file == "-" else backup.to_file(Path(file), version)
     if is_current:  # what is backed up before an upgrade may have no audit log yet
         with disk.tolerated():
             audit.note(Action.COMMAND, None, f"backup {file}")
