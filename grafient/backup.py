@@ -130,7 +130,7 @@ def to_standard_output(version: str) -> Manifest:
     with _one_sentence("The backup could not be written"), _scratch(None) as scratch:
         manifest = _copied(scratch, version)
         # Its own buffer: what does not fit is not tried once more, with a traceback, when the process ends.
-        with open(sys.stdout.fileno(), "wb", closefd=False) as out:  # noqa: PTH123 - a number, not a path
+        with open(sys.stdout.fileno(), "wb", closefd=False) as out:
             _pack(manifest, scratch, out)
     return manifest
 

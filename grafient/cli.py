@@ -229,8 +229,9 @@ def back_up(file: str) -> None:
         with disk.tolerated():
             audit.note(Action.COMMAND, None, f"backup {file}")
             db.session.commit()
-    rows = sum(made.rows.values())
-    click.echo(f"Backed up: {rows} rows of {len(made.rows)} tables, {made.members[0].size / 1e6:.1f} MB.", err=True)
+    if file != "-":  # a platform may send what goes to standard error the same way, into the file
+        rows, size = sum(made.rows.values()), made.members[0].size / 1e6
+        click.echo(f"Backed up: {rows} rows of {len(made.rows)} tables, {size:.1f} MB.")
 
 
 @click.command("restore")
