@@ -167,7 +167,7 @@ class Checked:
     def prepare(self) -> None:
         """Verify what is in it; on SQLite the copy becomes what is going to be there."""
         if self.manifest.kind == "postgresql":
-            _run([_tool("pg_restore"), "--list", str(self._data)], f"{self._file} is damaged")
+            _run([_tool("pg_restore"), "--list", str(self._data)], f"pg_restore can't read {self._file}")
             return
         engine = create_engine(f"sqlite:///{self._data}", poolclass=NullPool, hide_parameters=True)
         with engine.connect() as connection:
@@ -475,10 +475,9 @@ def _replace_sqlite(copy: Path) -> tuple[Path | None, bool]:
         try:
             _online(source, target, pages // 2, keep)
         except BaseException:
+            kept.unlink(missing_ok=True) if there and not broken else live.unlink()
             if broken:
                 _move_database(kept, live)
-            else:
-                kept.unlink(missing_ok=True)
             raise
     return (kept if there else None), broken
 

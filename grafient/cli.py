@@ -248,15 +248,15 @@ def restore(file: Path, yes: bool, without_keys: bool) -> None:
                 f"What is stored now ({backup.now()}) will be replaced by {found.manifest}. Go on?", abort=True
             )
         done = found.restore()
-    click.echo(f"Restored: {found.manifest}. Everybody has to log in again; {done.put_back} syncs begin anew.")
+    click.echo(f"Restored: {found.manifest}. Everybody has to log in again. Syncs that begin anew: {done.put_back}.")
     if done.kept is not None:
         click.echo(f"What was there before is kept in {done.kept}.")
     if done.restart:
         click.echo("That was no database any more. Restart web and workers: they still have that file open.")
     for key_id, count in done.shut.items():
         click.echo(
-            f"The encryption key {key_id!r} is missing, and {count} provider keys don't open without it. Put it back, "
-            f"or paste them again after: flask --app wsgi keys forget {key_id}"
+            f"Provider keys that don't open without the encryption key {key_id!r}: {count}. Put it back, or paste them "
+            f"again after: flask --app wsgi keys forget {key_id}"
         )
 
 
