@@ -301,7 +301,7 @@ def _dump_postgresql(data: Path) -> _Described:
         described = _described(connection)
         tables = [f'--table="{schema}"."{name}"' for name in described[1]]
         options = ["--format=custom", "--no-owner", "--no-privileges", "--no-password", f"--snapshot={snapshot}"]
-        address = make_conninfo(**{**server.info.get_parameters(), "password": None})
+        address = make_conninfo(**server.info.get_parameters())  # all but the password
         command = [tool, *options, *tables, f"--file={data}", f"--dbname={address}"]
         _run(command, "The database could not be dumped", PGPASSWORD=server.info.password)
     return described

@@ -330,18 +330,29 @@ def test_what_is_kept_from_before_has_the_last_commit(
     app: Flask, several: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody commits at the last moment before the restore has the lock: that is in what is kept."""
-    file, url = back_up(app, tmp_path / "one"), app.config["SQLALCHEMY_DATABASE_URI"]
-    online = backup._online
+    file, live = back_up(app, tmp_path / "one"), tmp_path / "grafient.db"
+    online, fsync, shut_out = backup._online, backup._fsync, []
 
     def late(source: Any, target: Any, *rest: Any) -> None:
         if rest:
-            with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+            with closing(sqlite3.connect(live)) as connection, connection:
                 connection.execute("UPDATE integration SET label = 'at the last moment'")
         online(source, target, *rest)
 
+    def too_late(path: Path) -> None:
+        """The copy was made: whatever could be committed now would be lost."""
+        if "before-restore" in path.name:
+            with closing(sqlite3.connect(live, timeout=0)) as connection:
+                with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+                    connection.execute("BEGIN IMMEDIATE")
+                shut_out.append(path)
+        fsync(path)
+
     monkeypatch.setattr(backup, "_online", late)
+    monkeypatch.setattr(backup, "_fsync", too_late)
     restore(app, file)
     (kept,) = tmp_path.glob("*.before-restore-*")
+    assert shut_out == [kept]
     with closing(sqlite3.connect(kept)) as connection:
         assert connection.execute("SELECT DISTINCT label FROM integration").fetchall() == [("at the last moment",)]
     assert {row[3] for row in stored(app)["integration"]} == {"i0", "i1", "i2"}
@@ -441,7 +452,9 @@ def test_a_file_that_does_not_belong_here_is_refused(app: Flask, several: list[i
         refused(app, repacked(file, **changes), says)
     link = tarfile.TarInfo(told.members[0].name)
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    whole = backup._member("manifest.json", msgspec.json.encode(told)) + link.tobuf()
+    nothing = [backup.Member(link.name, 0, hashlib.sha256(b"").hexdigest())]
+    encoded = msgspec.json.encode(msgspec.structs.replace(told, members=nothing))
+    whole = backup._member("manifest.json", encoded) + link.tobuf()
     (tmp_path / "other").write_bytes(whole + backup._end(hashlib.sha256(whole).hexdigest()))
     refused(app, tmp_path / "other", "no backup of Grafient")
     renamed = {"sqlite": "grafient.dump", "postgresql": "grafient.db.zst"}[told.kind]
