@@ -266,7 +266,7 @@ def _described(connection: Connection) -> _Described:
     schema = database.revision(connection)
     if schema is None:
         raise BackupError("There is no database of Grafient. Run: flask --app wsgi upgrade")
-    return schema, _rows(connection), sorted(keyring.in_use_at(connection))
+    return schema, _rows(connection), sorted(filter(None, keyring.in_use_at(connection)))
 
 
 def _rows(connection: Connection) -> dict[str, int]:
@@ -585,8 +585,10 @@ def _play(dump: Path, server: Any) -> None:
 def _tool(name: str, server: int = 0) -> str:
     """Where one of PostgreSQL's programs is, of that version or a newer one."""
     found = shutil.which(name)
-    wanted = f"of version {server} or newer, " if server else ""
-    install = f"Install PostgreSQL's client programs, {wanted}such as postgresql-client on Debian and Ubuntu."
+    wanted, package = (
+        (f", of version {server} or newer", f"postgresql-client-{server}") if server else ("", "postgresql-client")
+    )
+    install = f"Install PostgreSQL's client programs{wanted}: {package} on Debian and Ubuntu."
     if found is None:
         raise BackupError(f"{name} is not there, and a backup of PostgreSQL needs it. {install}")
     if server:
