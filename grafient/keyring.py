@@ -83,10 +83,10 @@ def problem(vault: Vault) -> str:
 
 
 def unopened(vault: Vault) -> dict[str, int]:
-    """How many provider keys do not open, by the ids of the encryption keys that the ring lacks or has others of."""
+    """How many things that are sealed do not open, by the ids of the keys that the ring lacks or has others of."""
     used, stored = in_use(), _check_values()
     others = {id_ for id_, value in stored.items() if id_ in vault.keys and vault.check_value(id_) != value}
-    shut = others | {id_ for id_ in used if not _opens_something(vault, id_)}
+    shut = others | {id_ for id_ in used if id_ not in vault.keys or not _opens_something(vault, id_)}
     return {id_: used.get(id_, 0) for id_ in sorted(shut)}
 
 

@@ -24,7 +24,7 @@ from urllib.parse import unquote, urlsplit
 from flask import current_app, render_template, url_for
 from flask_security.confirmable import generate_confirmation_token
 from flask_security.recoverable import generate_reset_password_token
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from grafient import database, members
 from grafient.config import is_loopback
@@ -91,6 +91,14 @@ def send_due() -> None:
         else:
             db.session.delete(letter)
             db.session.commit()
+
+
+def forget_every() -> None:
+    """Send none of those that are to be sent. Does not commit.
+
+    For a restored backup: they were sent long ago, and nobody asks for a new password any more who did then.
+    """
+    db.session.execute(delete(Mail))
 
 
 def deliver(message: EmailMessage) -> None:

@@ -32,9 +32,9 @@ from sqlalchemy.pool import NullPool
 
 from grafient import audit, backup, create_app, database, disk, runs, totals
 from grafient.extensions import db
-from grafient.models import AuditEntry, Integration, Invitation, Line, SyncRun, UserSession, Workspace, utc_now
+from grafient.models import AuditEntry, Integration, Invitation, Line, Mail, SyncRun, UserSession, Workspace, utc_now
 from grafient.providers import BilledLine
-from grafient.states import Role, RunStatus
+from grafient.states import Letter, Role, RunStatus
 from grafient.vault import Vault
 from tests.conftest import EMAIL, PASSWORD
 from tests.pages import Pages
@@ -532,8 +532,11 @@ def test_encryption_keys_that_open_nothing_of_it_are_named(keyed: Flask, tmp_pat
 # Afterwards
 
 
-def test_sessions_have_ended_and_an_invitation_has_not(keyed: Flask, pages: Pages, tmp_path: Path) -> None:
+def test_sessions_and_letters_are_gone_and_an_invitation_is_not(keyed: Flask, pages: Pages, tmp_path: Path) -> None:
     other = another(keyed)
+    with keyed.app_context():
+        db.session.add(Mail(kind=Letter.RESET, email=EMAIL, due_at=utc_now()))
+        db.session.commit()
     file = back_up(keyed, tmp_path / "one")
     other.post("/logout", 302, page="/account")
     restore(keyed, file)
@@ -541,6 +544,7 @@ def test_sessions_have_ended_and_an_invitation_has_not(keyed: Flask, pages: Page
     assert not is_in(other)
     with keyed.app_context():
         assert db.session.execute(select(func.count()).select_from(UserSession)).scalar_one() == 0
+        assert db.session.execute(select(func.count()).select_from(Mail)).scalar_one() == 0
         assert db.session.execute(select(Invitation.note)).scalars().all() == ["Ann"]
         db.session.remove()
     pages.log_in(EMAIL, PASSWORD)
