@@ -13,7 +13,7 @@ from sqlalchemy import exists, func, select, text
 from grafient import audit, members
 from grafient.config import Settings
 from grafient.extensions import db
-from grafient.models import Membership, Passkey, User, Workspace, utc_now
+from grafient.models import AuditEntry, Membership, Passkey, User, Workspace, utc_now
 from grafient.states import Action, Role
 
 SETUP_SECONDS = 7 * 86400
@@ -84,7 +84,30 @@ def _setup(secret_key: str) -> URLSafeTimedSerializer:
 
 def is_operator(user: User, named: Collection[str]) -> bool:
     """Whether somebody runs this Grafient: the first account that was made, or one named in GRAFIENT_OPERATORS."""
-    return user.email in named or user.id == db.session.execute(select(func.min(User.id))).scalar()
+    return user.email in named or (is_earliest(user) and not _had_a_first_before(user))
+
+
+def is_earliest(user: User) -> bool:
+    """Whether none of the accounts that there are was made before."""
+    return bool(user.id == db.session.execute(select(func.min(User.id))).scalar())
+
+
+def others_are_there(user: User) -> bool:
+    """Whether somebody else has an account."""
+    return bool(db.session.execute(select(exists().where(User.id != user.id))).scalar())
+
+
+def another_is_named(user: User, named: Collection[str]) -> bool:
+    """Whether GRAFIENT_OPERATORS names somebody else who has an account."""
+    return bool(db.session.execute(select(exists().where(User.id != user.id, User.email.in_(named)))).scalar())
+
+
+def _had_a_first_before(user: User) -> bool:
+    """Whether the first account was deleted while this one was there: it has not become the first by that. The audit
+    log tells, whose entries have whole seconds."""
+    since = user.created_at.replace(microsecond=0)
+    gone = AuditEntry.chain == audit.INSTALLATION, AuditEntry.action == Action.FIRST_ACCOUNT_DELETED
+    return bool(db.session.execute(select(exists().where(*gone, AuditEntry.at >= since))).scalar())
 
 
 def one_at_a_time() -> None:

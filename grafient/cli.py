@@ -13,10 +13,12 @@ from typing import Any
 import click
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
+from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from grafient import (
     accounts,
+    archive,
     audit,
     backup,
     database,
@@ -33,14 +35,15 @@ from grafient import (
 )
 from grafient.config import ConfigError
 from grafient.extensions import db, settings
-from grafient.models import User
+from grafient.models import Membership, User, Workspace
 from grafient.plans import PLANS
-from grafient.states import Action
+from grafient.states import Action, Role
 
 keys = AppGroup("keys", help="Encryption keys for the providers' keys.")
 audits = AppGroup("audit", help="The audit log.")
 people = AppGroup("members", help="Who has an account, and letting in who can't log in.")
 plans = AppGroup("plans", help="What accounts may do.")
+workspaces = AppGroup("workspace", help="All that belongs to a workspace.")
 
 NOT_SET_UP = "The database is not set up for this version. Run: flask --app wsgi upgrade"
 
@@ -156,6 +159,42 @@ def set_plan(email: str, plan: str) -> None:
     if not accounts.set_plan(user, plan):
         raise click.ClickException(f"{user.email} belongs to no workspace, so there is nothing to put on a plan.")
     click.echo(f"{user.email} is on the plan {PLANS[plan].name} now.")
+
+
+@workspaces.command("export")
+@click.argument("which")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@with_appcontext
+def export(which: str, file: Path) -> None:
+    """Write everything of a workspace to FILE, a ZIP. WHICH: its number, or the address of its owner."""
+    workspace_id = _workspace(which.strip().lower())
+    audit.note(Action.EXPORTED, workspace_id, "everything")
+    db.session.commit()
+    unfinished = file.with_name(f"{file.name}.part")
+    try:
+        with database.only_reading(), unfinished.open("wb") as written:
+            for portion in archive.packed(workspace_id, current_app.extensions["version"]):
+                written.write(portion)
+        unfinished.replace(file)
+    except OSError as error:
+        raise click.ClickException(f"Can't write {file}: {error.strerror}.") from None
+    click.echo(f"Workspace {workspace_id} is in {file}.")
+
+
+def _workspace(which: str) -> int:
+    """The number of the workspace that is meant."""
+    if which.isascii() and which.isdigit():
+        is_meant = Workspace.id == int(which[:9])
+    else:
+        owned = select(Membership.workspace_id).join(User, User.id == Membership.user_id)
+        is_meant = Workspace.id.in_(owned.where(User.email == which, Membership.role == Role.OWNER))
+    found = db.session.execute(select(Workspace.id).where(is_meant, Workspace.deleted_at.is_(None))).scalars().all()
+    if not found:
+        raise click.ClickException(f"No workspace has the number or the owner {which}.")
+    if len(found) > 1:
+        numbers = ", ".join(map(str, sorted(found)))
+        raise click.ClickException(f"{which} owns several workspaces. Say which by its number: {numbers}.")
+    return found[0]
 
 
 @click.command("upgrade")
@@ -296,7 +335,7 @@ def scheduler() -> None:
 def register(app: Flask) -> None:
     """Give the app its commands, and have all of them, Flask-Security's too, fail in one sentence."""
     for command in (
-        *(keys, audits, people, plans, upgrade, setup_link, look, verify, back_up, restore),
+        *(keys, audits, people, plans, workspaces, upgrade, setup_link, look, verify, back_up, restore),
         *(serve, worker, scheduler),
     ):
         app.cli.add_command(command)

@@ -37,8 +37,8 @@ def keep(run_id: int, replies: Iterable[ReceivedReply]) -> None:
         db.session.connection().execute(insert(RawReply.__table__), rows)  # type: ignore[arg-type]
 
 
-def _decompressed(body: bytes) -> bytes:
-    """Replies that were kept by earlier versions are gzip."""
+def unpacked(body: bytes) -> bytes:
+    """A reply as it came. Those that were kept by earlier versions are gzip."""
     return gzip.decompress(body) if body.startswith(b"\x1f\x8b") else zstd.decompress(body)
 
 
@@ -63,7 +63,7 @@ def archive(integration_id: int, run_id: int) -> IO[bytes] | None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as folder:
         for number, reply in enumerate(db.session.execute(query).scalars(), 1):
             name = f"{number:04}.json"
-            folder.writestr(name, _decompressed(reply.body))
+            folder.writestr(name, unpacked(reply.body))
             index.append({"file": name, "request": reply.request, "received_at": reply.received_at.isoformat()})
         folder.writestr("index.json", json.dumps(index, indent=1))
     if not index:

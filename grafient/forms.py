@@ -121,6 +121,12 @@ class WorkspaceForm(FlaskForm):  # type: ignore[misc]
     name = StringField("Name", filters=[strip], validators=[Shown("name", 100)])
 
 
+class TypedForm(FlaskForm):  # type: ignore[misc]
+    """What is typed so that nothing is deleted by mistake."""
+
+    typed = StringField("Type it", validators=[Length(max=200, message="That is longer than any name.")])
+
+
 class RemoveForm(FlaskForm):  # type: ignore[misc]
     """Remove an integration, and say what becomes of its history."""
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy import delete, exists, func, select
+from sqlalchemy import delete, exists, func, select, update
 
 from grafient import audit, members, runs, sample
 from grafient.days import Period
 from grafient.extensions import db, providers, vault
 from grafient.members import Refused
-from grafient.models import CoveredDay, Integration, Workspace, utc_now
+from grafient.models import ApiKey, CoveredDay, Integration, Line, Model, SyncRun, Workspace, utc_now
 from grafient.plans import PLANS
 from grafient.providers import Activity, KeyInfo, KeyRejected, ProviderError
 from grafient.states import Action, Trigger
@@ -24,6 +24,10 @@ from grafient.states import Action, Trigger
 MAX_LABEL = 100
 
 LATELY_DAYS = 14
+
+PORTION_DAYS, PORTION_ROWS = timedelta(days=7), 20
+"""What ``delete_portion`` deletes at a time: of a large account 30,000 lines, or what hangs on 20 syncs, keys or
+models."""
 
 
 class AlreadyConnected(Refused):
@@ -227,6 +231,40 @@ def remove(integration: Integration, *, keep_history: bool) -> None:
     else:
         db.session.execute(delete(Integration).where(Integration.id == integration.id))
     db.session.commit()
+
+
+def close(workspace_id: int) -> None:
+    """Forget the keys of a workspace that is deleted, and let nobody read its accounts any more. Does not commit.
+
+    Syncs end first: a worker that is committing one holds its run and waits for the integration.
+    """
+    here = Integration.workspace_id == workspace_id
+    for integration_id in db.session.execute(select(Integration.id).where(here)).scalars().all():
+        runs.cancel_open(integration_id)
+    gone = {"key_ciphertext": None, "key_encryption_id": None, "key_hint": "", "removed_at": utc_now()}
+    db.session.execute(update(Integration).where(here).values(gone), execution_options={"synchronize_session": False})
+
+
+def delete_portion(integration_id: int) -> None:
+    """Delete some of what is stored of an integration of a deleted workspace; with the last of it, the integration.
+    Does not commit.
+
+    All at once, an account with millions of lines kept every other writer on SQLite out for longer than they wait.
+    """
+    runs.cancel_open(integration_id)  # the clock may have asked for one while the workspace was being deleted
+    own = {"synchronize_session": False}
+    first = db.session.execute(select(func.min(Line.day)).where(Line.integration_id == integration_id)).scalar()
+    if first is not None:
+        some = Line.integration_id == integration_id, Line.day < first + PORTION_DAYS
+        db.session.execute(delete(Line).where(*some), execution_options=own)
+        return
+    for rows in (SyncRun, ApiKey, Model):  # with their replies and restatements, parts of lines, and totals
+        ids = select(rows.id).where(rows.integration_id == integration_id).order_by(rows.id).limit(PORTION_ROWS)
+        found = db.session.execute(ids).scalars().all()
+        if found:
+            db.session.execute(delete(rows).where(rows.id.in_(found)), execution_options=own)
+            return
+    db.session.execute(delete(Integration).where(Integration.id == integration_id), execution_options=own)
 
 
 def _seal(integration: Integration, key: str) -> None:

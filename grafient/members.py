@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 
 from grafient import audit, sessions
 from grafient.extensions import db
@@ -27,6 +27,10 @@ MOST_WORKSPACES = 100
 
 class Refused(Exception):
     """What was asked can't be done, and nothing was changed. The message is a sentence for the user."""
+
+
+class Deleted(Exception):
+    """The workspace has been deleted, maybe a moment ago. Nothing can be done in it any more."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,15 @@ class Place:
 
 
 def lock(workspace_id: int) -> None:
-    """Let changes of a workspace wait for each other until the transaction ends. On SQLite all writers do anyway."""
-    db.session.execute(select(Workspace.id).where(Workspace.id == workspace_id).with_for_update())
+    """Let changes of a workspace wait for each other until the transaction ends. On SQLite all writers do anyway.
+
+    Raises Deleted. Rows that refer to the workspace can be added meanwhile: somebody who accepts an invitation has it
+    locked, and would wait for who deletes the workspace, who waits for the invitation.
+    """
+    there = select(Workspace.deleted_at).where(Workspace.id == workspace_id).with_for_update(key_share=True)
+    found = db.session.execute(there).one_or_none()
+    if found is None or found.deleted_at is not None:
+        raise Deleted
 
 
 def role_of(user: User) -> Role | None:
@@ -226,16 +237,34 @@ def remove(workspace_id: int, user_id: int) -> None:
     audit.note(Action.MEMBER_REMOVED, workspace_id, _email(user_id))
     db.session.delete(member)
     db.session.flush()
-    other = (
-        select(Membership.workspace_id).where(Membership.user_id == user_id).order_by(Membership.created_at).limit(1)
-    )
-    db.session.execute(
-        update(User)
-        .where(User.id == user_id, User.workspace_id == workspace_id)
-        .values(workspace_id=db.session.execute(other).scalar_one_or_none())
-    )
+    _look_elsewhere(workspace_id, User.id == user_id)
     sessions.end_of(user_id)
     db.session.commit()
+
+
+def dissolve(workspace_id: int) -> None:
+    """Take everybody out of a workspace that is deleted, under its lock, and invitations with them. Does not commit."""
+    uninvite(workspace_id)
+    db.session.execute(delete(Membership).where(Membership.workspace_id == workspace_id))
+    _look_elsewhere(workspace_id)
+
+
+def uninvite(workspace_id: int) -> None:
+    """Make all invitations worthless; who is just using one is waited for, and is a member then. Does not commit."""
+    db.session.execute(delete(Invitation).where(Invitation.workspace_id == workspace_id))
+
+
+def _look_elsewhere(workspace_id: int, *who: ColumnElement[bool]) -> None:
+    """Have who looks at a workspace look at that of theirs which they have belonged to for longest, or at none."""
+    other = (
+        select(Membership.workspace_id)
+        .where(Membership.user_id == User.id)
+        .order_by(Membership.created_at, Membership.workspace_id)
+        .limit(1)
+        .scalar_subquery()
+    )
+    moved = update(User).where(User.workspace_id == workspace_id, *who).values(workspace_id=other)
+    db.session.execute(moved.execution_options(synchronize_session=False))
 
 
 def switch(user: User, workspace_id: int) -> bool:

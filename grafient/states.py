@@ -125,6 +125,9 @@ class Action(StrEnum):
     KEY_REPLACED = "key replaced"
     EXPORTED = "exported"
     PLAN_CHANGED = "plan changed"
+    WORKSPACE_DELETED = "workspace deleted"
+    ACCOUNT_DELETED = "account deleted"
+    FIRST_ACCOUNT_DELETED = "first account deleted"
     COMMAND = "command"
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from flask import Flask, current_app
 from sqlalchemy.exc import SQLAlchemyError
 
-from grafient import database, disk, evidence, logs, mail, runs, sync
+from grafient import database, disk, evidence, leaving, logs, mail, runs, sync
 from grafient.config import Settings
 from grafient.extensions import db, settings
 from grafient.jobs import queue
@@ -30,7 +30,7 @@ LOOK_SECONDS = 0.5
 """How often a job with a long run under way looks for others that are due."""
 
 SWEEP_SECONDS = 5.0
-"""How long a tick goes on deleting raw replies that are too old."""
+"""How long a tick goes on deleting raw replies that are too old, and then what is left of deleted workspaces."""
 
 AWAITED_THREADS = 4
 """Threads that are left for the runs which a person waits for."""
@@ -54,6 +54,7 @@ def tick() -> None:
     for _ in range(min(math.ceil(due / RUNS_PER_JOB), MOST_JOBS) - queue.queue().count):
         queue.wake()
     _sweep(now)
+    leaving.finish(SWEEP_SECONDS)
 
 
 def _sweep(now: datetime) -> None:

@@ -6,24 +6,29 @@ from datetime import datetime
 from typing import Any
 
 from flask_security import UserMixin, WebAuthnMixin
-from sqlalchemy import JSON, BigInteger, ForeignKey, LargeBinary, String, Text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from grafient.extensions import Base
 from grafient.models.columns import UtcDateTime, one_of, utc_now
 from grafient.states import Letter, Role
 
+_DELETED = text("deleted_at IS NOT NULL")
+
 
 class Workspace(Base):
     """What a plan is bought for and integrations belong to. Nobody outside sees anything of it."""
 
     __tablename__ = "workspace"
+    __table_args__ = (Index("ix_workspace_deleted_at", "deleted_at", sqlite_where=_DELETED, postgresql_where=_DELETED),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(100), default="", server_default="")
     """Empty until somebody names it."""
     plan: Mapped[str] = mapped_column(String(16))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When somebody deleted it. From then on nobody belongs to it, and what is stored of it goes in portions."""
 
 
 class User(Base, UserMixin):

@@ -20,6 +20,7 @@ from grafient import database, disk, trouble
 from grafient.config import Settings
 from grafient.days import in_words
 from grafient.extensions import db, limiter
+from grafient.members import Deleted
 from grafient.views import (
     access,
     accounts,
@@ -35,6 +36,7 @@ from grafient.views import (
     health,
     integrations,
     kept,
+    leaving,
     lives,
     members,
     operations,
@@ -69,6 +71,7 @@ def register(app: Flask, settings: Settings) -> None:
         sessions,
         members,
         audit,
+        leaving,
         health,
         operations,
     ):
@@ -80,6 +83,7 @@ def register(app: Flask, settings: Settings) -> None:
     app.register_error_handler(HTTPException, _error_page)
     app.register_error_handler(guard.UnknownHost, lambda _: _page(421, "Unknown address", guard.unknown_host()))
     app.register_error_handler(CSRFError, _stale_form)
+    app.register_error_handler(Deleted, _deleted)
     app.register_error_handler(DBAPIError, _database_error)
     app.register_error_handler(BadPeriod, lambda error: _page(400, "This period can't be shown", str(error)))
 
@@ -97,7 +101,7 @@ def _headers(response: Response) -> Response:
         response.headers.setdefault(name, value)
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
-    if request.endpoint in ("security.logout", "sessions.end"):
+    if request.endpoint in ("security.logout", "sessions.end", "leaving.workspace", "leaving.account"):
         response.headers["Clear-Site-Data"] = '"cache"'  # the costs that a browser kept are not the next user's
     delivery.keep(response)
     delivery.compress(response)
@@ -131,6 +135,12 @@ def _stale_form(error: CSRFError) -> ResponseReturnValue:
     if "referrer" in (error.description or ""):
         return _page(400, "This form can't be accepted", guard.referrer())
     return _page(400, "This form has expired", "Open the page again and resend the form. Nothing was changed.")
+
+
+def _deleted(_error: Deleted) -> ResponseReturnValue:
+    """Of two who change a workspace that one of them deletes, the other is told what everybody is from then on."""
+    db.session.rollback()
+    return render_template("accounts/no_workspace.html"), 403
 
 
 def _database_error(error: DBAPIError) -> ResponseReturnValue:

@@ -79,8 +79,8 @@ def signed_in(view: _View) -> _View:
     return _with(view, SIGNED_IN)
 
 
-def needs(role: Role, *, recent: bool = False) -> Callable[[_View], _View]:
-    """For members of the workspace with this role, or one that includes it."""
+def needs(role: Role | None, *, recent: bool = False) -> Callable[[_View], _View]:
+    """For members of the workspace with this role, or one that includes it; None for everybody who is signed in."""
     return lambda view: _with(view, Rule(role=role, recent=recent))
 
 

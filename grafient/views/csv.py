@@ -1,30 +1,18 @@
-"""Exports as CSV (RFC 4180): exact digits, unknown empty, nothing that a spreadsheet would run."""
+"""Exports as CSV files: see ``grafient.tables``. Each is noted in the audit log."""
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections.abc import Iterable, Iterator
-from datetime import date
-from decimal import Decimal
 from typing import Any
 
 from flask import Response, stream_with_context
 from flask_security import current_user
 
-from grafient import audit, database
+from grafient import audit, database, tables
 from grafient.days import Period
 from grafient.reports.sums import Tally
 from grafient.states import Action
 from grafient.views import sample
-
-_FORMULA = re.compile(r"(^|[;|\t\r\n][ \"']*)(?=[=+\-@\t\r\n＝＋－＠])")
-"""What begins a formula, at the beginning or behind what some spreadsheets take for a separator: where a comma is the
-decimal point, Excel reads ``a;=cmd`` as two cells. It takes the full-width signs for the others.
-https://owasp.org/www-community/attacks/CSV_Injection"""
-
-_PORTION = 64 * 1024
 
 
 def exported(what: str) -> None:
@@ -46,26 +34,11 @@ def download(name: str, period: Period | None, columns: Iterable[str], rows: Ite
 
 def _portions(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
     database.reading.set(True)  # a stream goes on after its request, and must keep no writer out
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow([_cell(column) for column in columns])
-    for row in rows:
-        writer.writerow([_cell(value) for value in row])
-        if buffer.tell() > _PORTION:
-            yield buffer.getvalue()
-            buffer.seek(0)
-            buffer.truncate()
-    yield buffer.getvalue()
+    yield from tables.as_csv(columns, (map(_known, row) for row in rows))
 
 
-def _cell(value: Any) -> str:
-    """Exact digits, ISO days, unknown empty, and no text that a spreadsheet would run as a formula."""
+def _known(value: Any) -> Any:
+    """A sum of which a part is unknown is unknown."""
     if isinstance(value, Tally):
-        value = value.known if value.complete else None
-    if value is None:
-        return ""
-    if isinstance(value, Decimal):
-        return f"{value.normalize():f}" if value else "0"
-    if isinstance(value, (int, date)):
-        return str(value)
-    return _FORMULA.sub(r"\1'", str(value))
+        return value.known if value.complete else None
+    return value

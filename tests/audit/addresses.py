@@ -33,6 +33,7 @@ SIGNED_IN = (
     "/account/audit",
     "/account/audit?actor=nobody",
     "/account/password",
+    "/account/data",
     "/operations",
     "/nowhere",
 )
@@ -60,5 +61,6 @@ NO_PAGES = {
     "audit.file",
     "members.sent",
     "members.invitation",
+    "leaving.sent",
 }
 """Endpoints that answer with a file, a part of a page or another address, or that nothing leads to."""

@@ -7,10 +7,11 @@ from flask import Flask, render_template_string
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grafient import tables
 from grafient.days import Period
 from grafient.query import KeyChoice
 from grafient.restatements import Change
-from grafient.views import csv, formats
+from grafient.views import formats
 from grafient.views.formats import (
     by_month,
     clock,
@@ -392,4 +393,4 @@ def test_templates_have_every_filter():
     ],
 )
 def test_no_cell_is_a_formula_whatever_a_spreadsheet_takes_for_a_separator(text: str, cell: str) -> None:
-    assert csv._cell(text) == cell
+    assert tables._cell(text) == cell
