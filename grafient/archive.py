@@ -1,11 +1,11 @@
 """Everything that is stored of a workspace as one ZIP, to be taken along: each table as CSV and as JSON lines, what the
 provider answered, and at the end a manifest of it all. No key, no token, and no hash of one or of a password is in it.
 
-It is made as it is sent: a year of ten accounts with their replies is 100 MB, which neither the memory nor the disk of
-the web server has to hold. All of it is read in one transaction, so that a sync which commits meanwhile is in all
-members or in none. How fast the other end reads does not matter: the server keeps what waits in a file, so neither the
-thread nor the transaction lasts longer than the making. The manifest is the last member, and the directory of a ZIP
-comes after that: one that was cut off opens nowhere and can't be taken for the whole.
+It is made as it is sent, so that nothing has to hold all of it, however many years there are. All of it is read in
+one transaction: a sync that commits meanwhile is in no member. How fast the other end reads does not matter, since the
+server keeps what waits in a file: neither the thread nor the transaction lasts longer than the making. The manifest is
+the last member, and the directory of a ZIP comes after that: one that was cut off opens nowhere and can't be taken for
+the whole.
 """
 
 from __future__ import annotations

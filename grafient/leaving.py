@@ -1,9 +1,9 @@
 """Leaving for good: a workspace is deleted with all that is stored of it, and so is an account.
 
-What somebody could still see or use goes at once and in one transaction: members, invitations, the providers' keys,
-open syncs, the audit log; and the workspace is marked as deleted. Its costs and replies can be millions of rows, and
-follow in portions (``finish``): as many as a request has time for, the rest with the ticks. Whatever dies in between,
-nobody can see what is left, and the next tick goes on.
+What somebody could still see or use goes at once and in one transaction: members, invitations, the providers' keys and
+open syncs; and the workspace is marked as deleted. Its costs and replies can be millions of rows. They follow in
+portions (``finish``), and the audit log after them: as many as a request has time for, the rest with the ticks. If one
+dies in between, nobody can see what is left, and the next goes on.
 """
 
 from __future__ import annotations
@@ -168,7 +168,6 @@ def _close(workspace_id: int) -> None:
     """All that goes at once, under the lock of the workspace."""
     members.dissolve(workspace_id)
     integrations.close(workspace_id)
-    audit.delete_chain(workspace_id)
     db.session.get_one(Workspace, workspace_id).deleted_at = utc_now()
     audit.note(Action.WORKSPACE_DELETED, None, f"workspace {workspace_id}")
 
@@ -183,7 +182,7 @@ def _delete_portion() -> bool:
         if integration_id is not None:
             integrations.delete_portion(integration_id)
         else:
-            audit.delete_chain(workspace_id)  # somebody's last request may have noted something after all
+            audit.delete_chain(workspace_id)
             db.session.execute(delete(Workspace).where(Workspace.id == workspace_id))
     db.session.commit()
     return workspace_id is not None

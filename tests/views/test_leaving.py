@@ -393,6 +393,22 @@ def test_who_uses_an_invitation_meanwhile_is_taken_out_too(app: Flask, pages: Pa
         assert db.session.get_one(User, 2, populate_existing=True).workspace_id == 2
 
 
+def test_whoever_joins_meanwhile_is_not_deleted_with_an_account_that_was_alone(app: Flask, pages: Pages) -> None:
+    registered(app, OTHER)
+    token = link(pages).rpartition("/")[2]
+    ended: list[str] = []
+    with app.app_context():
+        assert members.invited(token, for_update=True) is not None
+        thread = _in_background(app, lambda: leaving.delete_account(1, "delete", {OTHER}), ended)
+        thread.join(0.3)
+        assert thread.is_alive(), "it waits"
+        assert members.accept(token, db.session.get_one(User, 2))
+        db.session.commit()
+        thread.join(20)
+    assert ended == ["Refused"], "they are the last owner of a workspace that others belong to"
+    assert roles(app) == {EMAIL: "owner", OTHER: "viewer"}
+
+
 def test_what_was_cut_off_nobody_sees_and_a_tick_goes_on(
     app: Flask, pages: Pages, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
