@@ -120,7 +120,7 @@ def delete_workspace(workspace_id: int, typed: str) -> None:
 
 def delete_account(user_id: int, typed: str, operators: Collection[str]) -> None:
     """Delete an account, if the word was typed, and the workspaces in which it is alone. Commits; raises Mistyped or
-    Refused, or Deleted if it is gone already.
+    Refused. One that is gone already, such as from another tab, is no error.
 
     Its sessions end with it. Audit entries keep the address: they tell what was done, and are chained by it.
     """
@@ -132,7 +132,8 @@ def delete_account(user_id: int, typed: str, operators: Collection[str]) -> None
             members.uninvite(place.workspace_id)  # or somebody might come in who is then deleted with it
     user = db.session.get(User, user_id, populate_existing=True)
     if user is None:
-        raise members.Deleted
+        db.session.rollback()
+        return
     found = places(user_id)
     if why := refusal(user, found, operators):
         raise Refused(why)
