@@ -115,7 +115,7 @@ PARTS = (
     Part(
         "invitations",
         "Invitations that were not used or taken back: whom they are for. Their links are not in here.",
-        _rows(Invitation, "id role note created_at expires_at", lambda of: Invitation.workspace_id == of),
+        _rows(Invitation, "id role note email created_at expires_at", lambda of: Invitation.workspace_id == of),
     ),
     Part(
         "audit",
@@ -203,12 +203,23 @@ _REPEATED = "It is in another file, under its name."
 _SUMS = "It is what the lines in costs add up to."
 _KEY = "Nobody else can use an encrypted key, and nobody should have to try."
 _WORK = "It tells workers who does what, and nothing of what was done."
+_SIGN_IN = "How a member logs in belongs to their account."
+
 LEFT_OUT: Mapping[str, str] = {
     "day_total": _SUMS,
     "model_total": _SUMS,
     "encryption_key": "It belongs to the installation.",
     "user_session": "Where a member is logged in belongs to their account.",
     "restatement_seen": "What a member has looked at belongs to their account.",
+    "passkey": _SIGN_IN,
+    "mail": "Letters that wait to be sent are nobody's costs.",
+    "user.confirmed_at": "It belongs to the account.",
+    "user.tf_primary_method": _SIGN_IN,
+    "user.tf_totp_secret": _SIGN_IN,
+    "user.tf_counter": _SIGN_IN,
+    "user.mf_recovery_codes": _SIGN_IN,
+    "user.fs_webauthn_user_handle": _SIGN_IN,
+    "user.oidc_subject": _SIGN_IN,
     "user.password": "It is the hash of a password.",
     "user.fs_uniquifier": "It names the account in sessions.",
     "user.workspace_id": "Which workspace a member looks at belongs to their account.",

@@ -191,7 +191,10 @@ def accept(token: str, user: User) -> bool:
 def admit(user: User, role: Role) -> None:
     """Make somebody who comes by a rule of the operator's a member of the first workspace. Does not commit; raises
     Refused."""
-    workspace_id = db.session.execute(select(func.min(Workspace.id))).scalar_one()
+    first = select(func.min(Workspace.id)).where(Workspace.deleted_at.is_(None))
+    workspace_id = db.session.execute(first).scalar_one()
+    if workspace_id is None:
+        raise Refused("There is no workspace that you could come into.")
     lock(workspace_id)
     workspace = db.session.get_one(Workspace, workspace_id)
     plan = PLANS[workspace.plan]

@@ -164,7 +164,7 @@ def test_too_many_downloads_are_told_to_wait(app: Flask, pages: Pages) -> None:
 @on_sqlite
 def test_others_than_owners_see_no_button_and_have_no_way(app: Flask, pages: Pages) -> None:
     with app.app_context():
-        accounts.set_plan(EMAIL, "pro")
+        accounts.set_plan(db.session.query(User).filter_by(email=EMAIL).one(), "pro")
     for role in (Role.VIEWER, Role.MEMBER, Role.ADMIN):
         other = joined(app, pages, role.value, f"{role}@example.com")
         page = other.get(PAGE).text
@@ -198,7 +198,13 @@ def test_a_deleted_workspace_leaves_no_row_and_all_others_as_they_were(
 
     before = contents(app)
     goes = belonging(before, ("workspace", (1,))) | chain(before, 1)
-    assert {name for name, _ in goes} == set(db.metadata.tables) - {"user", "user_session", "encryption_key"}
+    assert {name for name, _ in goes} == set(db.metadata.tables) - {
+        "user",
+        "user_session",
+        "passkey",
+        "mail",
+        "encryption_key",
+    }
     theirs = belonging(before, ("workspace", (2,))) | chain(before, 2)
     assert len(theirs) > 100
     delete_workspace(pages, f"  {NAME.upper()} ")
