@@ -7,7 +7,7 @@ PYTHON ?= $(eval PYTHON := $(shell for p in python3 python3.13 python3.12 python
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: run demo test fuzz bench bench-long check audit pictures lock clean
+.PHONY: run demo test fuzz bench bench-long check audit advisories pictures lock clean
 
 run: $(VENV)/run.stamp
 	@echo "Starting Grafient ..."
@@ -43,6 +43,11 @@ check: $(VENV)/test.stamp
 audit: $(VENV)/test.stamp tests/audit/node_modules/made.stamp
 	@$(PY) -m tests.audit
 
+# The pinned versions against known vulnerabilities; asks the package index. What can't be looked up fails too.
+advisories: $(VENV)/made.stamp
+	@$(PYTHON) -m venv $(VENV)-advisories && $(VENV)-advisories/bin/python -m pip install --quiet pip-audit
+	$(VENV)-advisories/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.txt -r requirements-test.txt
+
 # The README's pictures, anew.
 pictures: $(VENV)/test.stamp
 	@$(PY) -m tests.audit.pictures
@@ -56,7 +61,7 @@ lock: $(VENV)/test.stamp
 	  pyproject.toml --group test -c requirements.txt -o requirements-test.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench tests/audit/node_modules
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-advisories tests/audit/node_modules
 
 $(VENV)/made.stamp:
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(FITS)' || \

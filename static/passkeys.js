@@ -65,10 +65,10 @@
       form.elements.credential.value = JSON.stringify(answer);
       form.submit();
     } catch (error) {
-      said.textContent =
-        error.name === "InvalidStateError"
-          ? "There is a passkey for this account on this device already."
-          : "No passkey was used. Your browser may have none for this site, or the question was closed.";
+      said.textContent = {
+        InvalidStateError: "There is a passkey for this account on this device already.",
+        SecurityError: "Passkeys don't work at an IP address. Open this site by its name, such as localhost.",
+      }[error.name] || "No passkey was used. Your browser may have none for this site, or the question was closed.";
       again.hidden = false;
     }
   }

@@ -105,3 +105,25 @@ def test_secrets_are_in_no_repr() -> None:
     }
     text = repr(Settings.from_environ(secrets))
     assert not [value for value in ("stuvwxyz" * 3, "eeee", "pass") if value in text]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"GRAFIENT_OIDC_CLIENT_ID": ""}, "GRAFIENT_OIDC_CLIENT_ID is not set"),
+        ({"GRAFIENT_OIDC_ISSUER": "http://accounts.example.com"}, "GRAFIENT_OIDC_ISSUER must begin with https"),
+        ({"GRAFIENT_OIDC_ALLOW": "everybody:owner"}, "GRAFIENT_OIDC_ALLOW has 'everybody:owner'"),
+        ({"GRAFIENT_OIDC_ALLOW": "*@example.com:boss"}, "GRAFIENT_OIDC_ALLOW has"),
+        ({"GRAFIENT_OIDC_TRUST_EMAIL": "maybe"}, "GRAFIENT_OIDC_TRUST_EMAIL is 'maybe'"),
+    ],
+)
+def test_a_wrong_setting_of_single_sign_on_is_said(changed: dict[str, str], said: str) -> None:
+    env = {
+        "GRAFIENT_OIDC_ISSUER": "https://accounts.example.com",
+        "GRAFIENT_OIDC_CLIENT_ID": "x",
+        "GRAFIENT_OIDC_CLIENT_SECRET": "very secret",
+    }
+    assert "very secret" in set(Settings.from_environ(env).secrets())
+    assert "very secret" not in repr(Settings.from_environ(env))
+    with pytest.raises(ConfigError, match=said):
+        Settings.from_environ(env | changed)

@@ -68,7 +68,7 @@ _MESSAGES = {
     "WEBAUTHN_NAME_NOT_FOUND": ("This passkey is gone already.", "error"),
     "WEBAUTHN_NAME_DISALLOWED_CHARACTERS": ("A name can have letters, digits, spaces, - and _.", "error"),
     "WEBAUTHN_REGISTER_SUCCESSFUL": ("The passkey was added.", "success"),
-    "WEBAUTHN_DELETE_SUCCESSFUL": ("The passkey was removed. Remove it from your device too.", "success"),
+    "WEBAUTHN_CREDENTIAL_DELETED": ("The passkey was removed. Remove it from your device too.", "success"),
     "WEBAUTHN_CREDENTIAL_ID_INUSE": ("This passkey was added already.", "error"),
     "WEBAUTHN_UNKNOWN_CREDENTIAL_ID": ("This passkey isn't known here. It may have been removed.", "error"),
     "WEBAUTHN_CREDENTIAL_WRONG_USAGE": ("This passkey can't be used for that.", "error"),

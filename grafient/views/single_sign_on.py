@@ -89,7 +89,7 @@ def end() -> ResponseReturnValue:
     db.session.commit()
     session.pop("invitation", None)
     wanted = session.pop("sso_next", "")
-    is_within = wanted.startswith("/") and validate_redirect_url(wanted)
+    is_within = wanted.startswith("/") and "\\" not in wanted and validate_redirect_url(wanted)
     return redirect(wanted if is_within else url_for("costs.dashboard"), 303)
 
 

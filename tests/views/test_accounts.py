@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import flask_security
 import pytest
 import time_machine
 from flask import Flask
@@ -341,3 +342,7 @@ class TestSetUpLink:
     def test_the_release_phase_prints_it(self, app: Flask) -> None:
         printed = app.test_cli_runner().invoke(args=["upgrade"])
         assert "To make the first account, open: https://costs.example.com/register?setup=" in printed.output
+
+
+def test_every_message_that_is_worded_anew_is_one_of_flask_security() -> None:
+    assert {*accounts._MESSAGES} <= {*flask_security.core._default_messages}
