@@ -33,6 +33,9 @@ SIGNED_IN = (
     "/account/audit",
     "/account/audit?actor=nobody",
     "/account/password",
+    "/account/codes",
+    "/account/recovery-codes",
+    "/account/passkeys",
     "/account/data",
     "/operations",
     "/nowhere",
@@ -40,7 +43,7 @@ SIGNED_IN = (
 """``{integration}`` is one with a year of costs and a restated day, ``{day}``, of which ``{model}``,
 ``{host}`` and ``{key}`` are; ``{troubled}`` needs a new key."""
 
-SIGNED_OUT = ("/login", "/register")
+SIGNED_OUT = ("/login", "/register", "/reset", "/confirm", "/login/passkey")
 
 SMALL_AND_FAST = ("/", "/breakdown", "/integrations", "/days/{day}", "/models/{model}?days=90")
 """Those that are opened every morning: Lighthouse measures them."""
@@ -49,6 +52,14 @@ NO_PAGES = {
     "static",
     "security.static",
     "security.verify",
+    "security.confirm_email",
+    "security.reset_password",
+    "security.two_factor_token_validation",
+    "security.two_factor_rescue",
+    "security.tf_select",
+    "security.mf_recovery",
+    "security.wan_delete",
+    "security.wan_verify",
     "favicon",
     "costs.breakdown_csv",
     "costs.ledger_csv",
