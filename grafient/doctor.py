@@ -6,6 +6,7 @@ Each check is independent of the others and says one line: what is, and where so
 from __future__ import annotations
 
 import shutil
+import smtplib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +14,7 @@ from datetime import timedelta
 from flask import current_app
 from sqlalchemy.exc import SQLAlchemyError
 
-from grafient import database, disk, jobs, keyring
+from grafient import database, disk, jobs, keyring, mail
 from grafient.extensions import db, settings
 from grafient.models import utc_now
 from grafient.providers import PROVIDERS, ProviderError
@@ -44,6 +45,17 @@ def checks() -> Iterator[Check]:
         yield from _jobs()
     yield _disk()
     yield from _providers()
+    if mail.can_be_sent():
+        yield _mail()
+
+
+def _mail() -> Check:
+    try:
+        with mail.server() as post_office:
+            post_office.noop()
+    except (OSError, smtplib.SMTPException) as error:
+        return Check("mail", False, f"the server does not let us in ({type(error).__name__}). Mend GRAFIENT_SMTP_URL.")
+    return Check("mail", True, f"the server lets us in; letters are from {settings.mail_from}")
 
 
 def _settings() -> Iterator[Check]:

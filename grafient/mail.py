@@ -14,7 +14,8 @@ from __future__ import annotations
 import logging
 import smtplib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
@@ -85,7 +86,8 @@ def send_due() -> None:
         try:
             message = _written(letter)
             if message is not None:
-                deliver(message)
+                with server() as post_office:
+                    post_office.send_message(message)
         except (OSError, smtplib.SMTPException) as error:
             _put_back(letter, error)
         else:
@@ -101,23 +103,24 @@ def forget_every() -> None:
     db.session.execute(delete(Mail))
 
 
-def deliver(message: EmailMessage) -> None:
-    """Hand a message to the mail server. Raises OSError or SMTPException.
+@contextmanager
+def server() -> Iterator[smtplib.SMTP]:
+    """The mail server, which has let us in. Raises OSError or SMTPException.
 
-    To another machine it travels encrypted or not at all, and the server's certificate is verified.
+    To another machine letters travel encrypted or not at all, and the server's certificate is verified.
     """
     parts = urlsplit(settings.smtp_url or "")
     host, context = parts.hostname or "", ssl.create_default_context()
     if parts.scheme == "smtps":
-        server: smtplib.SMTP = smtplib.SMTP_SSL(host, parts.port or 465, timeout=_TIMEOUT, context=context)
+        found: smtplib.SMTP = smtplib.SMTP_SSL(host, parts.port or 465, timeout=_TIMEOUT, context=context)
     else:
-        server = smtplib.SMTP(host, parts.port or 587, timeout=_TIMEOUT)
-    with server:
+        found = smtplib.SMTP(host, parts.port or 587, timeout=_TIMEOUT)
+    with found:
         if parts.scheme == "smtp" and not is_loopback(host):
-            server.starttls(context=context)
+            found.starttls(context=context)
         if parts.username:
-            server.login(unquote(parts.username), unquote(parts.password or ""))
-        server.send_message(message)
+            found.login(unquote(parts.username), unquote(parts.password or ""))
+        yield found
 
 
 def reset_link(user: User) -> str:
@@ -154,14 +157,13 @@ def _claim() -> Mail | None:
 
 
 def _put_back(letter: Mail, error: Exception) -> None:
-    """Note when it is tried again, and say in the log what the mail server said, which may repeat the letter's address
-    and nothing else of it."""
+    """Note when it is tried again, and log why it was not sent: the code alone, since what mail servers say beside it
+    repeats addresses."""
     db.session.rollback()
     left = Mail.MOST_ATTEMPTS - letter.attempts
-    log.warning(
-        "mail: a letter (%s) could not be sent (%s: %s); %s", letter.kind, type(error).__name__, error,
-        f"tries left: {left}" if left else "it is given up",
-    )  # fmt: skip
+    why = f"{type(error).__name__} {getattr(error, 'smtp_code', '')}".strip()
+    what = f"tries left: {left}" if left else "it is given up"
+    log.warning("mail: a letter (%s) could not be sent (%s); %s", letter.kind, why, what)
     if left:
         letter.due_at = utc_now() + _AGAIN[letter.attempts - 1]
     elif letter.invitation_id is None:

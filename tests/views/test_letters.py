@@ -290,11 +290,22 @@ def test_a_job_sends_letters_and_a_tick_wakes_one(app: Flask, pages: Pages, offi
 def test_what_a_letter_failed_with_is_logged_without_its_link(
     app: Flask, pages: Pages, office: PostOffice, caplog: pytest.LogCaptureFixture
 ) -> None:
-    office.refuses = "554 no"
+    office.refuses = f"554 no such mailbox as {EMAIL}"
     ask(app, EMAIL)
     sent(app)
-    assert "a letter (reset) could not be sent" in caplog.text
+    assert "a letter (reset) could not be sent (SMTPDataError 554); tries left: 4" in caplog.text
     assert "/reset/" not in caplog.text
+    assert EMAIL not in caplog.text
+
+
+def test_doctor_looks_whether_it_can_be_sent(app: Flask, pages: Pages, office: PostOffice) -> None:
+    def said() -> str:
+        lines = app.test_cli_runner().invoke(args=["doctor"]).output.splitlines()
+        return next(line for line in lines if " mail" in line)
+
+    assert re.fullmatch(r"ok +mail +the server lets us in; letters are from grafient@example.com", said())
+    office.close()
+    assert "the server does not let us in (ConnectionRefusedError). Mend GRAFIENT_SMTP_URL." in said()
 
 
 @on_sqlite
