@@ -41,7 +41,8 @@ class PostOffice:
         return "250 OK"
 
     def close(self) -> None:
-        self._controller.stop(no_assert=True)
+        if self._controller.loop.is_running():
+            self._controller.stop()
 
     def last(self) -> EmailMessage:
         return self.letters[-1]

@@ -100,7 +100,7 @@ def test_after_logging_out_back_shows_no_costs(
     page.goto("/login")
     page.get_by_label("Email").fill(EMAIL)
     page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("button", name="Log in", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Dashboard")
     page.goto("/breakdown")
     page.goto("/account")

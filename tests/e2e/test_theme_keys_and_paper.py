@@ -87,7 +87,7 @@ def test_the_theme_is_the_systems_until_another_is_chosen(browser: Browser, prod
 def test_without_javascript_there_is_no_switch(browser: Browser, product: Product) -> None:
     with Tab.of(browser, product.url, color_scheme="dark", java_script_enabled=False) as tab:
         tab.page.goto("/login")
-        expect(tab.page.get_by_role("heading", name="Log in")).to_be_visible()
+        expect(tab.page.get_by_role("heading", name="Log in", exact=True)).to_be_visible()
         expect(tab.page.get_by_role("radio")).to_have_count(0)
 
 
