@@ -304,3 +304,18 @@ def test_a_removed_users_rows_go_with_the_account(app: Flask, pages: Pages) -> N
         db.session.delete(db.session.get_one(User, 2))
         db.session.commit()
         assert [row.user_id for row in db.session.execute(select(Membership)).scalars()] == [1]
+
+
+def test_an_operator_lists_who_has_an_account(app: Flask, pages: Pages) -> None:
+    joined(app, pages, "viewer")
+    pages.post("/account/workspace", page="/account/members", name="The books")
+    with app.app_context():
+        alone = db.session.query(User).filter_by(email="other@example.com").one()
+        db.session.query(Membership).filter_by(user_id=alone.id).delete()
+        alone.workspace_id = None
+        db.session.commit()
+    ran = app.test_cli_runner().invoke(args=["members", "list"])
+    assert ran.output == f"other@example.com: no workspace\n{EMAIL}: owner of The books\n"
+    ran = app.test_cli_runner().invoke(args=["plans", "set", "other@example.com", "free"])
+    assert ran.exit_code == 1
+    assert "other@example.com belongs to no workspace" in ran.output
