@@ -7,6 +7,7 @@ in this way before, an account with the same address, somebody who has an invita
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from flask import Blueprint, Flask, current_app, flash, redirect, request, session, url_for
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 blueprint = Blueprint("single_sign_on", __name__)
 
 _TIMEOUT = 10.0
+_ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
+"""How an ID token may be signed, whatever the provider says: with a key of its own, and not at all is no way."""
 
 
 class NotLetIn(Exception):
@@ -46,6 +49,7 @@ def register(app: Flask, settings: Settings) -> None:
 
     app.extensions["oidc"] = OAuth(app).register(
         "idp",
+        client_cls=_provider(oidc.issuer),
         client_id=oidc.client_id,
         client_secret=oidc.client_secret,
         server_metadata_url=f"{oidc.issuer}/.well-known/openid-configuration",
@@ -58,7 +62,12 @@ def register(app: Flask, settings: Settings) -> None:
 @access.public
 @limiter.limit(TRIES)
 def begin() -> ResponseReturnValue:
-    """Lead to the identity provider. Who is signed in already has to say there once more who they are."""
+    """Lead to the identity provider. Who is signed in already has to say there once more who they are.
+
+    Another site can't begin it: whoever is signed in over there would be signed in here without having wanted it.
+    """
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        return redirect(url_for("security.login"), 303)
     session["sso_next"] = request.args.get("next", "")
     again = {"prompt": "login"} if current_user.is_authenticated else {}
     try:
@@ -74,9 +83,13 @@ def begin() -> ResponseReturnValue:
 @access.public
 @limiter.limit(TRIES)
 def end() -> ResponseReturnValue:
-    """Come back from there."""
+    """Come back from there.
+
+    What asks who one is in the last half hour counts from when that was said to the provider, if it tells: who came in
+    by the provider's session of this morning has not just said it.
+    """
     try:
-        claims = _client().authorize_access_token()["userinfo"]
+        claims = _client().authorize_access_token(claims_options=_wanted())["userinfo"]
     except _failures() as error:
         return _failed(error)
     try:
@@ -86,11 +99,44 @@ def end() -> ResponseReturnValue:
         flash(str(refused), "error")
         return redirect(url_for("security.login"), 303)
     login_user(user, authn_via=["sso"])
+    session["fs_paa"] = min(time.time(), claims.get("auth_time") or time.time())
     db.session.commit()
     session.pop("invitation", None)
     wanted = session.pop("sso_next", "")
     is_within = wanted.startswith("/") and "\\" not in wanted and validate_redirect_url(wanted)
     return redirect(wanted if is_within else url_for("costs.dashboard"), 303)
+
+
+def _provider(issuer: str) -> type[Any]:
+    """Authlib's client for one provider and no other: it follows no redirect with what it sends, and the metadata have
+    to be of the issuer that the settings name."""
+    from authlib.integrations.flask_client import FlaskOAuth2App
+    from authlib.integrations.requests_client import OAuth2Session
+
+    class Session(OAuth2Session):  # type: ignore[misc]
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **named)
+            self.max_redirects = 0
+
+    class Provider(FlaskOAuth2App):  # type: ignore[misc]
+        client_cls = Session
+
+        def load_server_metadata(self) -> Any:
+            found = super().load_server_metadata()
+            if str(found.get("issuer")).rstrip("/") != issuer:
+                raise ValueError("the metadata is of another issuer")
+            return found | {"id_token_signing_alg_values_supported": _ALGORITHMS}
+
+    return Provider
+
+
+def _wanted() -> dict[str, Any]:
+    """What an ID token has to say: that it is of this provider, and for this Grafient."""
+    client = _client()
+    return {
+        "iss": {"essential": True, "value": client.load_server_metadata()["issuer"]},
+        "aud": {"essential": True, "value": client.client_id},
+    }
 
 
 def _user(claims: Any) -> User:
@@ -106,7 +152,8 @@ def _user(claims: Any) -> User:
         elif user.oidc_subject is not None:
             raise NotLetIn(f"The account {email} belongs to somebody else at {oidc.name}.")
         user.oidc_subject = subject
-        user.confirmed_at = user.confirmed_at or user.created_at
+        if user.confirmed_at is None:  # who registered never showed that the address is theirs: their password is none
+            user.password, user.confirmed_at = "", user.created_at
         db.session.flush()
         audit.note(Action.SSO_LINKED, user.workspace_id, oidc.issuer, actor=user.email)
     if not user.active:
