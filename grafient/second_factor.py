@@ -96,6 +96,7 @@ class RecoveryCodes(MfRecoveryCodesUtil):
         stored, wanted = user.mf_recovery_codes or "", _hashed(code)
         left = stored.split(",")
         if wanted not in left:
+            user.track_failed_authn("recovery code", True)
             return False
         left.remove(wanted)
         changed = db.session.execute(

@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException
 from grafient import database, disk, trouble
 from grafient.config import Settings
 from grafient.days import in_words
-from grafient.extensions import db, limiter
+from grafient.extensions import client, db, limiter
 from grafient.members import Deleted
 from grafient.views import (
     access,
@@ -81,7 +81,7 @@ def register(app: Flask, settings: Settings) -> None:
     kept.register(app)
     app.context_processor(lambda: _on_each_page(settings))
     app.register_error_handler(HTTPException, _error_page)
-    app.register_error_handler(guard.UnknownHost, lambda _: _page(421, "Unknown address", guard.unknown_host()))
+    app.register_error_handler(guard.UnknownHost, _unknown_host)
     app.register_error_handler(CSRFError, _stale_form)
     app.register_error_handler(Deleted, _deleted)
     app.register_error_handler(DBAPIError, _database_error)
@@ -121,6 +121,8 @@ _SENTENCES = {
 def _error_page(error: HTTPException) -> ResponseReturnValue:
     if error.response is not None or error.code is None or error.code < 400:
         return error
+    if error.code in _REFUSED:
+        _note_refusal(error.code)
     if error.code == 500:  # whatever broke may break a page too, such as a database that is away
         return (Path(current_app.static_folder or "") / "500.html").read_text(), 500
     if isinstance(error, RateLimitExceeded) and limiter.current_limit:
@@ -131,7 +133,22 @@ def _error_page(error: HTTPException) -> ResponseReturnValue:
     return _page(error.code, title, sentence)
 
 
+_REFUSED = (400, 403, 413, 415, 429)
+
+
+def _note_refusal(code: int) -> None:
+    """What no form of ours sends, and too many tries, are for the log. An address may have a token in it, the name of
+    its route has none."""
+    log.warning("web: refused (%s) %s %s from %s", code, request.method, request.endpoint, client())
+
+
+def _unknown_host(_error: guard.UnknownHost) -> ResponseReturnValue:
+    _note_refusal(421)
+    return _page(421, "Unknown address", guard.unknown_host())
+
+
 def _stale_form(error: CSRFError) -> ResponseReturnValue:
+    _note_refusal(400)
     if "referrer" in (error.description or ""):
         return _page(400, "This form can't be accepted", guard.referrer())
     return _page(400, "This form has expired", "Open the page again and resend the form. Nothing was changed.")

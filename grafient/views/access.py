@@ -6,6 +6,7 @@ says nothing is refused to everybody, so that a rule can't be forgotten.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +22,7 @@ from grafient.extensions import client
 from grafient.states import Role
 from grafient.views.htmx import is_htmx
 
+log = logging.getLogger(__name__)
 _View = TypeVar("_View", bound=Callable[..., Any])
 
 RECENT = timedelta(minutes=30)
@@ -129,6 +131,9 @@ def enforce() -> ResponseReturnValue | None:
         if role is None:
             return make_response(render_template("accounts/no_workspace.html"), 403)
         if not role.includes(rule.role):
+            log.warning(
+                "access: a %s (user %s) asked for %s, from %s", role, current_user.id, request.endpoint, client()
+            )
             return make_response(render_template("accounts/not_allowed.html", role=role, needed=rule.role), 403)
     if rule.recent and not check_and_update_authn_fresh(RECENT, timedelta(0), "session"):
         again = url_for(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import secrets
+from collections.abc import Callable
 from datetime import timedelta
+from functools import wraps
 from typing import Any
 
 from flask import (
@@ -34,12 +37,13 @@ from webauthn.helpers.structs import (
 from grafient import mail, members, second_factor
 from grafient.accounts import Datastore, first_is_wanted, is_operator, is_setup_token, one_at_a_time, registration_open
 from grafient.config import Settings
-from grafient.extensions import limiter, security, settings
+from grafient.extensions import client, limiter, security, settings
 from grafient.models import User, utc_now
 from grafient.passwords import Passwords
 from grafient.plans import PLANS
 from grafient.views import access, letters, sessions
 
+log = logging.getLogger(__name__)
 blueprint = Blueprint("accounts", __name__)
 
 _MESSAGES = {
@@ -183,13 +187,14 @@ def register(app: Flask, settings: Settings) -> None:
     limiter.init_app(app)
     sessions.register(app)
     app.before_request(_only_if_open)
+    app.before_request(_only_to_log_in)
     security.login_context_processor(lambda: {"registration_open": _open()})
     security.register_context_processor(lambda: {"can_be_sent": mail.can_be_sent()})
     security.tf_setup_context_processor(lambda: {"codes_left": second_factor.codes_left(current_user)})
     user_logged_in.connect(_know_device, app)
     user_registered.connect(_come_in, app)
     by_account: Any = limiter.limit(ACCOUNT_TRIES, key_func=_account, methods=["POST"])
-    app.view_functions["security.login"] = by_account(app.view_functions["security.login"])
+    app.view_functions["security.login"] = by_account(_logging_failures(app.view_functions["security.login"]))
     app.view_functions["security.forgot_password"] = letters.forgot_password
     app.view_functions["security.send_confirmation"] = letters.send_confirmation
     for endpoint in ("security.two_factor_rescue", "security.tf_select"):  # letters and text messages with codes
@@ -203,6 +208,19 @@ def register(app: Flask, settings: Settings) -> None:
     for endpoint in _TRIED:
         limited: Any = limiter.limit(TRIES, methods=["POST"])(app.view_functions[f"security.{endpoint}"])
         app.view_functions[f"security.{endpoint}"] = limited
+
+
+def _logging_failures(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Each failed try is a line of the log, also where nobody has such an account, and no audit log to be noted in."""
+
+    @wraps(view)
+    def logging_them(*args: Any, **named: Any) -> Any:
+        answer = view(*args, **named)
+        if request.method == "POST" and isinstance(answer, str):  # the form again; all else leads elsewhere
+            log.warning("accounts: a sign-in failed, from %s", client())
+        return answer
+
+    return logging_them
 
 
 def _account() -> str:
@@ -288,6 +306,14 @@ def _only_if_open() -> ResponseReturnValue | None:
     return None if _open() else make_response(render_template("accounts/closed.html"), 403)
 
 
+def _only_to_log_in() -> ResponseReturnValue | None:
+    """Lead who is signed in away from where a code is asked for: Flask-Security logs them out there, so that a link on
+    any page would."""
+    if request.endpoint != "security.two_factor_token_validation" or not current_user.is_authenticated:
+        return None
+    return redirect(url_for_security("two_factor_setup"), 303)
+
+
 def _lacks_link() -> bool:
     """Whether this is about the first account, and the set-up link, which whoever deployed this has, is not known.
 
@@ -305,6 +331,13 @@ def _open() -> bool:
     if token and members.invited(token, for_update=request.method == "POST") is not None:
         return True
     return registration_open(settings.registration)
+
+
+@blueprint.get("/logout")
+@access.signed_in
+def log_out() -> ResponseReturnValue:
+    """Where every page leads to for logging out, by a link: a form in each of them would give each one a token."""
+    return render_template("security/logout_user.html")
 
 
 @blueprint.get("/account")

@@ -50,9 +50,11 @@ def _set_actor() -> None:
     audit.set_actor("", client())
 
 
-def _failed(_app: Flask, user: User, **_how: Any) -> None:
-    """Of an account that there is; what else was typed may be anything, a password included, and is not kept."""
-    audit.note(Action.SIGN_IN_FAILED, user.workspace_id, actor=user.email)
+def _failed(_app: Flask, user: User, auth_type: str = "", **_how: Any) -> None:
+    """Of an account that there is; what else was typed may be anything, a password included, and is not kept.
+
+    ``auth_type``: what was wrong, such as ``password`` or ``code``."""
+    audit.note(Action.SIGN_IN_FAILED, user.workspace_id, auth_type, actor=user.email)
     db.session.commit()
 
 

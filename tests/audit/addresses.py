@@ -37,6 +37,7 @@ SIGNED_IN = (
     "/account/recovery-codes",
     "/account/passkeys",
     "/account/data",
+    "/logout",
     "/operations",
     "/nowhere",
 )
@@ -69,6 +70,7 @@ NO_PAGES = {
     "integrations.watch",
     "integrations.replies",
     "integrations.sent",
+    "sessions.sent",
     "audit.file",
     "members.sent",
     "members.invitation",

@@ -272,3 +272,38 @@ def test_what_can_not_be_undone_asks_who_one_is(world: World, path: str) -> None
     confirmed = owner.post(f"/verify?next={path}", 302, page="/verify", password=PASSWORD)
     assert owner.client.get(confirmed.location, follow_redirects=True).status_code == 200
     assert owner.client.post(path, data=fields).status_code in (303, 422)
+
+
+def test_whatever_asks_for_it_recently_does_so_at_every_route(world: World) -> None:
+    with world.app.app_context():
+        recent = [name for name, (endpoint, _) in ROUTES.items() if (rule := access.rule_of(endpoint)) and rule.recent]
+    assert {"GET /account/passkeys", "POST /account/codes", "POST /account/data/account"} <= set(recent)
+    world.restore()
+    owner = world.browsers[Role.OWNER]
+    token = owner.token("/account")
+    with owner.client.session_transaction() as session:
+        session["fs_paa"] -= 31 * 60
+    for name in recent:
+        answer = owner.client.open(address(world, name), method=name.split()[0], data={"csrf_token": token})
+        assert (answer.location or "").startswith("/verify?next="), name
+
+
+def test_nothing_is_changed_by_asking_nor_without_the_token_of_a_form(world: World) -> None:
+    """So no other page can have a browser that is signed in here change anything (CSRF)."""
+    world.restore()
+    owner = world.browsers[Role.OWNER]
+    before = contents(world)
+    for name, (endpoint, method) in ROUTES.items():
+        if method == "POST":
+            answer = owner.client.post(address(world, name), data={"history": "delete", "role": "viewer"})
+            assert answer.status_code in (400, 404) or endpoint == "security.logout", (name, answer.status_code)
+        elif endpoint != "members.invitation":
+            owner.client.get(address(world, name)).close()
+        assert contents(world) == before, name
+        assert owner.client.get("/account").status_code == 200, f"{name} signed out"
+
+
+def test_a_refusal_is_a_line_of_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    ask(world, Role.VIEWER, "/integrations/1/delete", "POST")
+    assert "access: a viewer (user " in caplog.text
+    assert "asked for integrations.delete, from 127.0.0.1" in caplog.text

@@ -16,9 +16,11 @@ from sqlalchemy.exc import OperationalError
 from grafient import create_app
 from grafient.accounts import first_is_wanted
 from grafient.extensions import db
+from grafient.models import User
 from grafient.views import accounts
 from tests.conftest import PASSWORD
 from tests.pages import Pages, lint
+from tests.syncing import on_sqlite
 
 
 def test_the_first_account_can_be_made_and_then_no_other(app: Flask, pages: Pages) -> None:
@@ -286,6 +288,89 @@ def test_another_spelling_of_an_address_is_no_other_account(app: Flask, pages: P
         with app.test_request_context("/login", method="POST", data={"email": email}):
             keys.add(accounts._account())
     assert len(keys) == 1
+
+
+@on_sqlite
+def test_a_password_counts_to_its_last_letter_and_as_it_was_typed(app: Flask, pages: Pages) -> None:
+    long = "Several words that nobody says " * 4 + "End"
+    pages.post("/account/password", 302, password=PASSWORD, new_password=long, new_password_confirm=long)
+    for other in (long[:-1], long.lower(), f"{long} ", long[:72]):
+        Pages(app).post("/login", 200, email="someone@example.com", password=other)
+    Pages(app).log_in("someone@example.com", long)
+
+
+@on_sqlite
+def test_a_new_password_needs_the_old_one(app: Flask, pages: Pages) -> None:
+    new = "an even better horse"
+    for old in ("", "not it at all"):
+        pages.post("/account/password", 200, password=old, new_password=new, new_password_confirm=new)
+    Pages(app).log_in("someone@example.com", PASSWORD)
+
+
+@on_sqlite
+def test_a_password_is_stored_as_slowly_as_can_be_waited_for(app: Flask, pages: Pages) -> None:
+    """OWASP asks for 19 MiB and 2 passes at least."""
+    with app.app_context():
+        stored = db.session.query(User.password).scalar()
+    memory, passes = map(int, re.match(r"\$argon2id\$v=19\$m=(\d+),t=(\d+),p=\d+\$", stored).groups())
+    assert (memory >= 64 * 1024, passes >= 3) == (True, True)
+
+
+@on_sqlite
+@pytest.mark.parametrize(("path", "most"), [("/login", 1), ("/verify", 1), ("/account/password", 3)])
+def test_passwords_are_hidden_and_password_managers_find_them(app: Flask, pages: Pages, path: str, most: int) -> None:
+    browser = Pages(app) if path == "/login" else pages
+    fields = [field.attrs for field in lint(browser.get(path).text).query("input") if "password" in field.attrs["name"]]
+    assert len(fields) == most
+    for field in fields:
+        assert field["type"] == "password"
+        assert field["autocomplete"] in ("current-password", "new-password")
+        assert "maxlength" not in field
+        assert "readonly" not in field
+
+
+@on_sqlite
+@pytest.mark.parametrize("elsewhere", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:x"])
+def test_logging_in_leads_to_no_other_site(app: Flask, pages: Pages, elsewhere: str) -> None:
+    fields = {"email": "someone@example.com", "password": PASSWORD}
+    for where in (f"/login?next={elsewhere}", "/login"):
+        browser = Pages(app)
+        answer = browser.client.post(where, data=fields | {"csrf_token": browser.token("/login"), "next": elsewhere})
+        assert answer.status_code == 200 or re.match(r"/($|%5C)", answer.location), answer.location
+
+
+@on_sqlite
+def test_a_form_gives_nobody_what_it_does_not_ask_for(app: Flask, pages: Pages) -> None:
+    app.extensions["settings"].__dict__["registration"] = "open"
+    more = {"workspace_id": "1", "admitted_as": "owner", "active": "", "id": "7", "oidc_subject": "x", "plan": "pro"}
+    fields = {"email": "b@example.com", "password": PASSWORD, "password_confirm": PASSWORD}
+    Pages(app).post("/register", 302, **fields, **more)
+    with app.app_context():
+        user = db.session.query(User).filter_by(email="b@example.com").one()
+        assert (user.id, user.workspace_id, user.active, user.oidc_subject) == (2, 2, True, None)
+        assert user.workspace is not None
+        assert user.workspace.plan == "free"
+
+
+@on_sqlite
+def test_a_failed_try_is_a_line_of_the_log_without_what_was_typed(
+    app: Flask, pages: Pages, caplog: pytest.LogCaptureFixture
+) -> None:
+    for email in ("someone@example.com", "nobody@example.com"):
+        Pages(app).post("/login", 200, email=email, password="wrong wrong")
+    Pages(app).log_in("someone@example.com", PASSWORD)
+    assert caplog.text.count("accounts: a sign-in failed, from 127.0.0.1") == 2
+    assert "nobody" not in caplog.text
+    assert "wrong wrong" not in caplog.text
+
+
+@on_sqlite
+def test_a_browser_that_came_by_tls_is_told_to_come_by_nothing_else(behind_a_proxy: Pages) -> None:
+    headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.1"}
+    for path in ("/login", "/nowhere", "/static/app.css", "/healthz"):
+        answer = behind_a_proxy.client.get(path, headers=headers)
+        assert answer.headers["Strict-Transport-Security"] == "max-age=31536000", path
+        answer.close()
 
 
 class TestSetUpLink:

@@ -93,3 +93,26 @@ def test_a_part_without_a_name_is_refused(pages: Pages) -> None:
     body = b"--7\r\nContent-Disposition: form-data\r\n\r\nx\r\n--7--\r\n"
     answer = pages.client.post("/login", data=body, content_type="multipart/form-data; boundary=7")
     assert answer.status_code == 400
+
+
+def test_what_is_refused_is_a_line_of_the_log_without_what_was_sent(
+    pages: Pages, caplog: pytest.LogCaptureFixture
+) -> None:
+    pages.client.post("/login", json={"password": PASSWORD})
+    pages.client.post("/reset/a-token", data={"password": PASSWORD})
+    pages.client.get("/", headers={"Host": "evil.example"})
+    said = [record.getMessage() for record in caplog.records if record.name == "grafient.views"]
+    assert said == [
+        "web: refused (415) POST security.login from 127.0.0.1",
+        "web: refused (400) POST security.reset_password from 127.0.0.1",
+        "web: refused (421) GET costs.dashboard from 127.0.0.1",
+    ]
+    assert PASSWORD not in caplog.text
+    assert "a-token" not in caplog.text
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PUT", "DELETE", "PATCH"])
+def test_no_other_method_is_answered(pages: Pages, method: str) -> None:
+    answer = pages.client.open("/login", method=method, headers={"X-Secret": "echo"})
+    assert answer.status_code == 405
+    assert "echo" not in answer.text

@@ -80,6 +80,7 @@ def test_a_code_is_asked_for_once_it_is_on(app: Flask, pages: Pages, clock: time
     phone = set_up(pages)
     somebody = half_way(app)
     assert "This code is wrong" in somebody.post("/login/code", 200, code="123456").text
+    assert noted(app)[-1] == (EMAIL, "sign-in failed", "code")
     clock.shift(timedelta(seconds=31))
     somebody.post("/login/code", 302, code=phone.code())
     somebody.get("/account")
@@ -135,6 +136,7 @@ def test_recovery_codes_let_in_once_each(app: Flask, pages: Pages, clock: time_m
     assert not set(codes) & set(re.findall(r"[\w-]+", pages.get("/account/recovery-codes?show_codes=1").text))
     somebody = half_way(app)
     assert "wrong, or was used" in somebody.post("/login/recovery-code", 200, code="abcd-efgh").text
+    assert noted(app)[-1] == (EMAIL, "sign-in failed", "recovery code")
     somebody.post("/login/recovery-code", 302, code=f" {codes[3].upper().replace('-', ' ')} ")
     somebody.get("/account")
     half_way(app).post("/login/recovery-code", 200, code=codes[3])
