@@ -29,6 +29,7 @@ from grafient import (
     mail,
     members,
     second_factor,
+    sessions,
     totals,
     vault,
     web,
@@ -141,6 +142,21 @@ def codes_off(email: str) -> None:
     audit.note(Action.COMMAND, None, f"members codes-off {user.email}")
     db.session.commit()
     click.echo(f"{user.email} needs no code to log in any more.")
+
+
+@people.command("log-out")
+@click.argument("email", required=False)
+@click.option("--everybody", is_flag=True, help="End the sessions of all accounts.")
+@with_appcontext
+def log_out(email: str | None, everybody: bool) -> None:
+    """End every session of EMAIL, or of everybody."""
+    if bool(email) == everybody:
+        raise click.ClickException("Name one account, or say --everybody.")
+    user = _account_of(email) if email else None
+    ended = sessions.end_of(user.id) if user else sessions.end_every()
+    audit.note(Action.COMMAND, None, f"members log-out {user.email if user else 'everybody'}")
+    db.session.commit()
+    click.echo(f"Sessions ended: {ended}.")
 
 
 def _account_of(email: str) -> User:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 
+import itsdangerous
 from flask import current_app, request
 from flask_limiter import Limiter
 from flask_security import Security
@@ -61,6 +63,9 @@ def _network() -> str:
         return str(ipaddress.ip_network((int(found), 128)).supernet(new_prefix=64))
     return str(found or "unknown")
 
+
+itsdangerous.Signer.default_digest_method = staticmethod(hashlib.sha256)
+"""What links, forms and cookies are signed with, by all libraries that sign any. It would be SHA-1."""
 
 db = SQLAlchemy(model_class=Base)
 csrf = CSRFProtect()

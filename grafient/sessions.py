@@ -75,6 +75,14 @@ def begin(user: User, device: str, address: str) -> str:
     return token
 
 
+def renewed(token: str) -> str:
+    """Another token for the session that has this one, which is worth nothing then. Does not commit."""
+    another = secrets.token_urlsafe(32)
+    changed = update(UserSession).where(UserSession.token_hash == hashed(token)).values(token_hash=hashed(another))
+    db.session.execute(changed.execution_options(synchronize_session=False))
+    return another
+
+
 def end(token: str) -> None:
     """End the session with this token. Does not commit."""
     db.session.execute(delete(UserSession).where(UserSession.token_hash == hashed(token)))

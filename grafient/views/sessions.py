@@ -6,6 +6,9 @@ Flask-Security signs people in and out; what it puts into the cookie counts as l
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from flask import Blueprint, Flask, Response, flash, g, redirect, render_template, request, session, url_for
@@ -32,6 +35,8 @@ class Cookie(SecureCookieSessionInterface):
     that no other site below the same domain can set it (https://datatracker.ietf.org/doc/html/draft-ietf-httpbis-rfc6265bis#name-the-__host-prefix).
     ``make run`` has no TLS on this machine.
     """
+
+    digest_method = staticmethod(hashlib.sha256)
 
     def get_cookie_name(self, app: Flask) -> str:
         return "__Host-session" if request.is_secure else "session"
@@ -62,6 +67,8 @@ def register(app: Flask) -> None:
     password_changed.connect(_end_others, app)
     password_reset.connect(_end_all, app)
     app.after_request(_note)
+    for endpoint in ("security.verify", "security.wan_verify_response"):
+        app.view_functions[endpoint] = _renewing(app.view_functions[endpoint])
 
 
 def _load(name: str) -> User | None:
@@ -95,6 +102,22 @@ def _begin(_app: Flask, user: Any) -> None:
     session.permanent = bool(stays)
     session.pop(_CSRF, None)
     g.pop(_CSRF, None)
+
+
+def _renewing(view: Callable[..., Any]) -> Callable[..., Any]:
+    """The session of who has said once more who they are gets another token: a copy of its cookie must not come to be
+    trusted with what asks for that."""
+
+    @wraps(view)
+    def renewed(*args: Any, **named: Any) -> Any:
+        before = session.get("fs_paa")
+        answer = view(*args, **named)
+        if session.get("fs_paa") != before:
+            session[sessions.TOKEN] = sessions.renewed(session[sessions.TOKEN])
+            db.session.commit()
+        return answer
+
+    return renewed
 
 
 def _end(_app: Flask, user: Any) -> None:
@@ -139,8 +162,15 @@ def index() -> ResponseReturnValue:
     return render_template("accounts/sessions.html", sessions=sessions.of(current_user.id), here=here)
 
 
-@blueprint.post("/account/sessions/end")
+@blueprint.get("/account/sessions/end")
 @access.signed_in
+def sent() -> ResponseReturnValue:
+    """Where the form was sent to, for who had to say who they are in between."""
+    return redirect(url_for(".index"))
+
+
+@blueprint.post("/account/sessions/end")
+@access.needs(None, recent=True)
 def end() -> ResponseReturnValue:
     """End one session, or all of them; whoever ends their own is led to log in."""
     chosen = request.form.get("session", "")

@@ -16,6 +16,7 @@ from grafient.extensions import db
 from grafient.models import AuditEntry, User, UserSession
 from tests.conftest import EMAIL, PASSWORD
 from tests.pages import Pages, lint
+from tests.syncing import on_sqlite
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0"
 PHONE = (
@@ -228,3 +229,82 @@ def test_there_are_fifty_at_most_and_the_one_not_used_for_longest_goes(app: Flas
     assert found[0] == f"device {sessions.MOST + 4}"
     assert "device 4" not in found
     assert not is_in(pages), "it was the first"
+
+
+def test_saying_who_one_is_gives_the_session_another_token(app: Flask, pages: Pages) -> None:
+    """Who has copied the cookie is out, and is not trusted with what asks for the password."""
+    copied = cookie(pages)
+    pages.post("/verify", 200, password="not it at all")
+    assert is_in(with_cookie(app, copied))
+    pages.post("/verify", 302, password=PASSWORD)
+    assert not is_in(with_cookie(app, copied))
+    assert is_in(pages)
+    assert len(rows(pages.get("/account/sessions"))) == 1
+
+
+@on_sqlite
+def test_ending_sessions_asks_who_one_is(app: Flask, pages: Pages) -> None:
+    other = another(app)
+    with pages.client.session_transaction() as own:
+        own["fs_paa"] -= 31 * 60
+    asked = pages.post("/account/sessions/end", 303, page="/account/sessions")
+    assert asked.location == "/verify?next=/account/sessions/end"
+    assert is_in(other)
+    back = pages.post(asked.location, 302, page="/verify", password=PASSWORD)
+    assert pages.get(back.location, 302).location == "/account/sessions"
+    pages.post("/account/sessions/end", 303, page="/account/sessions")
+    assert not is_in(other)
+
+
+def test_an_operator_ends_the_sessions_of_one_and_of_everybody(app: Flask, pages: Pages) -> None:
+    app.extensions["settings"].__dict__["registration"] = "open"
+    other = Pages(app)
+    other.register("other@example.com", PASSWORD)
+
+    def end(*what: str) -> str:
+        return app.test_cli_runner().invoke(args=["members", "log-out", *what]).output
+
+    assert "Name one account" in end()
+    assert "Name one account" in end(EMAIL, "--everybody")
+    assert is_in(pages)
+    assert end(EMAIL) == "Sessions ended: 1.\n"
+    assert (is_in(pages), is_in(other)) == (False, True)
+    assert end("--everybody") == "Sessions ended: 1.\n"
+    assert not is_in(other)
+
+
+@on_sqlite
+def test_a_disabled_account_is_out_at_once(app: Flask, pages: Pages) -> None:
+    with app.app_context():
+        db.session.execute(update(User).values(active=False))
+        db.session.commit()
+    assert not is_in(pages)
+    pages.post("/login", 200, email=EMAIL, password=PASSWORD)
+
+
+@on_sqlite
+def test_what_is_signed_is_signed_with_sha_256(app: Flask, pages: Pages) -> None:
+    device = pages.client.get_cookie("device")
+    assert device is not None
+    reset = app.test_cli_runner().invoke(args=["members", "reset-link", EMAIL]).output.strip()
+    for signed in (cookie(pages), device.value, pages.token("/account"), reset):
+        assert len(signed.rpartition(".")[2]) == 43, signed  # 32 bytes; SHA-1 has 20, which are 27 letters
+
+
+@on_sqlite
+def test_every_page_leads_to_logging_out(app: Flask, pages: Pages) -> None:
+    for path in ("/", "/account", "/integrations/new", "/account/sessions", "/nowhere"):
+        (link,) = lint(pages.get(path, 404 if path == "/nowhere" else 200).text).query("footer a[href='/logout']")
+        assert link.to_text() == "Log out"
+    page = pages.get("/logout")
+    assert is_in(pages), "a link alone ends nothing"
+    assert lint(page.text).query("main form[action='/logout']")
+    pages.post("/logout", 302)
+    assert not is_in(pages)
+
+
+@on_sqlite
+def test_no_link_logs_out(app: Flask, pages: Pages) -> None:
+    """Flask-Security took who is signed in and comes to where a code is asked for as an attack, and logged them out."""
+    assert pages.get("/login/code", 303).location == "/account/codes"
+    assert is_in(pages)
