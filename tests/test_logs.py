@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,7 @@ def test_nobody_writes_a_line_of_their_own() -> None:
     assert "\r" not in line
     assert "\x1b" not in line
     assert "x\\n2026" in line
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ", line), "the moment in UTC"
 
 
 def test_each_sync_is_one_line_that_an_operator_can_read(

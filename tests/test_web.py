@@ -124,6 +124,18 @@ def _raw(address: str, request: bytes) -> bytes:
         return b"".join(iter(lambda: client.recv(65536), b""))
 
 
+def test_where_a_request_ends_is_said_once(server: tuple[str, int]) -> None:
+    """Two lengths in one request: who believed the other one would take its body for the next request (smuggling)."""
+    hidden = b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    head = b"POST /logout HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n"
+    last = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    answer = _raw(server[0], head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(hidden), hidden) + last)
+    assert len(re.findall(rb"HTTP/1\.1 \d{3} ", answer)) <= 2
+    assert b"<title>" not in answer.partition(b"\r\n\r\n")[2].partition(b"HTTP/1.1")[2]
+    twice = b"POST /logout HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n"
+    assert re.match(rb"HTTP/1\.[01] 400 ", _raw(server[0], twice + b"abcdef"))
+
+
 def test_a_page_that_did_not_change_keeps_the_connection(server: tuple[str, int]) -> None:
     path = "/static/app.css"
     etag = httpx.get(server[0] + path).headers["ETag"]

@@ -305,6 +305,12 @@ def test_a_key_that_a_server_repeats_is_read_by_nobody(
     assert KEY[9:] not in msgspec.json.decode(reply.body)["data"]["label"]
 
 
+def test_no_tls_older_than_1_2_is_spoken(provider: OpenRouter) -> None:
+    assert provider.client._tls.minimum_version >= ssl.TLSVersion.TLSv1_2
+    assert provider.client._tls.verify_mode is ssl.CERT_REQUIRED
+    assert provider.client._tls.check_hostname
+
+
 def test_a_certificate_that_can_not_be_verified_gets_no_key(tmp_path: Path) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(self_signed(tmp_path))

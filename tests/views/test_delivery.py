@@ -133,6 +133,11 @@ def test_a_long_file_is_under_way_before_it_is_read_and_is_closed_when_nobody_wa
     assert closed == [True]
 
 
+@pytest.mark.parametrize("path", ["/", "/ledger.csv", "/static/app.css", "/static/app.js", "/static/mark.svg"])
+def test_every_text_says_how_its_letters_are_written(lively: Pages, path: str) -> None:
+    assert lively.client.get(path).headers["Content-Type"].endswith("; charset=utf-8")
+
+
 def test_a_few_bytes_are_sent_as_they_are(pages: Pages) -> None:
     assert "Content-Encoding" not in pages.client.get("/healthz", headers=GZIP).headers
 

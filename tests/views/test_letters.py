@@ -129,6 +129,8 @@ def test_letters_to_one_address_are_limited(app: Flask, pages: Pages) -> None:
 def test_a_wrong_address_is_said(app: Flask, pages: Pages) -> None:
     assert "Enter a valid email address" in Pages(app).post("/reset", 422, email="nobody").text
     assert "Enter an email address" in Pages(app).post("/reset", 422, email=" ").text
+    for more in ("a@example.com\r\nBcc: b@example.com", "a@example.com, b@example.com", '"a\n"@example.com'):
+        assert "Enter a valid email address" in Pages(app).post("/reset", 422, email=more).text
 
 
 class TestOpenRegistration:
