@@ -20,9 +20,11 @@ from flask import (
 from flask.typing import ResponseReturnValue
 from flask_security import current_user
 from flask_wtf import FlaskForm
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
 from grafient import disk, evidence, integrations, jobs, status
-from grafient.extensions import limiter, providers, settings
+from grafient.extensions import db, limiter, providers, settings
 from grafient.forms import IntegrationForm, RemoveForm, RenameForm, ReplaceKeyForm
 from grafient.integrations import AlreadyConnected, Preview
 from grafient.members import Refused
@@ -47,14 +49,25 @@ transaction which would keep SQLite's other writers waiting for a Redis that doe
 
 
 def owned(view: Any) -> Any:
-    """Pass the integration of the address, or 404 where it is not the user's own."""
+    """Pass the integration of the address, or 404 where it is not the user's own, or is gone when the view is done.
+
+    Checking a key takes seconds, with no transaction open. Where another tab removed the integration and its costs
+    meanwhile, the answer was an error of ours; on PostgreSQL that happened to every form, within a smaller moment.
+    """
 
     @wraps(view)
     def wrapped(integration_id: int, **kwargs: Any) -> ResponseReturnValue:
-        integration = integrations.find(current_user.workspace_id, integration_id)
+        workspace_id = current_user.workspace_id
+        integration = integrations.find(workspace_id, integration_id)
         if integration is None:
             abort(404)
-        answered: ResponseReturnValue = view(integration, **kwargs)
+        try:
+            answered: ResponseReturnValue = view(integration, **kwargs)
+        except (ObjectDeletedError, StaleDataError, IntegrityError):
+            db.session.rollback()
+            if integrations.find(workspace_id, integration_id) is not None:
+                raise
+            abort(404)
         return answered
 
     return wrapped

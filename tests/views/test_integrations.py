@@ -15,7 +15,8 @@ import httpx
 import pytest
 import time_machine
 from flask import Flask
-from sqlalchemy import event, func, select, update
+from sqlalchemy import delete, event, func, select, update
+from sqlalchemy.orm.exc import StaleDataError
 
 from grafient import integrations
 from grafient.extensions import db
@@ -514,6 +515,61 @@ def test_removing_lets_one_choose_what_becomes_of_the_history(
     pages.post("/integrations/1/delete", 303, "/integrations/1", history=history)
     pages.get("/integrations/1", 404)
     assert ("OpenRouter" in pages.get("/ledger.csv").text) == kept
+
+
+@pytest.mark.parametrize("name", ["lively-again", "inference"])
+def test_a_key_for_what_another_tab_removes_meanwhile_is_no_error(
+    pages: Pages, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Asking the provider takes seconds; whether it likes the key makes no difference then."""
+    pages.connect(sandbox.key("lively"))
+    check = integrations.check
+
+    def slow_check(provider: str, key: str) -> KeyInfo:
+        try:
+            return check(provider, key)
+        finally:
+            with db.engine.begin() as another:
+                another.execute(delete(Integration))
+
+    monkeypatch.setattr(integrations, "check", slow_check)
+    answer = pages.post("/integrations/1/key", 404, "/integrations/1", api_key=sandbox.key(name))
+    assert "This page doesn't exist, or it isn't yours." in html.unescape(answer.text)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # on SQLite nobody else can write in between
+@pytest.mark.parametrize("action", ["rename", "sync", "pause", "resume"])
+def test_what_another_tab_removes_at_that_moment_is_no_error(
+    app: Flask, pages: Pages, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    connected(app, pages, sandbox)
+    find = integrations.find
+
+    def find_just_before(workspace_id: int, integration_id: int) -> Integration | None:
+        found = find(workspace_id, integration_id)
+        with db.engine.begin() as another:
+            another.execute(delete(Integration))
+        return found
+
+    token = pages.token("/integrations/1")
+    monkeypatch.setattr(integrations, "find", find_just_before)
+    fields = {"csrf_token": token, "label": "Another"}
+    assert pages.client.post(f"/integrations/1/{action}", data=fields).status_code == 404
+
+
+@on_sqlite
+def test_a_fault_of_what_is_still_there_stays_one(
+    app: Flask, pages: Pages, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected(app, pages, sandbox)
+
+    def fail(integration: Integration, label: str) -> None:
+        raise StaleDataError
+
+    token = pages.token("/integrations/1")
+    monkeypatch.setattr(integrations, "rename", fail)
+    with pytest.raises(StaleDataError):
+        pages.client.post("/integrations/1/rename", data={"csrf_token": token, "label": "Another"})
 
 
 def test_a_restated_day_is_shown(app: Flask, pages: Pages, sandbox: Sandbox) -> None:
