@@ -14,6 +14,7 @@ from flask_limiter import RateLimitExceeded
 from flask_security import current_user
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm.exc import ObjectDeletedError
 from werkzeug.exceptions import HTTPException
 
 from grafient import database, disk, trouble
@@ -84,6 +85,7 @@ def register(app: Flask, settings: Settings) -> None:
     app.register_error_handler(guard.UnknownHost, _unknown_host)
     app.register_error_handler(CSRFError, _stale_form)
     app.register_error_handler(Deleted, _deleted)
+    app.register_error_handler(ObjectDeletedError, _gone)
     app.register_error_handler(DBAPIError, _database_error)
     app.register_error_handler(BadPeriod, lambda error: _page(400, "This period can't be shown", str(error)))
 
@@ -156,8 +158,17 @@ def _stale_form(error: CSRFError) -> ResponseReturnValue:
 
 def _deleted(_error: Deleted) -> ResponseReturnValue:
     """Of two who change a workspace that one of them deletes, the other is told what everybody is from then on."""
-    db.session.rollback()
+    access.ask_anew()
     return render_template("accounts/no_workspace.html"), 403
+
+
+def _gone(error: ObjectDeletedError) -> ResponseReturnValue:
+    """Who deletes their account while a key is checked in another tab is signed out there, too."""
+    access.ask_anew()
+    refusal = access.enforce()
+    if refusal is None:
+        raise error
+    return refusal
 
 
 def _database_error(error: DBAPIError) -> ResponseReturnValue:

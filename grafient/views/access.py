@@ -18,7 +18,7 @@ from flask_security import auth_required, current_user
 from flask_security.utils import check_and_update_authn_fresh
 
 from grafient import audit, members
-from grafient.extensions import client
+from grafient.extensions import client, db
 from grafient.states import Role
 from grafient.views.htmx import is_htmx
 
@@ -141,6 +141,13 @@ def enforce() -> ResponseReturnValue | None:
         )
         return make_response("", 200, {"HX-Redirect": again}) if is_htmx() else redirect(again, 303)
     return None
+
+
+def ask_anew() -> None:
+    """End the transaction and forget who is signed in: a page that is shown next asks for them again, and they may be
+    gone, such as from another tab while a provider was asked."""
+    db.session.rollback()
+    g.pop("_login_user", None)
 
 
 _SIGNED_IN: Callable[[], ResponseReturnValue | None] = auth_required("session")(lambda: None)

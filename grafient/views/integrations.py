@@ -24,7 +24,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
 from grafient import disk, evidence, integrations, jobs, status
-from grafient.extensions import db, limiter, providers, settings
+from grafient.extensions import limiter, providers, settings
 from grafient.forms import IntegrationForm, RemoveForm, RenameForm, ReplaceKeyForm
 from grafient.integrations import AlreadyConnected, Preview
 from grafient.members import Refused
@@ -64,7 +64,7 @@ def owned(view: Any) -> Any:
         try:
             answered: ResponseReturnValue = view(integration, **kwargs)
         except (ObjectDeletedError, StaleDataError, IntegrityError):
-            db.session.rollback()
+            access.ask_anew()
             if integrations.find(workspace_id, integration_id) is not None:
                 raise
             abort(404)

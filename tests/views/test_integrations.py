@@ -18,7 +18,7 @@ from flask import Flask
 from sqlalchemy import delete, event, func, select, update
 from sqlalchemy.orm.exc import StaleDataError
 
-from grafient import integrations
+from grafient import integrations, leaving
 from grafient.extensions import db
 from grafient.models import Integration, RawReply, Restatement, RestatementSeen, Workspace
 from grafient.providers import Activity, KeyInfo
@@ -555,6 +555,40 @@ def test_what_another_tab_removes_at_that_moment_is_no_error(
     monkeypatch.setattr(integrations, "find", find_just_before)
     fields = {"csrf_token": token, "label": "Another"}
     assert pages.client.post(f"/integrations/1/{action}", data=fields).status_code == 404
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("path", "name", "status"),
+    [
+        ("/integrations/1/key", "lively-again", 403),
+        ("/integrations/1/key", "inference", 404),
+        ("/integrations", "lively-again", 403),
+        ("/integrations", "inference", 302),
+        ("/integrations/test", "lively-again", 302),
+    ],
+)
+def test_who_deletes_the_account_while_a_key_is_checked_is_told_no_error(
+    app: Flask, pages: Pages, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, path: str, name: str, status: int
+) -> None:
+    pages.connect(sandbox.key("lively"))
+    check = integrations.check
+
+    def delete_account() -> None:
+        with app.app_context():
+            leaving.delete_account(1, "delete", ())
+
+    def slow_check(provider: str, key: str) -> KeyInfo:
+        try:
+            return check(provider, key)
+        finally:
+            other_tab = threading.Thread(target=delete_account)
+            other_tab.start()
+            other_tab.join()
+
+    monkeypatch.setattr(integrations, "check", slow_check)
+    pages.post(path, status, NEW, provider="openrouter", api_key=sandbox.key(name))
+    pages.get("/account", 302)
 
 
 @on_sqlite
