@@ -219,6 +219,11 @@ def _smtp_url(value: str | None) -> str | None:
             "GRAFIENT_SMTP_URL is not an address of a mail server. "
             "Use one such as smtps://user:password@smtp.example.com:465 or smtp://user:password@smtp.example.com:587"
         )
+    if not unquote(f"{parts.username}{parts.password}").isascii():
+        raise ConfigError(
+            "GRAFIENT_SMTP_URL has a user or a password with a letter outside of ASCII, which can't be sent to mail "
+            "servers. Choose another password there."
+        )
     return value
 
 

@@ -7,6 +7,7 @@ whole row, so that an e-mail address, the hash of a password and the name of a s
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import logging
@@ -19,6 +20,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 FORMATS = ("text", "json")
 _ABOUT: ContextVar[Mapping[str, int]] = ContextVar("about", default=MappingProxyType({}))
@@ -50,6 +52,21 @@ def without_keys(text: str) -> str:
     return _without(text, [one for one in _PATTERNS if one is not _EMAIL])
 
 
+def spellings(secret: str) -> set[str]:
+    """What somebody else may write instead of a secret: in base64, with anything before and after it, in hex, and with
+    the escapes of addresses and of Python."""
+    plain = secret.encode()
+    found = {secret, quote(secret, safe=""), quote_plus(secret)}
+    found |= {repr(secret)[1:-1], repr(f'"{secret}')[2:-1], repr(plain)[2:-1], repr(b'"' + plain)[3:-1]}
+    found |= {plain.hex(), plain.hex().upper()}
+    found |= {"".join(f"%{byte:{form}}" for byte in plain) for form in ("02x", "02X")}
+    for before in range(3):
+        encoded, cut = base64.b64encode(bytes(before) + plain).decode(), (before + len(plain)) % 3
+        whole = encoded[(0, 2, 3)[before] : len(encoded) - (0, 3, 2)[cut]]  # the letters that are of nothing else
+        found |= {whole, whole.replace("+", "-").replace("/", "_")}
+    return found
+
+
 def one_line(text: str) -> str:
     """The text with what breaks a line, or moves a terminal's cursor, as ``\\n`` and the like."""
     return "".join(map(_printable, text))
@@ -75,7 +92,7 @@ def about(**ids: int) -> Iterator[None]:
 
 def set_up(form: str, secrets: Iterable[str]) -> None:
     """Have this process, and those that it forks, print in this form and without these secrets. Any number of times."""
-    _secrets.update(secret for secret in secrets if len(secret) >= 8)
+    _secrets.update(*(spellings(secret) for secret in secrets if len(secret) >= 8))
     root = logging.getLogger()
     handler = next((found for found in root.handlers if isinstance(found, _Handler)), None)
     if handler is None:

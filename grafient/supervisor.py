@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--demo", action="store_true", help="a lively account at the built-in sandbox, signed in")
     demo = parser.parse_args().demo
     os.umask(0o077)
+    jobs.leave_no_core()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are made to ignore it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

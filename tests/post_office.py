@@ -8,28 +8,32 @@ from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
 from typing import Any
+from urllib.parse import quote
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, Envelope
 
 
 class PostOffice:
-    """Real SMTP on this machine. ``refuses``: what it says instead of taking a letter."""
+    """Real SMTP on this machine. ``refuses``: what it says instead of taking a letter; ``refuses_password``: the same
+    instead of taking a password."""
 
     def __init__(self, user: str = "", password: str = "") -> None:
+        self.user, self.password = user, password
         self.letters: list[EmailMessage] = []
-        self.refuses = ""
+        self.refuses = self.refuses_password = ""
         wanted = {"auth_require_tls": False, "auth_required": True} if user else {}
 
         def check(_server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> AuthResult:
-            return AuthResult(success=(data.login, data.password) == (user.encode(), password.encode()))
+            right = not self.refuses_password and (data.login, data.password) == (user.encode(), password.encode())
+            return AuthResult(success=right, handled=False, message=None if right else self.refuses_password or None)
 
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self._controller = Controller(self, "127.0.0.1", self.port, authenticator=check, **wanted)
         self._controller.start()
-        credentials = f"{user}:{password}@" if user else ""
+        credentials = f"{user}:{quote(password, safe='')}@" if user else ""
         self.url = f"smtp://{credentials}127.0.0.1:{self.port}"
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
@@ -60,6 +61,29 @@ def _read(redis: redis_py.Redis, key: bytes) -> object:
 def test_the_settings_own_secrets_are_not_printed(app: Flask, settings: dict[str, str]) -> None:
     for secret in (settings["SECRET_KEY"], ENCRYPTION_KEYS.partition(":")[2]):
         assert logs.redact(f"it is {secret}, you know") == "it is …, you know"
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        base64.b64encode(b"\0me\0sh'ort p@ss").decode(),
+        base64.b64encode(b"sh'ort p@ss").decode(),
+        "sh%27ort%20p%40ss",
+        "sh%27ort+p%40ss",
+        repr((535, b"sh'ort p@ss\"", "sh'ort p@ss")),
+        b"sh'ort p@ss".hex(),
+    ],
+)
+def test_a_secret_of_the_settings_is_not_printed_in_another_spelling(
+    monkeypatch: pytest.MonkeyPatch, spelled: str
+) -> None:
+    """As a mail server said it that refused the password."""
+    monkeypatch.setattr(logs, "_secrets", set())
+    assert logs.redact(f"it is {spelled}, you know") == f"it is {spelled}, you know"
+    logs.set_up("text", ["sh'ort p@ss"])
+    said = logs.redact(f"it is {spelled}, you know")
+    assert "…" in said
+    assert not [one for one in ("ort", "b3J0", "6f7274") if one in said]
 
 
 @pytest.mark.parametrize(

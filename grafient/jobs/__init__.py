@@ -7,7 +7,7 @@ may be lost or doubled: what is due is looked up in the database each time.
 
 from __future__ import annotations
 
-from grafient.jobs.processes import Forked, end_with_parent
+from grafient.jobs.processes import Forked, end_with_parent, leave_no_core
 from grafient.jobs.queue import connect, wake
 from grafient.jobs.readiness import Crew, crew, health
 from grafient.jobs.schedule import run_scheduler
@@ -21,6 +21,7 @@ __all__ = [
     "crew",
     "end_with_parent",
     "health",
+    "leave_no_core",
     "run_scheduler",
     "run_worker",
     "sync_due",

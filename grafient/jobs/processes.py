@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +20,15 @@ def end_with_parent(order: signal.Signals = signal.SIGTERM) -> None:
     """Have Linux send this process a signal when its parent dies, however that dies; elsewhere do nothing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, order)  # PR_SET_PDEATHSIG, see prctl(2)
+
+
+def leave_no_core() -> None:
+    """Have no core file written of this process, nor of those that it starts.
+
+    It would be all of their memory, with every key in it; a worker that was ended by SIGSEGV left one in the folder
+    that it was started in. Redis has the settings in its environment.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 @contextmanager

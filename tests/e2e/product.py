@@ -46,7 +46,8 @@ def until(condition: Callable[[], object], what: str, seconds: float = 30) -> No
 
 
 class Product:
-    """A supervisor and all that it starts, on a free port and with a data folder of its own."""
+    """A supervisor and all that it starts, on a free port and with a data folder of its own; ``environ``: its settings,
+    and with them those of commands beside it."""
 
     def __init__(self, folder: Path, sandbox: Sandbox, **settings: str) -> None:
         self.data = folder / "data"
@@ -56,7 +57,7 @@ class Product:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-        self._environ = kept | {
+        self.environ = kept | {
             "PORT": str(self.port),
             "GRAFIENT_DATA_DIR": str(self.data),
             "OPENROUTER_BASE_URL": sandbox.base_url,
@@ -91,7 +92,7 @@ class Product:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "grafient.supervisor"],
                 cwd=ROOT,
-                env=self._environ,
+                env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

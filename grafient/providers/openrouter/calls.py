@@ -15,6 +15,7 @@ import msgspec
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
+from grafient import logs
 from grafient.days import in_words
 from grafient.providers.contract import (
     KeyCannotReadCosts,
@@ -94,14 +95,16 @@ def _without_key(body: bytes, key: str) -> bytes:
     """The body without the key that it was asked with, or any other, before anything is made of it.
 
     A server that repeats what it was sent, in an error or as the name of a model, had the key stored and shown. Without
-    its beginning, or spelled with JSON's escapes (``\\u0073k-or-``), it is still the key.
+    its beginning, or spelled in another way (``\\u0073k-or-``, ``%73k-or-``, base64, hex), it is still the key.
     """
     secret = key.removeprefix(_BEGINNING)
     wanted = secret if len(secret) >= 16 else key
     if b"\\u" in body:
         letters = (rb"(?:%s|(?i:\\u%04x))" % (re.escape(letter.encode()), ord(letter)) for letter in wanted)
         body = re.sub(b"".join(letters), b"[key]", body)
-    body = body.replace(key.encode(), b"[key]").replace(wanted.encode(), b"[key]")
+    body = body.replace(key.encode(), b"[key]")
+    for spelling in logs.spellings(wanted) if len(wanted) >= 16 else ():
+        body = body.replace(spelling.encode(), b"[key]")
     return _KEY.sub(b"[key]", body)
 
 
