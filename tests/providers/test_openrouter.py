@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import socket
@@ -309,6 +310,28 @@ def test_no_tls_older_than_1_2_is_spoken(provider: OpenRouter) -> None:
     assert provider.client._tls.minimum_version >= ssl.TLSVersion.TLSv1_2
     assert provider.client._tls.verify_mode is ssl.CERT_REQUIRED
     assert provider.client._tls.check_hostname
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        *(base64.b64encode(f"{before}{KEY}!".encode()).decode() for before in ("", "x", "Bearer ")),
+        KEY.encode().hex(),
+        KEY.encode().hex().upper(),
+        "".join(f"%{ord(letter):02x}" for letter in KEY),
+        "".join(f"%{ord(letter):02X}" for letter in KEY),
+    ],
+)
+def test_a_key_that_a_server_repeats_in_another_spelling_is_gone(
+    packed: OpenRouter, monkeypatch: pytest.MonkeyPatch, echo: str
+) -> None:
+    data = f'{{"data": {{"usage": 1, "label": "It is {echo}!", "is_management_key": true, "total_usage": 1}}}}'
+    monkeypatch.setattr(_Packed, "said", data.encode())
+    label = packed.check_key(KEY).label
+    assert label is not None
+    assert "[key]" in label
+    left = label.replace("It is ", "").replace("[key]", "").replace("!", "")
+    assert len(left) <= len(echo) // 3, "its beginning, which all keys have, and what was around it"
 
 
 def test_a_certificate_that_can_not_be_verified_gets_no_key(tmp_path: Path) -> None:
