@@ -78,6 +78,7 @@ _MESSAGES = {
     "WEBAUTHN_CREDENTIAL_WRONG_USAGE": ("This passkey can't be used for that.", "error"),
     "WEBAUTHN_MISMATCH_USER_HANDLE": ("This passkey belongs to another account.", "error"),
     "WEBAUTHN_NO_VERIFY": ("The passkey could not be checked. Try again.", "error"),
+    "INVALID_REDIRECT": ("This address leads to another site. Please log in here without it.", "error"),
     "API_ERROR": ("Something was missing. Start again.", "error"),
     "EMAIL_NOT_PROVIDED": ("Enter your email address.", "error"),
     "INVALID_EMAIL_ADDRESS": ("Enter a valid email address.", "error"),
