@@ -152,6 +152,13 @@ def _user(claims: Any) -> User:
             user = _new(email, _role(email, claims))
         elif user.oidc_subject is not None:
             raise NotLetIn(f"The account {email} belongs to somebody else at {oidc.name}.")
+        elif user.confirmed_at is not None and user != current_user:
+            # The address may never have been shown to be theirs. Whoever typed it in must not come to share the account
+            # of the person whose address it is, so who has the password has to say that both are the same.
+            raise NotLetIn(
+                f"There is an account for {email} already. Log in to it with its password once; then link {oidc.name} "
+                "under Account."
+            )
         user.oidc_subject = subject
         if user.confirmed_at is None:  # who registered never showed that the address is theirs: their password is none
             user.password, user.confirmed_at = "", user.created_at
