@@ -21,6 +21,7 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 from backports import zstd
+from markupsafe import escape
 
 LEAST = 6
 """Bytes of a secret. Something shorter would be found by chance."""
@@ -68,8 +69,11 @@ def spellings(secret: bytes) -> Iterator[tuple[str, bytes]]:
         yield "backslashes", repr(text)[1:-1].encode()
         yield "backslashes", repr(f'"{text}')[2:-1].encode()
         yield "JSON", json.dumps(text)[1:-1].encode()
+        yield "JSON", json.dumps(text, ensure_ascii=False)[1:-1].encode()
         yield "JSON", b"".join(b"\\u%04x" % ord(letter) for letter in text)
         yield "HTML", html.escape(text).encode()
+        yield "HTML", str(escape(text)).encode()  # as templates do
+        yield "CSV", text.replace('"', '""').encode()
         yield "HTML", "".join(f"&#{ord(letter)};" for letter in text).encode()
         yield "UTF-16", text.encode("utf-16-le")
 

@@ -40,6 +40,7 @@ import pytest
 import redis as redis_py
 from backports import zstd
 from itsdangerous import URLSafeTimedSerializer
+from markupsafe import Markup
 from passlib.totp import TOTP
 from rq import Queue
 from rq.serializers import JSONSerializer
@@ -940,6 +941,9 @@ _WAYS: dict[str, Callable[[bytes], bytes]] = {
 }
 _TEXT: dict[str, Callable[[str], bytes]] = {
     "JSON": lambda secret: json.dumps({"key": [secret]}).encode(),
+    "JSON, not in ASCII": lambda secret: json.dumps({"key": [secret]}, ensure_ascii=False).encode(),
+    "a template": lambda secret: str(Markup("<p>{}</p>").format(secret)).encode(),
+    "CSV": lambda secret: '1,"{}"\r\n'.format(secret.replace('"', '""')).encode(),
     "HTML": lambda secret: f"<p title='{html.escape(secret)}'>".encode(),
     "UTF-16": lambda secret: f"it is {secret}.".encode("utf-16-le"),
     "repr of text": lambda secret: repr({"key": secret}).encode(),
