@@ -18,7 +18,7 @@ from jinja2 import BytecodeCache, FileSystemBytecodeCache
 from sqlalchemy import text
 
 from grafient import create_app, database, supervisor
-from grafient.extensions import db
+from grafient.extensions import db, security
 from grafient.models import Workspace
 from grafient.sandbox import Sandbox
 from tests.pages import Pages
@@ -156,6 +156,8 @@ def app(settings: dict[str, str], redis: redis_py.Redis, templates: BytecodeCach
     app = create_app(settings)
     app.testing = True  # a fault in a view is the test's, not a page that says sorry
     app.jinja_env.bytecode_cache = templates
+    # To hash a password takes a seventh of a second of processor on purpose, and most tests make an account.
+    security.pwd_context.update(argon2__rounds=1, argon2__memory_cost=8, argon2__parallelism=1)
     with app.app_context():
         if db.engine.dialect.name == "postgresql":
             tables = ", ".join(f'"{table.name}"' for table in db.metadata.sorted_tables)
