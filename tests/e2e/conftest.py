@@ -35,7 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file in one process, and begin with them: they share a product, which is slow to start."""
     for item in items:
         if "e2e" in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            site = "site" in getattr(item, "fixturenames", ())  # which is slow to start too, and the same for all
+            item.add_marker(pytest.mark.xdist_group("site" if site else item.path.stem))
             item.add_marker(pytest.mark.long)
 
 

@@ -762,12 +762,13 @@ class Story:
         label = Search({"label": [LABEL.encode()], "job": [b"grafient.jobs.work.tick"]})
         at = {where: set[str]().union(*map(label.found, what)) for where, what in self.known.seen.items()}
         places = {where for where, found in at.items() if "label: plain" in found}
-        files = {"output", "backup", "backup after", "export.zip"}
+        files = {"backup", "backup after", "export.zip"}
         answers = {"GET /", "GET /ledger.csv", "GET /account/audit.csv", "POST /account/data/download"}
         if self.database.url:
             assert any(b"pg_dump\n" in what for what in self.known.seen["called"])
         missing = {*files, "table integration", *(f"answer to {one}" for one in answers)} - places
         assert not missing, f"not looked at: {missing}"
+        assert any(b"a letter (reset) could not be sent" in what for what in self.known.seen["output"])
         assert "job: plain" in at["Redis"]
         assert any("job: plain" in found for where, found in at.items() if where.endswith(".aof"))
         said = self.product.log.read_text()
