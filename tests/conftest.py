@@ -55,7 +55,8 @@ def _has_a_twin(item: pytest.Item) -> bool:
     chosen = any(
         "database_url" in str(mark.args[0]) for mark in item.iter_markers("parametrize") if mark.args
     )  # by on_sqlite and the like
-    return "views" in item.path.parts and both and not chosen and not is_named
+    is_of_pages = "views" in item.path.parts or (fixtures is not None and "pages" in fixtures.names_closure)
+    return is_of_pages and both and not chosen and not is_named
 
 
 def _is_of_its_database(item: pytest.Item) -> bool:

@@ -50,7 +50,7 @@ from tests.stored import KeyLine
 from tests.syncing import claim_one
 
 SEARCH = int(os.environ.get("GRAFIENT_SEARCH", "0"))
-EXAMPLES = 14
+EXAMPLES = 8
 STEPS = 22
 
 SLEEPS = "GRAFIENT_SLEEPS" in os.environ
