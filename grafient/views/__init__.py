@@ -128,7 +128,9 @@ def _error_page(error: HTTPException) -> ResponseReturnValue:
     if error.code == 500:  # whatever broke may break a page too, such as a database that is away
         return (Path(current_app.static_folder or "") / "500.html").read_text(), 500
     if isinstance(error, RateLimitExceeded) and limiter.current_limit:
-        wait = max(1, math.ceil(limiter.current_limit.reset_at - time.time()))
+        limit = limiter.current_limit
+        wait = math.ceil(limit.reset_at - time.time())  # Redis rounds up what is left, by up to a second
+        wait = min(max(1, wait), limit.limit.get_expiry())
         page, code = _page(429, "Too many attempts", f"Try again in {in_words(wait)}.")
         return page, code, {"Retry-After": str(wait)}
     title, sentence = _SENTENCES.get(error.code, (error.name, error.description or ""))
