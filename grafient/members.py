@@ -121,10 +121,7 @@ def invite(workspace_id: int, role: Role, note: str, email: str = "") -> tuple[I
     lock(workspace_id)
     now = utc_now()
     db.session.execute(delete(Invitation).where(Invitation.expires_at <= now))
-    taken = len(of(workspace_id)) + len(invitations(workspace_id))
-    plan = PLANS[db.session.get_one(Workspace, workspace_id).plan]
-    if taken >= plan.members:
-        raise Refused(f"The plan {plan.name} has room for {plan.members} members, invitations included.")
+    _has_room(workspace_id)
     token = secrets.token_urlsafe(32)
     audit.note(Action.INVITED, workspace_id, f"{email or note or 'somebody'} as {role}")
     invitation = Invitation(
@@ -196,11 +193,7 @@ def admit(user: User, role: Role) -> None:
     if workspace_id is None:
         raise Refused("There is no workspace that you could come into.")
     lock(workspace_id)
-    workspace = db.session.get_one(Workspace, workspace_id)
-    plan = PLANS[workspace.plan]
-    if len(of(workspace_id)) + len(invitations(workspace_id)) >= plan.members:
-        raise Refused(f"The plan {plan.name} has room for {plan.members} members, and all are taken.")
-    user.workspace = workspace
+    user.workspace = _has_room(workspace_id)
     db.session.flush()
     db.session.add(Membership(workspace_id=workspace_id, user_id=user.id, role=role))
     audit.note(Action.JOINED, workspace_id, f"as {role}", actor=user.email)
@@ -284,6 +277,15 @@ def rename(workspace_id: int, name: str) -> None:
     audit.note(Action.WORKSPACE_RENAMED, workspace_id, name)
     db.session.execute(update(Workspace).where(Workspace.id == workspace_id).values(name=name))
     db.session.commit()
+
+
+def _has_room(workspace_id: int) -> Workspace:
+    """The workspace, if its plan has room for one more. Raises Refused."""
+    workspace = db.session.get_one(Workspace, workspace_id)
+    plan = PLANS[workspace.plan]
+    if len(of(workspace_id)) + len(invitations(workspace_id)) >= plan.members:
+        raise Refused(f"The plan {plan.name} has room for {plan.members} members, invitations included.")
+    return workspace
 
 
 def _email(user_id: int) -> str:

@@ -40,29 +40,44 @@ class Letters(MailUtil):
             return response
 
 
+_TITLES = {Letter.RESET: "Reset your password", Letter.CONFIRM: "Confirm your address"}
+_ABOUT = {
+    Letter.RESET: "You will get an email with a link to choose a new one.",
+    Letter.CONFIRM: "You will get the email with the link once more.",
+}
+_SAID = {
+    Letter.RESET: "If there is an account with this address, an email with a link is on its way. The link works for an "
+    "hour.",
+    Letter.CONFIRM: "If there is something to confirm, an email with a link is on its way.",
+}
+
+
 def forgot_password() -> ResponseReturnValue:
-    """Have a link sent. What is done is the same whether or not anybody has the address, and so takes as long."""
-    return _ask_for(Letter.RESET, "security/forgot_password.html", "If there is an account with this address, an email "
-                    "with a link is on its way. The link works for an hour.")  # fmt: skip
+    """Have a link sent to choose a new password."""
+    return _ask_for(Letter.RESET)
 
 
 def send_confirmation() -> ResponseReturnValue:
     """Have the link to confirm an address sent again."""
-    return _ask_for(
-        Letter.CONFIRM,
-        "security/send_confirmation.html",
-        "If there is something to confirm, an email with a link is on its way.",
-    )
+    return _ask_for(Letter.CONFIRM)
 
 
-def _ask_for(letter: Letter, template: str, said: str) -> ResponseReturnValue:
+def _ask_for(letter: Letter) -> ResponseReturnValue:
+    """What is done is the same whether or not anybody has the address, and so takes as long."""
     form = EmailForm()
     can_be_sent = mail.can_be_sent()
     if can_be_sent and form.validate_on_submit():
         mail.post(letter, form.email.data or "")
         db.session.commit()
         jobs.wake()
-        flash(said, "info")
+        flash(_SAID[letter], "info")
         return redirect(url_for_security("login"), 303)
-    code = 422 if request.method == "POST" else 200
-    return make_response(render_template(template, form=form, can_be_sent=can_be_sent), code)
+    page = render_template(
+        "security/letter.html",
+        form=form,
+        can_be_sent=can_be_sent,
+        title=_TITLES[letter],
+        about=_ABOUT[letter],
+        resets=letter is Letter.RESET,
+    )
+    return make_response(page, 422 if request.method == "POST" else 200)

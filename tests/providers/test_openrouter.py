@@ -280,6 +280,15 @@ def test_a_reply_in_any_other_encoding_than_one_gzip_is_not_unpacked(
 KEY = "sk-or-v1-" + "0123456789abcdef" * 4
 
 
+def repeated(packed: OpenRouter, monkeypatch: pytest.MonkeyPatch, echo: str) -> str:
+    """The label of a key, from a server that repeats the key in it."""
+    data = f'{{"data": {{"usage": 1, "label": "It is {echo}!", "is_management_key": true, "total_usage": 1}}}}'
+    monkeypatch.setattr(_Packed, "said", data.encode())
+    label = packed.check_key(KEY).label
+    assert label is not None
+    return label
+
+
 @pytest.mark.parametrize(
     "echo",
     [
@@ -294,10 +303,7 @@ KEY = "sk-or-v1-" + "0123456789abcdef" * 4
 def test_a_key_that_a_server_repeats_is_read_by_nobody(
     packed: OpenRouter, monkeypatch: pytest.MonkeyPatch, echo: str
 ) -> None:
-    data = f'{{"data": {{"usage": 1, "label": "It is {echo}!", "is_management_key": true, "total_usage": 1}}}}'
-    monkeypatch.setattr(_Packed, "said", data.encode())
-    label = packed.check_key(KEY).label
-    assert label is not None
+    label = repeated(packed, monkeypatch, echo)
     assert label.replace("sk-or-v1-", "") == "It is [key]!"
     reader = packed.reader(KEY)
     reader.credits()
@@ -325,10 +331,7 @@ def test_no_tls_older_than_1_2_is_spoken(provider: OpenRouter) -> None:
 def test_a_key_that_a_server_repeats_in_another_spelling_is_gone(
     packed: OpenRouter, monkeypatch: pytest.MonkeyPatch, echo: str
 ) -> None:
-    data = f'{{"data": {{"usage": 1, "label": "It is {echo}!", "is_management_key": true, "total_usage": 1}}}}'
-    monkeypatch.setattr(_Packed, "said", data.encode())
-    label = packed.check_key(KEY).label
-    assert label is not None
+    label = repeated(packed, monkeypatch, echo)
     assert "[key]" in label
     left = label.replace("It is ", "").replace("[key]", "").replace("!", "")
     assert len(left) <= len(echo) // 3, "its beginning, which all keys have, and what was around it"
