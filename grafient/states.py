@@ -70,7 +70,7 @@ class Role(StrEnum):
     VIEWER = "viewer"
     """Reads."""
     MEMBER = "member"
-    """Is going to keep what is for everybody's use, such as budgets; so far they read."""
+    """Keeps budgets and rules for alerts, and answers alerts."""
     ADMIN = "admin"
     """Connects accounts, and holds their keys."""
     OWNER = "owner"
@@ -128,6 +128,15 @@ class Action(StrEnum):
     WORKSPACE_DELETED = "workspace deleted"
     ACCOUNT_DELETED = "account deleted"
     FIRST_ACCOUNT_DELETED = "first account deleted"
+    BUDGET_ADDED = "budget added"
+    BUDGET_CHANGED = "budget changed"
+    BUDGET_DELETED = "budget deleted"
+    RULE_CHANGED = "alert rule changed"
+    INCIDENT_ACKNOWLEDGED = "incident acknowledged"
+    INCIDENT_SNOOZED = "incident snoozed"
+    CHANNEL_ADDED = "channel added"
+    CHANNEL_CHANGED = "channel changed"
+    CHANNEL_DELETED = "channel deleted"
     COMMAND = "command"
 
 
@@ -139,3 +148,108 @@ class Problem(StrEnum):
     """The stored key can't be decrypted, which no trying again mends."""
     API_CHANGED = "api_changed"
     FAULT = "fault"
+
+
+class Topic(StrEnum):
+    """What alerts are about; a channel is told of some of them."""
+
+    BUDGETS = "budgets"
+    SPEND = "spend"
+    CREDITS = "credits"
+    DATA = "data"
+
+
+class AlertKind(StrEnum):
+    """What an alert can be about."""
+
+    BUDGET = "budget"
+    UNUSUAL_DAY = "unusual_day"
+    TODAY = "today"
+    """Today so far has cost more than a whole day usually does."""
+    NEW = "new"
+    """A model, host or API key that was never seen before."""
+    CREDITS = "credits"
+    NO_SYNC = "no_sync"
+    KEY = "key"
+    """A provider key that was rejected, can't be opened, or is about to expire."""
+    API_CHANGED = "api_changed"
+    DAYS_LEAVING = "days_leaving"
+    DIFFERENCE = "difference"
+    """Reconciliation found one."""
+    RESTATED = "restated"
+    """A month that was over."""
+    SILENT = "silent"
+    """Workers, or the scheduler."""
+
+    @property
+    def topic(self) -> Topic:
+        if self in (AlertKind.BUDGET, AlertKind.CREDITS):
+            return Topic.BUDGETS if self is AlertKind.BUDGET else Topic.CREDITS
+        is_spend = self in (AlertKind.UNUSUAL_DAY, AlertKind.TODAY, AlertKind.NEW)
+        return Topic.SPEND if is_spend else Topic.DATA
+
+
+class Happened(StrEnum):
+    """What became of an incident."""
+
+    OPENED = "opened"
+    WORSENED = "worsened"
+    REMINDED = "reminded"
+    RESOLVED = "resolved"
+
+
+class BudgetPeriod(StrEnum):
+    """What a budget's sum is for. Weeks begin on Monday."""
+
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    QUARTER = "quarter"
+    YEAR = "year"
+
+
+class ChannelKind(StrEnum):
+    """Where alerts are sent."""
+
+    EMAIL = "email"
+    SLACK = "slack"
+    DISCORD = "discord"
+    TEAMS = "teams"
+    TELEGRAM = "telegram"
+    PUSHOVER = "pushover"
+    NTFY = "ntfy"
+    GOTIFY = "gotify"
+    PAGERDUTY = "pagerduty"
+    OPSGENIE = "opsgenie"
+    MATRIX = "matrix"
+    MATTERMOST = "mattermost"
+    WEBHOOK = "webhook"
+
+
+class Summary(StrEnum):
+    """How often a channel is sent a digest."""
+
+    DAILY = "daily"
+    WEEKLY = "weekly"
+    MONTHLY = "monthly"
+
+
+class Sending(StrEnum):
+    """What a delivery has for a channel."""
+
+    ALERTS = "alerts"
+    DIGEST = "digest"
+    TEST = "test"
+    FAILING = "failing"
+    """That another channel can't be reached."""
+
+
+class DeliveryState(StrEnum):
+    """What became of a delivery."""
+
+    DUE = "due"
+    SENT = "sent"
+    FAILED = "failed"
+    """Tried for a day, or refused for good."""
+    DROPPED = "dropped"
+    """There was nothing to say any more, or its channel was turned off."""

@@ -1,6 +1,17 @@
 """Columns and constraints, no queries."""
 
 from grafient.models.accounts import AuditEntry, Invitation, Mail, Membership, Passkey, User, UserSession, Workspace
+from grafient.models.alerts import (
+    AlertRule,
+    AlertWatch,
+    Budget,
+    Channel,
+    Delivery,
+    DeliveryEvent,
+    Incident,
+    IncidentEvent,
+    JudgedDays,
+)
 from grafient.models.columns import utc_now
 from grafient.models.costs import (
     UNATTRIBUTED,
@@ -27,16 +38,25 @@ __all__ = [
     "CLOCKED",
     "IS_OPEN",
     "UNATTRIBUTED",
+    "AlertRule",
+    "AlertWatch",
     "ApiKey",
     "AuditEntry",
+    "Budget",
+    "Channel",
     "CostLine",
     "CoveredDay",
     "CreditReading",
     "DayCheck",
     "DayTotal",
+    "Delivery",
+    "DeliveryEvent",
     "EncryptionKey",
+    "Incident",
+    "IncidentEvent",
     "Integration",
     "Invitation",
+    "JudgedDays",
     "KeyPart",
     "KeyReading",
     "Line",
