@@ -47,6 +47,21 @@ class Oidc:
     """Whether an address counts that the provider does not call verified."""
 
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True)
+class AlertHosts:
+    """Where alerts may be sent besides the public Internet: names, in small letters, and networks."""
+
+    names: frozenset[str] = frozenset()
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+
+    def has(self, host: str, address: Address) -> bool:
+        """Whether this address of a host is let through."""
+        return host.lower() in self.names or any(address in one for one in self.networks)
+
+
 @dataclass(frozen=True)
 class Settings:
     """All that the environment decides. Secrets stay out of the repr."""
@@ -85,6 +100,7 @@ class Settings:
     """How many processes serve pages, with eight threads each."""
     operators: frozenset[str]
     """The addresses of those who may see the page for operators, besides the first account."""
+    alert_hosts: AlertHosts = field(default_factory=AlertHosts)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -120,6 +136,7 @@ class Settings:
             log_format=_one_of("GRAFIENT_LOG_FORMAT", env.get("GRAFIENT_LOG_FORMAT", "text"), logs.FORMATS),
             web_processes=_whole_number("WEB_CONCURRENCY", env.get("WEB_CONCURRENCY", "2"), 1, 64),
             operators=_addresses("GRAFIENT_OPERATORS", env.get("GRAFIENT_OPERATORS", "")),
+            alert_hosts=_alert_hosts(env.get("GRAFIENT_ALERT_HOSTS", "")),
         )
 
     def secrets(self) -> Iterator[str]:
@@ -327,6 +344,21 @@ def _hosts(env: Mapping[str, str]) -> tuple[str, ...]:
     here = env.get("HOST", "")
     bound = [f"[{here}]" if ":" in here else here] if here not in ("", "0.0.0.0", "::") else []  # noqa: S104 - a name
     return tuple(dict.fromkeys(map(str.lower, [*named, *told, *bound, *LOOPBACK])))
+
+
+def _alert_hosts(value: str) -> AlertHosts:
+    names, networks = set(), []
+    for one in filter(None, map(str.strip, value.split(","))):
+        try:
+            networks.append(ipaddress.ip_network(one.strip("[]")))
+        except ValueError:
+            if "/" in one or one.startswith(".") or not _HOST.fullmatch(one) or not one.strip("0123456789."):
+                raise ConfigError(
+                    f"GRAFIENT_ALERT_HOSTS has {one!r}, but must be names and networks with commas between them, such "
+                    "as ntfy.lan,192.168.0.0/16"
+                ) from None
+            names.add(one.lower())
+    return AlertHosts(frozenset(names), tuple(networks))
 
 
 def _addresses(name: str, value: str) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""The one way out: a shared HTTP client that only reads, never follows a redirect, and ends on time.
+"""The way to providers: a shared HTTP client that only reads, never follows a redirect, and ends on time.
 
 httpx bounds each single read, so that a server which sends a byte now and then could hold a caller for ever. Here a
 deadline bounds the whole exchange, from looking up the name to the last byte, wherever the other side dawdles.
@@ -13,8 +13,8 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -105,7 +105,7 @@ class ReadingClient:
 def _client(tls: ssl.SSLContext) -> httpx.Client:
     """A client of one connection. It keeps no cookies: they would be sent with the next account's key."""
     return httpx.Client(
-        transport=_Transport(tls),
+        transport=Transport(tls),
         follow_redirects=False,
         trust_env=False,
         headers={"User-Agent": "Grafient", "Accept": "application/json", "Accept-Encoding": "gzip"},
@@ -134,22 +134,27 @@ def _body(response: httpx.Response) -> bytes:
     return bytes(body)
 
 
-class _Transport(httpx.HTTPTransport):
-    """httpx's own, over a connection whose network keeps the deadline (httpx has no public way to say so)."""
+class Transport(httpx.HTTPTransport):
+    """httpx's own, over a connection whose network keeps the deadline (httpx has no public way to say so).
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    ``lookup``: which addresses to connect to for a host and port, instead of whatever its name leads to. It runs in a
+    thread of its own; what it raises is raised by the request.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, lookup: Callable[[str, int], Sequence[str]] | None = None) -> None:
         super().__init__(verify=tls)
         self._pool = httpcore.ConnectionPool(
             ssl_context=tls,
             max_connections=1,
             keepalive_expiry=15.0,
-            network_backend=_DeadlineBackend(),
+            network_backend=_DeadlineBackend(lookup or (lambda host, _port: [host])),
         )
 
 
 class _DeadlineBackend(httpcore.NetworkBackend):
-    def __init__(self) -> None:
+    def __init__(self, lookup: Callable[[str, int], Sequence[str]]) -> None:
         self._inner = httpcore.SyncBackend()
+        self._lookup = lookup
 
     def connect_tcp(
         self,
@@ -165,7 +170,7 @@ class _DeadlineBackend(httpcore.NetworkBackend):
 
         def connect() -> None:
             try:
-                answer.put(self._inner.connect_tcp(host, port, seconds, local_address, socket_options))
+                answer.put(self._connected(host, port, seconds, local_address, socket_options))
             except Exception as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
                 answer.put(error)
 
@@ -177,6 +182,14 @@ class _DeadlineBackend(httpcore.NetworkBackend):
         if isinstance(result, Exception):
             raise result
         return _DeadlineStream(result)
+
+    def _connected(self, host: str, port: int, *rest: Any) -> httpcore.NetworkStream:
+        """The first of its addresses that answers."""
+        *others, last = self._lookup(host, port)
+        for address in others:
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return self._inner.connect_tcp(address, port, *rest)
+        return self._inner.connect_tcp(last, port, *rest)
 
     def sleep(self, seconds: float) -> None:
         self._inner.sleep(seconds)

@@ -1,1 +1,1 @@
-"""Where messages go: what each kind of channel asks for, and how a message gets there."""
+"""Where alerts are sent: what each kind of channel asks for, how a message is written for it, and how it gets there."""
