@@ -73,7 +73,7 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a backup says of itself. ``kind``: sqlite or postgresql. ``schema``: the revision of its tables, each of
-    which has so many ``rows``. ``encryption_keys``: the ids of those that seal provider keys in it."""
+    which has so many ``rows``. ``encryption_keys``: the ids of those that seal something in it."""
 
     format: int
     grafient: str
@@ -95,7 +95,7 @@ class _Writable(Protocol):
 @dataclass(frozen=True)
 class Restored:
     """What a restore did. ``kept``: where the database from before is, None where there was none to be kept.
-    ``shut``: the encryption keys that are missing, and how many provider keys don't open without each.
+    ``shut``: the encryption keys that are missing, and how many secrets don't open without each.
     ``restart``: whether running processes still have the old file, because it was no database any more."""
 
     put_back: int
@@ -240,9 +240,9 @@ def _told(rows: Mapping[str, int]) -> str:
 def _lacking(shut: Mapping[str, int]) -> str:
     ids, count = ", ".join(map(repr, shut)), sum(shut.values())
     return (
-        f"GRAFIENT_ENCRYPTION_KEYS lacks what encrypts {count} provider key{'' if count == 1 else 's'} of this backup, "
+        f"GRAFIENT_ENCRYPTION_KEYS lacks what encrypts {count} secret{'' if count == 1 else 's'} of this backup, "
         f"or has other keys by that id: {ids}. Put it back, after the newest, and restore again. If it is lost for "
-        "good, restore with --without-keys; these provider keys have to be pasted again. Nothing was changed."
+        "good, restore with --without-keys; these secrets have to be entered again. Nothing was changed."
     )
 
 

@@ -58,7 +58,7 @@ def generate() -> None:
 @keys.command("rotate")
 @with_appcontext
 def rotate() -> None:
-    """Encrypt every provider key, and what apps make codes of, with the first of GRAFIENT_ENCRYPTION_KEYS.
+    """Encrypt everything that is encrypted with the first of GRAFIENT_ENCRYPTION_KEYS.
 
     First put the new key in front of the old ones and restart every process; then run this, as often as you like.
     """
@@ -67,13 +67,18 @@ def rotate() -> None:
     ring = current_app.extensions["vault"]
     done, newest = keyring.rotate(ring), next(iter(ring.keys))
     apps, shut = second_factor.reseal()
-    audit.note(Action.COMMAND, None, f"keys rotate: {done.sealed + apps} to {newest}")
+    audit.note(Action.COMMAND, None, f"keys rotate: {done.sealed + done.channels + apps} to {newest}")
     db.session.commit()
     click.echo(f"Provider keys that were encrypted anew, with the key {newest!r}: {done.sealed}.")
+    if done.channels:
+        click.echo(f"Settings of alert channels: {done.channels}.")
     if apps:
         click.echo(f"Secrets of authenticator apps: {apps}.")
     if shut:
         click.echo(f"Users who need a recovery code, since the secret of their app does not open: {len(shut)}.")
+    if done.unreadable_channels:
+        ids = ", ".join(map(str, done.unreadable_channels[:20]))
+        click.echo(f"Alert channels whose settings do not open, and have to be entered again: {ids}.")
     if done.unreadable:
         ids = ", ".join(map(str, done.unreadable[:20]))
         raise click.ClickException(f"The keys of these integrations do not open, and were left as they are: {ids}.")
@@ -86,12 +91,15 @@ def rotate() -> None:
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @with_appcontext
 def forget(key_id: str, yes: bool) -> None:
-    """Give up the provider keys that the lost encryption key KEY_ID encrypts; each has to be pasted again."""
+    """Give up what the lost encryption key KEY_ID encrypts; provider keys have to be pasted again, and so on."""
     count = keyring.in_use().get(key_id, 0)
     if not yes:
-        click.confirm(f"Integrations that will need their provider key pasted again: {count}. Go on?", abort=True)
+        click.confirm(f"Secrets that will have to be entered again: {count}. Go on?", abort=True)
     audit.note(Action.COMMAND, None, f"keys forget {key_id}")
-    click.echo(f"Integrations that need a new key now: {keyring.forget(key_id)}. What they cost so far is kept.")
+    given_up = keyring.forget(key_id)
+    click.echo(f"Integrations that need a new key now: {given_up.integrations}. What they cost so far is kept.")
+    if given_up.channels:
+        click.echo(f"Alert channels that are off until their settings are entered again: {given_up.channels}.")
     if users := second_factor.give_up(key_id):
         click.echo(f"Users who need a recovery code to log in, until they set up their app again: {users}.")
 
@@ -310,7 +318,7 @@ def restore(file: Path, yes: bool, without_keys: bool) -> None:
         click.echo("That was no database any more. Restart web and workers: they still have that file open.")
     for key_id, count in done.shut.items():
         click.echo(
-            f"Provider keys that don't open without the encryption key {key_id!r}: {count}. Put it back, or paste them "
+            f"Secrets that don't open without the encryption key {key_id!r}: {count}. Put it back, or enter them "
             f"again after: flask --app wsgi keys forget {key_id}"
         )
 

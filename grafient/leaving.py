@@ -16,6 +16,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import aliased
 
 from grafient import accounts, audit, integrations, members
+from grafient.alerts.channels import store
 from grafient.extensions import db
 from grafient.members import Refused
 from grafient.models import CoveredDay, Integration, Membership, User, Workspace, utc_now
@@ -169,6 +170,7 @@ def _close(workspace_id: int) -> None:
     """All that goes at once, under the lock of the workspace."""
     members.dissolve(workspace_id)
     integrations.close(workspace_id)
+    store.close(workspace_id)
     db.session.get_one(Workspace, workspace_id).deleted_at = utc_now()
     audit.note(Action.WORKSPACE_DELETED, None, f"workspace {workspace_id}")
 

@@ -1,5 +1,5 @@
-"""Seals provider keys, and what authenticator apps make codes of: AES-256-GCM, a fresh nonce each time, bound to what
-holds them.
+"""Seals provider keys, the settings of alert channels, and what authenticator apps make codes of: AES-256-GCM, a fresh
+nonce each time, bound to what holds them.
 
 The associated data of a provider key is the integration's id and provider, so that a sealed key copied to another row
 does not open there. The ring has one key or more, newest first: the first seals, any of them opens.
@@ -63,11 +63,11 @@ class Vault:
 
     def seal(self, secret: str, *, integration_id: int, provider: str) -> Sealed:
         """Encrypt a provider key with the newest key."""
-        return self.encrypt(secret, _of_integration(integration_id, provider))
+        return self.encrypt(secret, of_integration(integration_id, provider))
 
     def open(self, sealed: Sealed, *, integration_id: int, provider: str) -> str:
         """Decrypt it. Raises VaultError if the key is not in the ring, or the bytes are not of this row."""
-        return self.decrypt(sealed, _of_integration(integration_id, provider))
+        return self.decrypt(sealed, of_integration(integration_id, provider))
 
     def encrypt(self, secret: str, bound_to: str) -> Sealed:
         """Encrypt with the newest key; it opens only as what it is bound to."""
@@ -100,5 +100,6 @@ def generate() -> str:
     return f"{secrets.token_hex(4)}:{key}"
 
 
-def _of_integration(integration_id: int, provider: str) -> str:
+def of_integration(integration_id: int, provider: str) -> str:
+    """What a provider key is bound to."""
     return f"grafient:integration:{integration_id}:{provider}"

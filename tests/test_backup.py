@@ -518,7 +518,7 @@ def test_a_damaged_database_is_refused_and_not_backed_up(app: Flask, several: li
 def test_encryption_keys_that_open_nothing_of_it_are_named(keyed: Flask, tmp_path: Path, ring: str) -> None:
     file = back_up(keyed, tmp_path / "one")
     usual, keyed.extensions["vault"] = keyed.extensions["vault"], Vault.parse(ring)
-    refused(keyed, file, "lacks what encrypts 1 provider key of this backup, or has other keys by that id: 'test'")
+    refused(keyed, file, "lacks what encrypts 1 secret of this backup, or has other keys by that id: 'test'")
     change(keyed)
     done = restore(keyed, file, "--without-keys")
     assert "keys forget test" in done.output

@@ -45,7 +45,7 @@ def test_the_ring_that_sealed_is_in_order(sealed: Integration) -> None:
 
 
 def test_a_ring_without_a_key_that_is_in_use_is_refused_by_the_keys_name(sealed: Integration) -> None:
-    with pytest.raises(KeyringError, match="lacks the key 'test', which encrypts 1 stored provider key"):
+    with pytest.raises(KeyringError, match="lacks the key 'test', which encrypts 1 stored secret"):
         keyring.verify(Vault.parse(NEW))
     assert "'test'" in keyring.problem(Vault.parse(NEW))
 
@@ -198,7 +198,7 @@ def test_a_lost_key_is_given_up_by_a_command(app: Flask, pages: Pages, sandbox: 
     with app.app_context():
         keyring.verify(app.extensions["vault"])
     asked = app.test_cli_runner().invoke(args=["keys", "forget", "test"], input="n\n")
-    assert "Integrations that will need their provider key pasted again: 1" in asked.output
+    assert "Secrets that will have to be entered again: 1" in asked.output
     assert asked.exit_code == 1
     given_up = app.test_cli_runner().invoke(args=["keys", "forget", "test", "--yes"])
     assert given_up.exit_code == 0, given_up.output

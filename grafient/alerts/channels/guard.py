@@ -59,9 +59,12 @@ def exchange(
 
     ``http://`` is for hosts that the operator lets through, since what is sent to others would be read on the way.
     """
-    target = httpx.URL(url)
+    try:
+        target = httpx.URL(url)
+    except httpx.InvalidURL:
+        target = httpx.URL("")
     if target.scheme not in ("http", "https") or target.userinfo:
-        raise Unreached("This is no address that alerts can be sent to.")
+        raise Unreached("This is not an address that alerts can be sent to.")
     plain = target.scheme == "http"
 
     def lookup(host: str, port: int) -> Sequence[str]:

@@ -40,8 +40,8 @@ class Field:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of channel. ``shown``: what may be shown of one that is set up, by its label. ``gone``: with which statuses
-    the other end says that it is no longer there, so that trying again is of no use."""
+    """A kind of channel. ``shown``: what may be shown of one that is set up, by its label. ``gone``: the statuses with
+    which the other end says that it is no longer there, so that trying again is of no use."""
 
     kind: ChannelKind
     label: str
@@ -93,13 +93,15 @@ def place(text: str, hosts: AlertHosts) -> Place:
     _check_host(host)
     secure = parts.scheme == "https"
     if not secure and not _may_be_plain(host, hosts):
-        raise ValueError("Enter an address that begins with https://. What is sent over http:// can be read on the way.")
+        raise ValueError(
+            "Enter an address that begins with https://. What is sent over http:// can be read on the way."
+        )
     return Place(secure, host, port, parts.path)
 
 
 def _check_host(host: str) -> None:
     try:
-        ipaddress.ip_address(host)
+        ipaddress.ip_address(host.replace("%", " "))
     except ValueError:
         last = host.rstrip(".").rpartition(".")[2]
         if not _NAME.fullmatch(host) or len(host) > 253 or _NUMBER.fullmatch(last):
@@ -413,7 +415,9 @@ KINDS: Mapping[ChannelKind, Kind] = {
                 Field(
                     "token",
                     "Access token",
-                    _of(r"[A-Za-z0-9._~=+/-]{10,500}", "An access token is in one piece, of letters, digits and ._~=-."),
+                    _of(
+                        r"[A-Za-z0-9._~=+/-]{10,500}", "An access token is in one piece, of letters, digits and ._~=-."
+                    ),
                     "Of the account that writes there.",
                     secret=True,
                 ),
@@ -441,7 +445,15 @@ KINDS: Mapping[ChannelKind, Kind] = {
             ChannelKind.WEBHOOK,
             "Webhook",
             "A program of your own: JSON, signed as Standard Webhooks describes.",
-            (Field("url", "URL", _webhook, "Grafient makes the secret that it signs with, and shows it once.", secret=True),),
+            (
+                Field(
+                    "url",
+                    "URL",
+                    _webhook,
+                    "Grafient makes the secret that it signs with, and shows it once.",
+                    secret=True,
+                ),
+            ),
             lambda config: {"Host": _host(config, "url")},
             "https://www.standardwebhooks.com",
         ),
@@ -452,8 +464,8 @@ KINDS: Mapping[ChannelKind, Kind] = {
 def parsed(
     kind: ChannelKind, values: Mapping[str, str], hosts: AlertHosts, kept: Mapping[str, str] | None = None
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """What is kept of a form, and what is wrong with it: a sentence by the name of the field. ``kept``: what there is of
-    a channel that is changed; a secret that is left empty stays.
+    """What is kept of a form, and what is wrong with it: a sentence by the name of the field. ``kept``: what there is
+    of a channel that is changed; a secret that is left empty stays.
 
     A secret is for the server that it was entered for: who changes the server has to enter it again, or one admin
     could have the secret of another sent to a machine of their own.
@@ -476,6 +488,7 @@ def parsed(
                 wrong[one.name] = str(error)
     moved = kept is not None and not wrong and found.get("server") != kept.get("server")
     for one in KINDS[kind].fields:
-        if moved and one.secret and not values.get(one.name, "").strip() and one.name in found:
+        is_left = moved and one.secret and not values.get(one.name, "").strip()
+        if is_left and found.pop(one.name, "") and one.needed:
             wrong[one.name] = "Enter this again: it was for another server."
     return found, wrong

@@ -123,7 +123,9 @@ def _retry_after(answer: guard.Answer, now: datetime) -> int | None:
 def _to_matrix(config: Mapping[str, str], message: Message, hosts: AlertHosts) -> guard.Answer:
     """One request of our own: the message's id is the transaction's, so that one that is tried again is not said twice,
     and Apprise can't be told an id."""
-    path = f"/_matrix/client/v3/rooms/{quote(config['room'], safe='')}/send/m.room.message/{quote(message.uid, safe='')}"
+    path = (
+        f"/_matrix/client/v3/rooms/{quote(config['room'], safe='')}/send/m.room.message/{quote(message.uid, safe='')}"
+    )
     return guard.exchange(
         "PUT",
         config["server"] + path,

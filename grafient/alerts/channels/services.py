@@ -1,11 +1,11 @@
 """The services that Apprise knows how to write to. Loaded by a worker that has something to send, and by nobody else:
 it takes 0.2 seconds.
 
-Apprise knows what each service wants to be sent. How it gets there is not left to it: it follows redirects, connects to
-whatever a name leads to, waits for each read anew, and logs what the other end said and sometimes the secret in an
-address. So its services are made from our own checked fields, and not from one of its addresses, in which ``?verify=no``
-and the like can be written; they are given text that is escaped and cut already; and in place of ``requests`` they have
-``_Requests``, which sends through ``guard``.
+Apprise knows what each service wants to be sent. How it gets there is not left to it: it follows redirects, connects
+to whatever a name leads to, waits for each read anew, and logs what the other end said and sometimes the secret in an
+address. So its services are made from our own checked fields, and not from one of its addresses, in which
+``?verify=no`` and the like can be written; they are given text that is escaped and cut already; and in place of
+``requests`` they have ``_Requests``, which sends through ``guard``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Adapter(BaseAdapter):
         call.asked += 1
         if call.asked > 1:
             raise requests.ConnectionError("only one request for a message")
-        content = request.body or b""
+        content: Any = request.body or b""
         try:
             call.answer = guard.exchange(
                 request.method or "POST",
@@ -107,8 +107,9 @@ def send(
 ) -> guard.Answer:
     """Send the message; the last answer. Raises guard.Unreached.
 
-    PagerDuty and Opsgenie keep incidents of their own: of a message with several items each is sent by itself, under its
-    key, and what is over is resolved there. A message that is sent again, since one of them failed, opens none twice.
+    PagerDuty and Opsgenie keep incidents of their own: of a message with several items each is sent by itself, under
+    its key, and what is over is resolved there. A message that is sent again, since one of them failed, opens none
+    twice.
     """
     if kind in (ChannelKind.PAGERDUTY, ChannelKind.OPSGENIE):
         send_one = _pagerduty if kind is ChannelKind.PAGERDUTY else _opsgenie
@@ -142,11 +143,11 @@ def _items(message: Message) -> Iterator[Item]:
     """What is sent by itself. A message without items, such as a test, is one, and so are all that are too many."""
     found = [one for one in message.items if one.key]
     yield from found[:MOST_ITEMS]
-    if left := len(found) - MOST_ITEMS if found else 1:
-        if left > 0:
-            title = f"… and {left:,} more alerts" if found else message.title
-            lines = [*message.lines, *(one.title for one in message.items)][:20]
-            yield Item(title, lines if not found else (), message.link, key=message.uid)
+    if not found:
+        lines = [*message.lines, *(one.title for one in message.items)][:20]
+        yield Item(message.title, lines, message.link, key=message.uid)
+    elif len(found) > MOST_ITEMS:
+        yield Item(f"… and {len(found) - MOST_ITEMS:,} more alerts", (), message.link, key=message.uid)
 
 
 def _pagerduty(
@@ -199,7 +200,9 @@ def _opsgenie(
         action="new",
         asset=_ASSET,
     )
-    return _sent(service, text.title, "\n".join(filter(None, (text.body, links))) or text.title, _type(message), hosts, seconds)
+    return _sent(
+        service, text.title, "\n".join(filter(None, (text.body, links))) or text.title, _type(message), hosts, seconds
+    )
 
 
 def _sent(service: Any, title: str, body: str, how: NotifyType, hosts: AlertHosts, seconds: float) -> guard.Answer:

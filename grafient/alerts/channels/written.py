@@ -98,7 +98,12 @@ STYLES: Mapping[ChannelKind, Style] = {
     ChannelKind.DISCORD: Style(2000, _MARKDOWN.escape, _MARKDOWN.link, utf16, bold=_MARKDOWN.bold),
     # 28 KB for the whole card.
     ChannelKind.TEAMS: Style(
-        16_000, _markdown, lambda label, url: f"[{label}]({url})", in_json, with_title=False, newline="\n\n",
+        16_000,
+        _markdown,
+        lambda label, url: f"[{label}]({url})",
+        in_json,
+        with_title=False,
+        newline="\n\n",
         bold=_MARKDOWN.bold,
     ),
     ChannelKind.TELEGRAM: Style(
