@@ -60,9 +60,8 @@ class _Server(ThreadingHTTPServer):
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         if self.tls is not None:
-            with contextlib.suppress(OSError):
-                with self.tls.wrap_socket(request, server_side=True) as wrapped:
-                    super().finish_request(wrapped, client_address)
+            with contextlib.suppress(OSError), self.tls.wrap_socket(request, server_side=True) as wrapped:
+                super().finish_request(wrapped, client_address)
         else:
             super().finish_request(request, client_address)
 
@@ -86,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(letter.encode())
             time.sleep(reply.drip)
 
-    do_GET = do_POST = do_PUT = do_DELETE = _any
+    do_GET = do_POST = do_PUT = do_DELETE = _any  # noqa: N815 - http.server's names
 
     def log_message(self, *_of: Any) -> None:
         """Nothing."""
@@ -123,8 +122,9 @@ class Internet:
         self.asked: list[str] = []
         self.started: list[StandIn] = []
 
-    def machine(self, name: str, address: str = "93.184.216.34", *, plain: bool = False) -> StandIn:
-        """A machine of that name, at an address."""
+    def machine(self, name: str, address: str = "", *, plain: bool = False) -> StandIn:
+        """A machine of that name, at an address, or at one that nobody has yet."""
+        address = address or f"93.184.216.{34 + len(self.machines)}"
         found = StandIn(None if plain else self._tls)
         self.started.append(found)
         self.names[name] = [[address]]
@@ -175,9 +175,7 @@ def vouched(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, s
 
 
 @pytest.fixture
-def internet(
-    monkeypatch: pytest.MonkeyPatch, vouched: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> Iterator[Internet]:
+def internet(monkeypatch: pytest.MonkeyPatch, vouched: tuple[ssl.SSLContext, ssl.SSLContext]) -> Iterator[Internet]:
     asks, answers = vouched
     found = Internet(answers)
     monkeypatch.setattr(guard, "_tls", lambda: asks)

@@ -134,7 +134,7 @@ def test_a_setting_that_says_nothing_clear_stops_the_start(text: str) -> None:
 
 def test_the_certificate_is_verified_for_the_name(internet: Internet) -> None:
     machine = internet.machine("somewhere.else.test")
-    with pytest.raises(Unreached, match="certificate of somewhere.else.test is not valid"):
+    with pytest.raises(Unreached, match=r"certificate of somewhere\.else\.test is not valid"):
         post("https://somewhere.else.test/")
     assert machine.requests == []
 

@@ -1,4 +1,4 @@
-"""Webhooks: what is posted is what the official library of Standard Webhooks takes, and each answer means what it says."""
+"""Webhooks: the official library of Standard Webhooks takes what is posted, and each answer means what it says."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ certificate is verified for the name all the same.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import math
 import socket
 import ssl
@@ -46,6 +47,12 @@ class _Refused(Exception):
     pass
 
 
+for _name in ("httpx", "httpcore"):  # they would log addresses, with what is secret in them
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+_HEADERS = {"User-Agent": "Grafient", "Accept-Encoding": "identity"}
+
+
 def exchange(
     method: str,
     url: str,
@@ -80,9 +87,7 @@ def exchange(
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 timeout=httpx.Timeout(seconds),
             ) as client,
-            client.stream(
-                method, target, content=content, headers={"Accept-Encoding": "identity", **headers}
-            ) as response,
+            client.stream(method, target, content=content, headers={**_HEADERS, **headers}) as response,
         ):
             return Answer(response.status_code, response.headers, _beginning(response))
     except _Refused as refused:

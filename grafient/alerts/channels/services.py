@@ -42,6 +42,8 @@ class _Call:
 
 
 _call: ContextVar[_Call] = ContextVar("call")
+_OF_REQUESTS = ("content-length", "connection", "accept-encoding")
+"""Headers that are about a connection, which is not the one that requests would have made."""
 
 
 class _Adapter(BaseAdapter):
@@ -59,7 +61,9 @@ class _Adapter(BaseAdapter):
                 request.method or "POST",
                 request.url or "",
                 call.hosts,
-                headers={name: _text(value) for name, value in request.headers.items() if name != "Content-Length"},
+                headers={
+                    name: _text(value) for name, value in request.headers.items() if name.lower() not in _OF_REQUESTS
+                },
                 content=content.encode() if isinstance(content, str) else content,
                 seconds=call.seconds,
             )
@@ -196,7 +200,7 @@ def _opsgenie(
         targets=None,
         region_name=config["region"],
         alias=item.key,
-        priority="moderate" if item.what is not None else "low",
+        priority="3" if item.what is not None else "5",
         action="new",
         asset=_ASSET,
     )

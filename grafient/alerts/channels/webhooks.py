@@ -42,7 +42,6 @@ def send(
     content = body(message)
     headers = {
         "Content-Type": "application/json",
-        "User-Agent": "Grafient",
         "webhook-id": message.uid,
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": signatures(config, message.uid, now, content),

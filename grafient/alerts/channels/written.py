@@ -91,9 +91,9 @@ _MARKDOWN = Style(4000, _markdown, lambda label, url: f"{label}: <{url}>", utf16
 
 STYLES: Mapping[ChannelKind, Style] = {
     ChannelKind.EMAIL: Style(1_000_000, _plain, _named, in_bytes, with_title=False),
-    # A section of a message takes 3,000 characters, and what is above 4,000 in all Slack advises against.
+    # Slack advises to stay below 4,000 characters. The title is the attachment's own.
     ChannelKind.SLACK: Style(
-        3000, _slack, lambda label, url: f"<{url.replace('&', '&amp;')}|{label}>", utf16, bold=lambda text: f"*{text}*"
+        3000, _slack, lambda label, url: f"<{url.replace('&', '&amp;')}|{label}>", utf16, with_title=False
     ),
     ChannelKind.DISCORD: Style(2000, _MARKDOWN.escape, _MARKDOWN.link, utf16, bold=_MARKDOWN.bold),
     # 28 KB for the whole card.
@@ -102,21 +102,20 @@ STYLES: Mapping[ChannelKind, Style] = {
         _markdown,
         lambda label, url: f"[{label}]({url})",
         in_json,
-        with_title=False,
         newline="\n\n",
         bold=_MARKDOWN.bold,
     ),
     ChannelKind.TELEGRAM: Style(
         4096,
-        lambda text: html.escape(text),
+        lambda text: _torn(html.escape(text)),
         lambda label, url: f'<a href="{html.escape(url)}">{label}</a>',
         utf16,
         bold=lambda text: f"<b>{text}</b>",
     ),
     ChannelKind.PUSHOVER: Style(1024, _plain, _named, utf16, with_title=False),
-    # 4,096 bytes; the JSON that it travels in has to stay below 8,000, or it would come as a file.
+    # 4,096 bytes; the JSON that it travels in, title included, has to stay below 8,000, or it would come as a file.
     ChannelKind.NTFY: Style(
-        4096, _plain, _named, lambda text: max(in_bytes(text), in_json(text) * 4096 // 7000), with_title=False
+        4096, _plain, _named, lambda text: max(in_bytes(text), in_json(text) * 4096 // 5000), with_title=False
     ),
     ChannelKind.GOTIFY: Style(16_000, _plain, _named, in_bytes, with_title=False),
     # Of a single alert: the summary is the item's own title.
@@ -188,7 +187,10 @@ def _fitted(head: list[str], blocks: list[list[str]], foot: list[str], message: 
     more = [_more(len(blocks), message, style)] if blocks else ["…", *link]
     room = style.most - style.size(_joined([more], style)) - style.size(style.newline * 2)
     first = [*head, *(["", *blocks[0]] if blocks else [])]
-    return _joined([_until(first, room, style), more], style)
+    kept = _until(first, room, style)
+    if blocks and len(kept) == len(first):
+        more = [_more(len(blocks) - 1, message, style)] if len(blocks) > 1 else link
+    return _joined([kept, more], style)
 
 
 def _until(lines: list[str], most: int, style: Style) -> list[str]:
