@@ -29,9 +29,12 @@ from grafient.lines import FIGURES
 from grafient.models import (
     ApiKey,
     AuditEntry,
+    Channel,
     CoveredDay,
     CreditReading,
     DayCheck,
+    Delivery,
+    DeliveryEvent,
     Integration,
     Invitation,
     KeyPart,
@@ -71,6 +74,12 @@ class Part:
 def _mine(workspace_id: int) -> Select[Any]:
     """The ids of its integrations."""
     mine: Select[Any] = select(Integration.id).where(Integration.workspace_id == workspace_id)
+    return mine
+
+
+def _channels(workspace_id: int) -> Select[Any]:
+    """The ids of its channels."""
+    mine: Select[Any] = select(Channel.id).where(Channel.workspace_id == workspace_id)
     return mine
 
 
@@ -121,6 +130,34 @@ PARTS = (
         "audit",
         "The audit log, oldest first; each hash is of the entry and of the hash before it.",
         _rows(AuditEntry, "number at actor address action subject hash", lambda of: AuditEntry.chain == of),
+    ),
+    Part(
+        "channels",
+        "Where alerts are sent, and what about; without what lets Grafient in there. Hours are UTC.",
+        _rows(
+            Channel,
+            "id kind name shown topics quiet_from quiet_to alerts_daily summary created_at failing_since disabled_at"
+            " disabled_why",
+            lambda of: Channel.workspace_id == of,
+        ),
+    ),
+    Part(
+        "deliveries",
+        "What was sent to channels, as long as that is kept, and what became of it.",
+        _rows(
+            Delivery,
+            "id channel_id sending created_at state attempts tried_at ended_at title outcome",
+            lambda of: Delivery.channel_id.in_(_channels(of)),
+        ),
+    ),
+    Part(
+        "delivery_events",
+        "Which events a delivery told of.",
+        _rows(
+            DeliveryEvent,
+            "delivery_id event_id",
+            lambda of: DeliveryEvent.delivery_id.in_(select(Delivery.id).where(Delivery.channel_id.in_(_channels(of)))),
+        ),
     ),
     Part(
         "integrations",
@@ -202,6 +239,7 @@ PARTS = (
 _REPEATED = "It is in another file, under its name."
 _SUMS = "It is what the lines in costs add up to."
 _KEY = "Nobody else can use an encrypted key, and nobody should have to try."
+_SEALED = "Nobody else can use what is encrypted, and nobody should have to try."
 _WORK = "It tells workers who does what, and nothing of what was done."
 _SIGN_IN = "How a member logs in belongs to their account."
 
@@ -231,6 +269,13 @@ LEFT_OUT: Mapping[str, str] = {
     "invitation.workspace_id": "All of it is of one workspace.",
     "invitation.token_hash": "It is the hash of a link that lets somebody in.",
     "audit_entry.chain": "All of it is of one workspace.",
+    "channel.workspace_id": "All of it is of one workspace.",
+    "channel.config_ciphertext": _SEALED,
+    "channel.config_encryption_id": _SEALED,
+    "channel.summary_at": _WORK,
+    "delivery.uid": "It tells who receives a message twice that it is the same.",
+    "delivery.about": _WORK,
+    "delivery.due_at": _WORK,
     "integration.workspace_id": "All of it is of one workspace.",
     "integration.key_ciphertext": _KEY,
     "integration.key_encryption_id": _KEY,

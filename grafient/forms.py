@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from email_validator import EmailNotValidError, validate_email
 from flask_wtf import FlaskForm
-from wtforms import BooleanField, PasswordField, RadioField, SelectField, StringField
+from wtforms import BooleanField, PasswordField, RadioField, SelectField, SelectMultipleField, StringField
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import DataRequired, Length, ValidationError
+from wtforms.widgets import CheckboxInput
 
 from grafient import mail
+from grafient.alerts.channels.kinds import KINDS
+from grafient.alerts.channels.store import MOST_NAME, Options
 from grafient.integrations import MAX_LABEL
 from grafient.providers import PROVIDERS
-from grafient.states import Role
+from grafient.states import ChannelKind, Role, Summary, Topic
 
 MAX_KEY = 512
 
@@ -138,3 +141,70 @@ class RemoveForm(FlaskForm):  # type: ignore[misc]
         ],
         default="keep",
     )
+
+
+_HOURS = [SelectChoice("", "None"), *(SelectChoice(str(hour), f"{hour:02}:00") for hour in range(24))]
+_TOPICS = {
+    Topic.BUDGETS: "Budgets",
+    Topic.SPEND: "Unusual spend, and what is new",
+    Topic.CREDITS: "Credits running out",
+    Topic.DATA: "Keys, syncs, and figures that changed",
+}
+
+
+class ChannelForm(FlaskForm):  # type: ignore[misc]
+    """What a channel of any kind can be set to; ``channel_form`` has what its kind asks for as well."""
+
+    name = StringField("Name", filters=[strip], validators=[Shown("name", MOST_NAME)])
+    topics = SelectMultipleField(
+        "Alerts about",
+        choices=[SelectChoice(topic.value, label) for topic, label in _TOPICS.items()],
+        default=[topic.value for topic in Topic],
+        option_widget=CheckboxInput(),
+    )
+    alerts_daily = BooleanField("Send alerts once a day, as one message")
+    quiet_from = SelectField("Quiet from", choices=_HOURS, default="")
+    quiet_to = SelectField("Quiet until", choices=_HOURS, default="")
+    summary = SelectField(
+        "Digest",
+        choices=[SelectChoice("", "None"), *(SelectChoice(one.value, one.value.capitalize()) for one in Summary)],
+        default="",
+    )
+
+    def validate_quiet_to(self, field: SelectField) -> None:
+        """Both ends, or neither."""
+        if bool(field.data) != bool(self.quiet_from.data):
+            raise ValidationError("Choose both hours, or none.")
+        if field.data and field.data == self.quiet_from.data:
+            raise ValidationError("Choose another hour: these are the same.")
+
+    def validate_summary(self, field: SelectField) -> None:
+        """There has to be something to send."""
+        if not field.data and not self.topics.data:
+            raise ValidationError("Choose what alerts are sent about, or a digest.")
+
+    def options(self) -> Options:
+        """What was chosen, if the form is valid."""
+        return Options(
+            tuple(Topic(topic) for topic in self.topics.data),
+            int(self.quiet_from.data) if self.quiet_from.data else None,
+            int(self.quiet_to.data) if self.quiet_to.data else None,
+            self.alerts_daily.data,
+            Summary(self.summary.data) if self.summary.data else None,
+        )
+
+
+def channel_form(kind: ChannelKind, **data: object) -> ChannelForm:
+    """The form for a kind of channel. What is secret is never sent back to a browser."""
+
+    class _Form(ChannelForm):
+        pass
+
+    for one in KINDS[kind].fields:
+        if one.choices:
+            choices = [SelectChoice(*choice) for choice in one.choices]
+            setattr(_Form, one.name, SelectField(one.label, choices=choices))
+        else:
+            made = PasswordField if one.secret else StringField
+            setattr(_Form, one.name, made(one.label, filters=[strip]))
+    return _Form(**data)

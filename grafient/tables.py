@@ -55,13 +55,14 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    plain = str(_plain(value))
+    plain = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(_plain(value))
     return plain if isinstance(value, (int, Decimal)) else _FORMULA.sub(r"\1'", plain)
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: whole numbers, booleans and null are themselves, all else is text."""
-    if value is None or isinstance(value, int):
+    """A value as JSON has it: whole numbers, booleans, null, and what is JSON already are themselves, all else is
+    text."""
+    if value is None or isinstance(value, int | list | dict):
         return value
     if isinstance(value, Decimal):
         return f"{value.normalize():f}" if value else "0"

@@ -29,6 +29,7 @@ from grafient.views import (
     assets,
     audit,
     changes,
+    channels,
     costs,
     days,
     delivery,
@@ -73,6 +74,7 @@ def register(app: Flask, settings: Settings) -> None:
         members,
         audit,
         leaving,
+        channels,
         health,
         operations,
     ):

@@ -27,6 +27,9 @@ SIGNED_IN = (
     "/integrations/{integration}",
     "/integrations/{troubled}",
     "/integrations/{integration}/days/{day}",
+    "/alerts/channels/new",
+    "/alerts/channels/new?kind=ntfy",
+    "/alerts/channels/{channel}",
     "/account",
     "/account/sessions",
     "/account/members",
@@ -42,7 +45,7 @@ SIGNED_IN = (
     "/nowhere",
 )
 """``{integration}`` is one with a year of costs and a restated day, ``{day}``, of which ``{model}``,
-``{host}`` and ``{key}`` are; ``{troubled}`` needs a new key."""
+``{host}`` and ``{key}`` are; ``{troubled}`` needs a new key; ``{channel}`` is where alerts are sent."""
 
 SIGNED_OUT = ("/login", "/register", "/reset", "/confirm", "/login/passkey")
 
@@ -70,6 +73,8 @@ NO_PAGES = {
     "integrations.watch",
     "integrations.replies",
     "integrations.sent",
+    "channels.history",
+    "channels.sent",
     "sessions.sent",
     "audit.file",
     "members.sent",

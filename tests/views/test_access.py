@@ -14,10 +14,11 @@ from werkzeug.routing import Rule as Route
 from werkzeug.test import TestResponse
 
 from grafient import create_app, members
+from grafient.alerts.channels import store
 from grafient.extensions import db
 from grafient.models import Invitation, Membership, SyncRun, User
 from grafient.sandbox import Sandbox
-from grafient.states import Role
+from grafient.states import ChannelKind, Role
 from grafient.views import access
 from tests.conftest import PASSWORD, environ
 from tests.pages import Pages
@@ -25,8 +26,9 @@ from tests.views.test_integrations import run_due
 
 STRANGER, NOBODY, OUTSIDER = "an owner of another workspace", "nobody who is signed in", "a user without a workspace"
 ACTORS = (*Role, STRANGER, NOBODY, OUTSIDER)
+CHANNEL = "The channel of workspace one"
 LABEL = "The books of workspace one"
-SECRETS = (LABEL, "owner@example.com", "For the bookkeeper")
+SECRETS = (LABEL, CHANNEL, "owner@example.com", "For the bookkeeper")
 """What only members may see."""
 
 
@@ -82,8 +84,11 @@ def world(
         db.session.query(Membership).filter_by(user_id=outsider.id).delete()
         outsider.workspace_id = None
         _, invitation = members.invite(1, Role.VIEWER, "For the bookkeeper")
+        entered = {"url": "https://hooks.example.com/in"}
+        channel, _ = store.create(1, ChannelKind.WEBHOOK, CHANNEL, entered, store.Options())
         names: dict[str, object] = {
             "integration_id": 1,
+            "channel_id": channel.id,
             "run_id": db.session.query(SyncRun.id).scalar(),
             "invitation_id": db.session.query(Invitation.id).scalar(),
             "user_id": db.session.query(User.id).filter_by(email="viewer@example.com").scalar(),
@@ -215,8 +220,10 @@ def contents(world: World) -> dict[str, list[str]]:
     """All that belongs to the workspace, by table."""
     with world.app.app_context():
         found = {}
-        for table in ("workspace", "membership", "invitation", "integration", "sync_run"):
-            where = {"workspace": "id = 1", "sync_run": "integration_id = 1"}.get(table, "workspace_id = 1")
+        for table in ("workspace", "membership", "invitation", "integration", "sync_run", "channel", "delivery"):
+            where = {"workspace": "id = 1", "sync_run": "integration_id = 1", "delivery": "channel_id = 1"}.get(
+                table, "workspace_id = 1"
+            )
             rows = db.session.execute(db.text(f"SELECT * FROM {table} WHERE {where}")).all()
             found[table] = sorted(map(str, rows))
         db.session.rollback()
