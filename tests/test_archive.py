@@ -21,10 +21,12 @@ from flask import Flask, current_app
 from sqlalchemy import Column, insert, select
 from sqlalchemy.sql.visitors import iterate
 
-from grafient import archive, database, evidence, tables
+from grafient import archive, audit, database, evidence, tables
+from grafient.alerts.channels import store
 from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import (
+    Channel,
     CreditReading,
     DayCheck,
     Integration,
@@ -41,6 +43,7 @@ from grafient.providers import BilledLine, ReceivedReply
 from grafient.query import Group, Query
 from grafient.reports import ledger, sums
 from grafient.sandbox import Sandbox
+from tests.alerts.stored import one_of_each
 from tests.conftest import EMAIL, PASSWORD
 from tests.pages import Pages
 from tests.stored import add, ago, cover, put
@@ -208,18 +211,22 @@ def test_nothing_secret_is_in_it(app: Flask, pages: Pages, sandbox: Sandbox) -> 
     connected(app, pages, sandbox)
     token = link(pages, note="For the bookkeeper").rpartition("/")[2]
     with app.app_context():
+        one_of_each(1, 1)
         user = db.session.execute(select(User)).scalar_one()
+        channel = db.session.execute(select(Channel)).scalar_one()
         integration = db.session.execute(select(Integration)).scalar_one()
         db.session.execute(select(SyncRun)).scalar_one().token = "token-of-the-lease"
         db.session.commit()
         ciphertext = integration.key_ciphertext or b""
         binary = [
             ciphertext,
+            channel.config_ciphertext or b"",
             *db.session.execute(select(Invitation.token_hash)).scalars(),
             *db.session.execute(select(UserSession.token_hash)).scalars(),
         ]
-        assert len(binary) == 3
+        assert len(binary) == 4
         words = [sandbox.key("lively"), token, PASSWORD, user.password, user.fs_uniquifier, "token-of-the-lease"]
+        words += ["s3cr3t", store.opened(channel)["secret"]]
         secrets = [word.encode() for word in words]
         for one in binary:
             secrets += [one, one.hex().encode(), base64.b64encode(one), repr(one)[2:-1].encode()]
@@ -241,6 +248,9 @@ def test_nothing_of_anybody_else_is_in_it(app: Flask, pages: Pages, sandbox: San
     connected(app, other, sandbox, "no-flag")
     link(other, note="The neighbour's bookkeeper")
     with app.app_context():
+        with audit.acting(EMAIL):
+            one_of_each(1, 1)
+        one_of_each(2, 2, "The neighbour's channel")
         mine, theirs = of(1), of(2)
     assert "eighbour" not in "".join(map(mine.text, mine.names()))
     assert EMAIL not in "".join(map(theirs.text, theirs.names()))

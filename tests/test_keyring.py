@@ -14,10 +14,13 @@ from flask import Flask, current_app
 from sqlalchemy import select, update
 
 from grafient import create_app, keyring, vault
+from grafient.alerts.channels import store
 from grafient.extensions import db
 from grafient.keyring import KeyringError
-from grafient.models import EncryptionKey, Integration, SyncRun, Workspace, utc_now
+from grafient.members import Refused
+from grafient.models import Channel, EncryptionKey, Integration, SyncRun, Workspace, utc_now
 from grafient.sandbox import Sandbox
+from grafient.states import ChannelKind
 from grafient.vault import Vault
 from tests.conftest import ENCRYPTION_KEYS
 from tests.pages import Pages
@@ -143,17 +146,17 @@ def test_a_rotation_that_was_killed_goes_on_where_it_was(
     for _ in range(5):
         connect(workspace, sandbox, twice=True)
     both, count = Vault.parse(f"{NEW},{ENCRYPTION_KEYS}"), 0
-    seal = Vault.seal
+    encrypt = Vault.encrypt
 
-    def dies(self: Vault, *args: str, **row: object) -> vault.Sealed:
+    def dies(self: Vault, secret: str, bound_to: str) -> vault.Sealed:
         nonlocal count
         count += 1
         if count == 4:
             raise KeyboardInterrupt
-        return seal(self, *args, **row)  # type: ignore[arg-type]
+        return encrypt(self, secret, bound_to)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Vault, "seal", dies)
+        patch.setattr(Vault, "encrypt", dies)
         with pytest.raises(KeyboardInterrupt):
             keyring.rotate(both)
     db.session.rollback()
@@ -170,9 +173,9 @@ def test_a_key_that_is_replaced_during_a_rotation_stays_replaced(
     mine = connect(workspace, sandbox).id
     both = Vault.parse(f"{NEW},{ENCRYPTION_KEYS}")
     replaced = both.seal("pasted meanwhile", integration_id=mine, provider="openrouter")
-    open_ = Vault.open
+    decrypt = Vault.decrypt
 
-    def meanwhile(self: Vault, *args: vault.Sealed, **row: object) -> str:
+    def meanwhile(self: Vault, sealed: vault.Sealed, bound_to: str) -> str:
         db.session.rollback()
 
         def replace() -> None:
@@ -185,12 +188,71 @@ def test_a_key_that_is_replaced_during_a_rotation_stays_replaced(
         thread = threading.Thread(target=replace)
         thread.start()
         thread.join()
-        return open_(self, *args, **row)  # type: ignore[arg-type]
+        return decrypt(self, sealed, bound_to)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Vault, "open", meanwhile)
+        patch.setattr(Vault, "decrypt", meanwhile)
         assert keyring.rotate(both).sealed == 0
     assert db.session.execute(select(Integration.key_ciphertext)).scalar_one() == replaced.ciphertext
+
+
+@pytest.fixture
+def channels(workspace: Workspace) -> list[Channel]:
+    """Channels whose settings are sealed with the tests' key, which the database knows."""
+    keyring.verify(Vault.parse(ENCRYPTION_KEYS))
+    entered = {"url": "https://hooks.example.com/in"}
+    return [store.create(workspace.id, ChannelKind.WEBHOOK, "", entered, store.Options())[0] for _ in range(3)]
+
+
+def test_the_settings_of_channels_are_counted_and_checked(channels: list[Channel]) -> None:
+    assert keyring.in_use() == {"test": 3}
+    db.session.rollback()
+    assert keyring.in_use_at(db.engine) == {"test": 3}
+    with pytest.raises(KeyringError, match="lacks the key 'test', which encrypts 3 stored secrets"):
+        keyring.verify(Vault.parse(NEW))
+    db.session.execute(EncryptionKey.__table__.delete())
+    db.session.commit()
+    with pytest.raises(KeyringError, match="is not the one"):
+        keyring.verify(Vault.parse(OTHER))
+    keyring.verify(Vault.parse(ENCRYPTION_KEYS))
+
+
+def test_the_settings_of_channels_are_put_under_the_newest_key(
+    channels: list[Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyring, "BATCH", 2)
+    first, second, third = channels
+    before, third_id = [store.opened(one) for one in (first, second)], third.id
+    third.config_ciphertext = second.config_ciphertext  # what is sealed for one row opens in no other
+    db.session.commit()
+    both = Vault.parse(f"{NEW},{ENCRYPTION_KEYS}")
+    done = keyring.rotate(both)
+    assert (done.sealed, done.channels, done.unreadable_channels) == (0, 2, [third_id])
+    assert keyring.rotate(both).channels == 0
+    assert keyring.in_use() == {"new": 2, "test": 1}
+    monkeypatch.setitem(current_app.extensions, "vault", Vault.parse(NEW))
+    db.session.expire_all()
+    assert [store.opened(one) for one in (first, second)] == before
+    with pytest.raises(vault.VaultError):
+        store.opened(third)
+
+
+def test_channels_whose_settings_are_given_up_are_off_until_they_are_entered_again(
+    channels: list[Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert keyring.forget("test") == keyring.GivenUp(0, 3)
+    monkeypatch.setitem(current_app.extensions, "vault", Vault.parse(NEW))
+    keyring.verify(Vault.parse(NEW))
+    db.session.expire_all()
+    channel = channels[0]
+    assert (channel.disabled_at is None, channel.disabled_why) == (False, keyring.LOST_SETTINGS)
+    with pytest.raises(vault.VaultError, match="Enter them again"):
+        store.opened(channel)
+    with pytest.raises(Refused):
+        store.turn_on(channel)
+    store.change(channel, "", {"url": "https://hooks.example.com/other"}, store.Options())
+    assert (channel.disabled_at, channel.disabled_why) == (None, "")
+    assert store.opened(channel)["secret"].startswith("whsec_")
 
 
 def test_a_lost_key_is_given_up_by_a_command(app: Flask, pages: Pages, sandbox: Sandbox) -> None:

@@ -75,6 +75,7 @@ NO_PAGES = {
     "integrations.sent",
     "channels.history",
     "channels.sent",
+    "channels.sent_new",
     "sessions.sent",
     "audit.file",
     "members.sent",

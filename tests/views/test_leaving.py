@@ -22,6 +22,7 @@ from grafient.models import Integration, Line, Membership, SyncRun, User, Worksp
 from grafient.providers.openrouter import OpenRouterReader
 from grafient.sandbox import Sandbox
 from grafient.states import Role, Trigger
+from tests.alerts.stored import one_of_each
 from tests.conftest import EMAIL, PASSWORD
 from tests.pages import Pages, lint
 from tests.syncing import at, claim_one, later, leave_out_keys, on_sqlite
@@ -191,6 +192,9 @@ def test_a_deleted_workspace_leaves_no_row_and_all_others_as_they_were(
     named(pages)
     link(pages, note="For the bookkeeper")
     link(other)
+    with app.app_context():
+        one_of_each(1, 1)
+        one_of_each(2, 2)
     page = words(pages)
     assert f"{NAME} goes for good, with 1 integration and its key, 31 days of costs" in page
     assert f"Type {NAME} to confirm" in page
