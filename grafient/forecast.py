@@ -1,7 +1,8 @@
-"""What a calendar month will cost: an estimate, from what is settled of it and from the weeks before. Pure.
+"""What a period, such as a calendar month, will cost: an estimate, from what is settled of it and from the weeks
+before. Pure.
 
 What is estimated is a float that is rounded to whole cents. ``Forecast.settled`` is exact, and so is all of it once the
-month is wholly known.
+period is wholly known.
 """
 
 from __future__ import annotations
@@ -52,17 +53,19 @@ class Reason(StrEnum):
 
     DAYS_MISSING = "days missing"
     TOO_LITTLE_HISTORY = "too little history"
+    ONE_DAY = "one day"
+    """A single day can't be told from the days before it."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the month will cost: ``expected``, and 4 times in 5 from ``low`` to ``high``.
+    """What the period will cost: ``expected``, and 4 times in 5 from ``low`` to ``high``.
 
     ``settled`` is what its days known so far cost; all four are the same once it is wholly known. ``tries``: how many
     earlier forecasts the range was found from.
     """
 
-    month: Period
+    period: Period
     settled: Decimal
     expected: Decimal
     low: Decimal
@@ -98,40 +101,73 @@ class Backtest:
         return mean(found) if found else None
 
 
-def why_not(amounts: Mapping[date, Decimal], month: Period, through: date) -> Reason | None:
+def why_not(amounts: Mapping[date, Decimal], period: Period, through: date) -> Reason | None:
     """Why ``of`` has no forecast; None if it has one.
 
-    Where a day of the month is missing, nobody knows what the month cost so far. A month that is wholly known needs no
+    Where a day of the period is missing, nobody knows what it cost so far. A period that is wholly known needs no
     history.
     """
-    if any(day not in amounts for day in span(month.first, min(through, month.last))):
+    if any(day not in amounts for day in span(period.first, min(through, period.last))):
         return Reason.DAYS_MISSING
-    if through < month.last and not _has_history(_since_first_use(amounts, through), through.toordinal()):
-        return Reason.TOO_LITTLE_HISTORY
-    return None
+    if through >= period.last:
+        return None
+    if period.days == 1:
+        return Reason.ONE_DAY
+    return None if _has_history(_since_first_use(amounts, through), through.toordinal()) else Reason.TOO_LITTLE_HISTORY
 
 
-def of(amounts: Mapping[date, Decimal], month: Period, through: date) -> Forecast | None:
-    """The forecast of a calendar month whose days should be known up to ``through``; ``why_not`` says why it is None.
+def of(amounts: Mapping[date, Decimal], period: Period, through: date) -> Forecast | None:
+    """The forecast of a period whose days should be known up to ``through``; ``why_not`` says why it is None.
 
     ``amounts``: what each known day cost. A day that is not in it is unknown, never zero. Days after ``through`` are
     not looked at.
     """
-    if why_not(amounts, month, through) is not None:
+    if why_not(amounts, period, through) is not None:
         return None
-    settled = _sum(amounts, Period(month.first, min(through, month.last)))
-    if through >= month.last:
-        return Forecast(month, settled, settled, settled, settled, 0)
+    settled = _sum(amounts, Period(period.first, min(through, period.last)))
+    if through >= period.last:
+        return Forecast(period, settled, settled, settled, settled, 0)
     known, last = _since_first_use(amounts, through), through.toordinal()
-    left = range(max(last + 1, month.first.toordinal()), month.last.toordinal() + 1)
-    rest = _estimate(known, last, left)
+    left = _left(period, through)
+    rest = sum(_estimates(known, last, left))
     errors = _errors(known, last, left)
     width = _width(errors) * _measure(known, last, left)
     expected, high = (_cents(settled, estimate, ROUND_CEILING) for estimate in (rest, rest + width))
     low = _cents(settled, rest - width, ROUND_FLOOR)
     if min(known.values()) >= 0:
         low = max(low, settled)
-    return Forecast(month, settled, expected, low, high, len(errors))
+    return Forecast(period, settled, expected, low, high, len(errors))
+
+
+def reaches(
+    amounts: Mapping[date, Decimal], period: Period, through: date, limit: Decimal, so_far: Decimal
+) -> date | None:
+    """The day of the period on which what it costs reaches ``limit``: a settled day, or one on which it is expected
+    to; None where it does not, and where there is no forecast.
+
+    ``so_far``: what is known of the period, what may still grow included. The first day that is not settled costs at
+    least what that has beyond the settled days: with $90 of today's, $100 are not reached next week because today was
+    expected to cost $10.
+    """
+    if why_not(amounts, period, through) is not None:
+        return None
+    total = Decimal(0)
+    for day in span(period.first, min(through, period.last)):
+        total += amounts[day]
+        if total >= limit:
+            return day
+    left = _left(period, through)
+    estimates = _estimates(_since_first_use(amounts, through), through.toordinal(), left) if left else []
+    for number, estimate in zip(left, estimates, strict=True):
+        total = max(total + Decimal(f"{estimate:.6f}"), so_far)
+        if total >= limit:
+            return date.fromordinal(number)
+    return None
+
+
+def _left(period: Period, through: date) -> range:
+    """The days of the period that are to be estimated, by their ordinals."""
+    return range(max(through.toordinal() + 1, period.first.toordinal()), period.last.toordinal() + 1)
 
 
 def backtest(amounts: Mapping[date, Decimal], through: date, months: int = 3) -> Backtest | None:
@@ -152,7 +188,7 @@ def backtest(amounts: Mapping[date, Decimal], through: date, months: int = 3) ->
         for days in DAYS_TRIED:
             after = first + days - 1
             settled = _sum(amounts, Period(month.first, date.fromordinal(after)))
-            rest = _estimate(known, after, range(after + 1, last + 1))
+            rest = sum(_estimates(known, after, range(after + 1, last + 1)))
             tries.append(Try(month, days, _cents(settled, rest, ROUND_CEILING), actual))
     return Backtest(len(tries) // len(DAYS_TRIED), tuple(tries)) if tries else None
 
@@ -180,8 +216,8 @@ def _has_history(known: Mapping[int, float], last: int) -> bool:
     return sum(day in known for day in range(last - WEEKS * 7 + 1, last + 1)) >= LEAST_DAYS
 
 
-def _estimate(known: Mapping[int, float], last: int, days: range, weeks: int = WEEKS) -> float:
-    """What the days will cost together, from the weeks up to ``last``: each weekday's mean, carried on by the trend."""
+def _estimates(known: Mapping[int, float], last: int, days: range, weeks: int = WEEKS) -> list[float]:
+    """What each day will cost, from the weeks up to ``last``: its weekday's mean, carried on by the trend."""
     weekdays: list[list[tuple[int, float]]] = [[] for _ in range(7)]
     for day in range(last - weeks * 7 + 1, last + 1):
         if day in known:
@@ -191,15 +227,15 @@ def _estimate(known: Mapping[int, float], last: int, days: range, weeks: int = W
     level = [sum(others) / len(others) if one is None else one for one in means]
     course = _course(weekdays, level)
     if weeks == WEEKS and (since := _new_level(course)):
-        return _estimate(known, last, days, since)
+        return _estimates(known, last, days, since)
     trend = _trend(course)
     ages = [age for found in weekdays for age, _ in found]
     age = sum(ages) / len(ages) + 0.5
-    total = 0.0
+    found = []
     for day in days:
         ahead = (1 - _DAMPING ** ((day - last) / 7)) / -log(_DAMPING)
-        total += level[day % 7] * max(0.0, 1 + trend * (age + ahead))
-    return total
+        found.append(level[day % 7] * max(0.0, 1 + trend * (age + ahead)))
+    return found
 
 
 def _mean(amounts: list[float]) -> float:
@@ -273,7 +309,7 @@ def _errors(known: Mapping[int, float], last: int, left: range) -> list[float]:
         then, days = last - weeks * 7, range(left[0] - weeks * 7, left[-1] - weeks * 7 + 1)
         measure = _measure(known, then, days) if _has_history(known, then) else 0.0
         if measure and all(day in known for day in days):
-            errors.append(abs(sum(known[day] for day in days) - _estimate(known, then, days)) / measure)
+            errors.append(abs(sum(known[day] for day in days) - sum(_estimates(known, then, days))) / measure)
     return errors
 
 

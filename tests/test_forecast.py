@@ -401,3 +401,77 @@ def test_the_range_is_right_four_times_in_five(sandbox: list[dict[date, Decimal]
                 assert found is not None
                 held.append(found.low <= actual <= found.high)
     assert 0.76 < sum(held) / len(held) < 0.92
+
+
+@pytest.mark.parametrize(
+    ("period", "last", "expected"),
+    [
+        (Period(date(2026, 11, 23), date(2026, 11, 29)), date(2026, 11, 24), 70),
+        (Period(date(2026, 10, 1), date(2026, 12, 31)), date(2026, 11, 24), 920),
+        (Period(date(2026, 1, 1), date(2026, 12, 31)), date(2026, 11, 24), 3650),
+    ],
+)
+def test_any_period_has_one(period: Period, last: date, expected: int) -> None:
+    found = forecast.of(every_day(last, 400), period, last)
+    assert found is not None
+    assert (found.period, found.settled) == (period, 10 * ((last - period.first).days + 1))
+    assert found.low == found.expected == found.high == expected
+
+
+def test_a_year_that_has_hardly_begun_has_a_range_as_wide_as_that_is_uncertain() -> None:
+    last = date(2026, 1, 20)
+    found = forecast.of(every_day(last, 360), Period(date(2026, 1, 1), date(2026, 12, 31)), last)
+    assert found is not None
+    assert (found.expected, found.tries) == (3650, 0)
+    assert (found.low, found.high) == (Decimal("1925.00"), Decimal("5375.00")), "half of the 345 days left"
+
+
+def test_a_day_has_none_until_it_is_over() -> None:
+    today = date(2026, 11, 25)
+    amounts = every_day(today, 400)
+    day = Period(today, today)
+    assert forecast.of(amounts, day, today - timedelta(days=1)) is None
+    assert forecast.why_not(amounts, day, today - timedelta(days=1)) == Reason.ONE_DAY
+    assert forecast.of(amounts, day, today) == Forecast(day, *[Decimal(10)] * 4, 0)
+
+
+class TestReaches:
+    LAST = date(2026, 11, 10)
+
+    @pytest.mark.parametrize(
+        ("limit", "so_far", "day"),
+        [
+            ("95", "100", 10),
+            ("100", "100", 10),
+            ("101", "100", 11),
+            ("150", "100", 15),
+            ("150", "145", 12),
+            ("150", "150", 11),
+            ("300", "100", 30),
+            ("300.01", "100", None),
+        ],
+    )
+    def test_the_day_on_which_it_does(self, limit: str, so_far: str, day: int | None) -> None:
+        found = forecast.reaches(every_day(self.LAST, 100), NOVEMBER, self.LAST, Decimal(limit), Decimal(so_far))
+        assert found == (None if day is None else date(2026, 11, day))
+
+    def test_without_a_forecast_nobody_knows(self) -> None:
+        amounts = every_day(self.LAST, 100)
+        del amounts[date(2026, 11, 3)]
+        assert forecast.reaches(amounts, NOVEMBER, self.LAST, Decimal(1), Decimal(500)) is None
+
+    def test_of_a_period_that_is_over(self) -> None:
+        amounts = every_day(NOVEMBER.last, 100)
+        assert forecast.reaches(amounts, NOVEMBER, NOVEMBER.last, Decimal(300), Decimal(300)) == NOVEMBER.last
+        assert forecast.reaches(amounts, NOVEMBER, NOVEMBER.last, Decimal(301), Decimal(300)) is None
+
+    @given(histories())
+    def test_it_comes_to_what_the_forecast_expects(self, history: tuple[dict[date, Decimal], date]) -> None:
+        amounts, last = history
+        found = forecast.of(amounts, NOVEMBER, last)
+        if found is None:
+            return
+        over = forecast.reaches(amounts, NOVEMBER, last, found.expected + CENT, found.settled)
+        assert over is None
+        if found.expected > found.settled + 2 * CENT:
+            assert forecast.reaches(amounts, NOVEMBER, last, found.expected - 2 * CENT, found.settled) is not None
