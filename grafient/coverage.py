@@ -116,6 +116,11 @@ class Known:
         """Those that should cover a period, or have data for it."""
         return [i for i in self._scope if self._expected(i, period) or self._has_data(i, period)]
 
+    def of(self, query: Query) -> Known:
+        """The same of fewer integrations or days, of those that were loaded. Only for queries that filter by nothing
+        else: what is known of hosts and keys is looked up for each of them."""
+        return Known(query, selected(query, self._scope), self._days, counted=self.counted)
+
     @cached_property
     def coverage(self) -> Coverage:
         """The coverage of the query's period, over all integrations that count."""

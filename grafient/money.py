@@ -95,6 +95,20 @@ class Usd(TypeDecorator[Decimal]):
         return None if value is None else Decimal(value)
 
 
+class SumUsd(Usd):
+    """The same for a sum that somebody sets: of any size that the column has room for, so LIMIT_USD and more too."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        exact = rounded(_decimal(value))
+        if exact != value:
+            raise ValueError(f"finer than {PLACES} decimals: {value}")
+        return f"{exact:f}" if dialect.name == "sqlite" else exact
+
+
 class LineUsd(TypeDecorator[Decimal]):
     """A column of a line's USD, exact to 12 decimals; what ``Usd`` refuses, and LINE_LIMIT_USD or more, is refused."""
 

@@ -217,6 +217,13 @@ def usd(text: str, least: Decimal | int = 0, most: Decimal | int = MOST_USD) -> 
     return amount
 
 
+def in_words(amount: Decimal) -> str:
+    """``$1,200`` or ``$99.50``: as somebody set it."""
+    digits = f"{amount.normalize():,f}"
+    whole, _, rest = digits.partition(".")
+    return f"${whole}.{rest:0<2}" if rest else f"${whole}"
+
+
 def _whole(text: str, one: Setting) -> int:
     plain = text.removesuffix("%").strip()
     if not (plain.isascii() and plain.isdigit() and len(plain) < 10 and one.least <= int(plain) <= one.most):

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from grafient.extensions import Base
 from grafient.models.columns import Day, UtcDateTime, one_of, utc_now
-from grafient.money import Usd
+from grafient.money import SumUsd
 from grafient.states import (
     AlertKind,
     BudgetPeriod,
@@ -36,7 +36,7 @@ class Budget(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     workspace_id: Mapped[int] = mapped_column(ForeignKey("workspace.id", ondelete="CASCADE"), index=True)
     name: Mapped[str] = mapped_column(String(100))
-    amount_usd: Mapped[Decimal] = mapped_column(Usd)
+    amount_usd: Mapped[Decimal] = mapped_column(SumUsd)
     period: Mapped[BudgetPeriod] = mapped_column(one_of(BudgetPeriod))
     filters: Mapped[dict[str, list[Any]]] = mapped_column(JSON)
     byok: Mapped[bool] = mapped_column(default=False)
