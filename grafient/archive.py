@@ -27,14 +27,18 @@ from grafient.days import Period
 from grafient.extensions import db
 from grafient.lines import FIGURES
 from grafient.models import (
+    AlertRule,
     ApiKey,
     AuditEntry,
+    Budget,
     Channel,
     CoveredDay,
     CreditReading,
     DayCheck,
     Delivery,
     DeliveryEvent,
+    Incident,
+    IncidentEvent,
     Integration,
     Invitation,
     KeyPart,
@@ -225,6 +229,39 @@ PARTS = (
         ),
     ),
     Part(
+        "budgets",
+        "Budgets in USD: for which period, what each is about, and at which percentages somebody is told.",
+        _rows(
+            Budget,
+            "id name amount_usd period filters byok actual forecast created_at since",
+            lambda of: Budget.workspace_id == of,
+        ),
+    ),
+    Part(
+        "alert_rules",
+        "Rules for alerts that are not as they come.",
+        _rows(AlertRule, "kind is_on settings since", lambda of: AlertRule.workspace_id == of),
+    ),
+    Part(
+        "incidents",
+        "What somebody should know, or should have known: since when, until when, and who said that they know.",
+        _rows(
+            Incident,
+            "id kind subject integration_id budget_id facts marks first_day last_day opened_at told_at resolved_at"
+            " acknowledged_at acknowledged_by snoozed_until",
+            lambda of: Incident.workspace_id == of,
+        ),
+    ),
+    Part(
+        "incident_events",
+        "What became of incidents, with the figures of that moment.",
+        _rows(
+            IncidentEvent,
+            "id incident_id what at facts marks",
+            lambda of: IncidentEvent.incident_id.in_(select(Incident.id).where(Incident.workspace_id == of)),
+        ),
+    ),
+    Part(
         "replies",
         "What the provider was asked, and when it answered. The answers are in replies/, as long as they are kept.",
         _rows(
@@ -246,6 +283,8 @@ _SIGN_IN = "How a member logs in belongs to their account."
 LEFT_OUT: Mapping[str, str] = {
     "day_total": _SUMS,
     "model_total": _SUMS,
+    "alert_watch": _WORK,
+    "judged_days": _WORK,
     "encryption_key": "It belongs to the installation.",
     "user_session": "Where a member is logged in belongs to their account.",
     "restatement_seen": "What a member has looked at belongs to their account.",
@@ -276,6 +315,9 @@ LEFT_OUT: Mapping[str, str] = {
     "delivery.uid": "It tells who receives a message twice that it is the same.",
     "delivery.about": _WORK,
     "delivery.due_at": _WORK,
+    "budget.workspace_id": "All of it is of one workspace.",
+    "alert_rule.workspace_id": "All of it is of one workspace.",
+    "incident.workspace_id": "All of it is of one workspace.",
     "integration.workspace_id": "All of it is of one workspace.",
     "integration.key_ciphertext": _KEY,
     "integration.key_encryption_id": _KEY,

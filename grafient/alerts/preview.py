@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from typing import Any
 
 from grafient.alerts import budgets, rules
 from grafient.alerts.budgets import Fields, Status
@@ -14,9 +16,6 @@ from grafient.states import AlertKind, BudgetPeriod
 DAYS = 90
 MOST_FIRED = 100
 
-PREVIEWED = frozenset({AlertKind.BUDGET})
-"""What can be told of days that are over."""
-
 
 @dataclass(frozen=True)
 class Fired:
@@ -24,6 +23,11 @@ class Fired:
 
     day: date
     title: str
+
+
+def of(workspace_id: int, kind: AlertKind, settings: Mapping[str, Any]) -> list[Fired]:
+    """The same of a rule other than a budget, if it is PREVIEWED."""
+    return _OF[kind](workspace_id, settings)
 
 
 def of_budget(workspace_id: int, fields: Fields) -> list[Fired]:
@@ -60,3 +64,8 @@ def _title(status: Status, mark: int, is_forecast: bool) -> str:
 
 def _usd(amount: Decimal) -> str:
     return f"${amount:,.2f}"
+
+
+_OF: Mapping[AlertKind, Callable[[int, Mapping[str, Any]], list[Fired]]] = {}
+PREVIEWED = frozenset({AlertKind.BUDGET, *_OF})
+"""What can be told of days that are over."""

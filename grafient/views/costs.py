@@ -239,7 +239,7 @@ def _shared(
         "endpoint": endpoint,
         "found": found,
         "filters": filters,
-        "picks": _picks(query, filters, names),
+        "picks": picks(query, filters, names),
         "most_choices": MOST_CHOICES,
         "query": addresses.kept(),
         "kept": kept,
@@ -287,7 +287,7 @@ class Pick:
         return [(value, name) for value, name, is_chosen in self.options if is_chosen]
 
 
-def _picks(query: Query, filters: Filters, names: Mapping[str, str]) -> list[Pick]:
+def picks(query: Query, filters: Filters, names: Mapping[str, str]) -> list[Pick]:
     """What a page can be filtered by, where there is a choice or something is chosen."""
     integrations = {str(one.id): f"{one.label}{' (removed)' if one.removed else ''}" for one in filters.integrations}
     hosts, models = ({one: one for one in some if one} for some in (filters.hosts, filters.models))

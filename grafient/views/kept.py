@@ -7,7 +7,8 @@ commit that changes an integration, or anything stored of its account, gives the
 the first request after a sync's commit gets the new figures, whichever process answers it, and a user who was disabled,
 or whose password was changed elsewhere, gets none.
 
-What becomes true by the clock alone, such as that an integration is overdue, is counted in the same statement.
+What becomes true by the clock alone, such as that an integration is overdue, is counted in the same statement, and so
+are open incidents, whose number stands in the navigation.
 
 A page is kept for one user, one address and one UTC day. The browser keeps it too, and asks each time whether it is
 still the same: then it is answered in a few bytes (304).
@@ -30,7 +31,7 @@ from sqlalchemy import and_, bindparam, case, func, select
 from grafient import database, disk, sample, sessions, trouble
 from grafient.days import last_due, last_settled
 from grafient.extensions import db, settings
-from grafient.models import Integration, Membership, RestatementSeen, User, UserSession, Workspace, utc_now
+from grafient.models import Incident, Integration, Membership, RestatementSeen, User, UserSession, Workspace, utc_now
 from grafient.states import Role
 from grafient.views import access, assets, delivery
 
@@ -101,6 +102,11 @@ def kept(view: Callable[..., ResponseReturnValue]) -> Callable[..., ResponseRetu
 
 
 _SEEN = select(func.sum(RestatementSeen.restatement_id)).where(RestatementSeen.user_id == User.id).scalar_subquery()
+_OPEN_INCIDENTS = (
+    select(func.count(Incident.id))
+    .where(Incident.workspace_id == User.workspace_id, Incident.resolved_at.is_(None))
+    .scalar_subquery()
+)
 _UNREAD = case((Integration.last_success_at.is_(None) & Integration.removed_at.is_(None), 1))
 _SAMPLE = case((Integration.provider == sample.SLUG, 1))
 _USER = User.__table__.c
@@ -115,6 +121,7 @@ _STATE = (
         func.count(case((trouble.IS_FAILING, 1))).label("failing"),
         func.count(case((trouble.IS_EXPIRING, 1))).label("expiring"),
         _SEEN.label("seen"),
+        _OPEN_INCIDENTS.label("open_incidents"),
         UserSession.id.label("session_id"),
         UserSession.seen_at.label("session_seen_at"),
         Membership.role.label("role"),
@@ -156,7 +163,7 @@ def _state() -> Any:
         return None
     g.session = (found.session_id, found.session_seen_at)
     g.role, g.workspace_name = found.role, found.workspace_name
-    g.has_sample = bool(found.samples)
+    g.has_sample, g.open_incidents = bool(found.samples), found.open_incidents
     has_form = found.samples or not found.integrations
     if found.unread or has_form or "_flashes" in session or full:
         return None
@@ -166,5 +173,5 @@ def _state() -> Any:
         (found.id, found.email, found.workspace_id, found.role, found.workspace_name),
         (now.date(), last_due(now), last_settled(now)),
         (found.integrations, str(found.revisions), str(found.seen)),
-        (found.overdue, found.failing, found.expiring),
+        (found.overdue, found.failing, found.expiring, found.open_incidents),
     )

@@ -30,6 +30,11 @@ SIGNED_IN = (
     "/alerts/channels/new",
     "/alerts/channels/new?kind=ntfy",
     "/alerts/channels/{channel}",
+    "/alerts",
+    "/alerts/incidents/{incident}",
+    "/alerts/budgets/new?model={model}",
+    "/alerts/budgets/{budget}",
+    "/alerts/rules/unusual_day",
     "/account",
     "/account/sessions",
     "/account/members",
@@ -45,7 +50,8 @@ SIGNED_IN = (
     "/nowhere",
 )
 """``{integration}`` is one with a year of costs and a restated day, ``{day}``, of which ``{model}``,
-``{host}`` and ``{key}`` are; ``{troubled}`` needs a new key; ``{channel}`` is where alerts are sent."""
+``{host}`` and ``{key}`` are; ``{troubled}`` needs a new key. ``{budget}`` is used up, ``{incident}`` is open, and
+``{channel}`` is where alerts are sent."""
 
 SIGNED_OUT = ("/login", "/register", "/reset", "/confirm", "/login/passkey")
 
@@ -81,5 +87,6 @@ NO_PAGES = {
     "members.sent",
     "members.invitation",
     "leaving.sent",
+    "alerts.answer",
 }
 """Endpoints that answer with a file, a part of a page or another address, or that nothing leads to."""

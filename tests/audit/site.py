@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +52,9 @@ def site(folder: Path, *, troubled: bool = True) -> Iterator[Site]:
         try:
             product.start()
             with httpx.Client(base_url=product.url, timeout=30) as browser:
-                yield Site(product.url, *_fill(browser, sandbox, troubled))
+                cookies, names = _fill(browser, sandbox, troubled)
+                _open_incident(product)
+                yield Site(product.url, cookies, names)
         finally:
             product.end()
 
@@ -74,18 +78,42 @@ def _fill(browser: httpx.Client, sandbox: Sandbox, troubled: bool) -> tuple[dict
     nowhere = {"kind": "webhook", "name": "Our own program", "url": "https://hooks.example.com/in", "topics": "budgets"}
     _post(browser, "/alerts/channels", "/alerts/channels/new?kind=webhook", **nowhere)
     _post(browser, "/alerts/channels/1/test", "/alerts/channels/1")
+    sums = {"Everything": "3000", "Half of a week": "1", "A year": "100000"}
+    for (name, amount), period in zip(sums.items(), ("month", "week", "year"), strict=True):
+        fields = {"name": name, "amount_usd": amount, "period": period, "actual": "50, 80, 100", "forecast": "100"}
+        _post(browser, "/alerts/budgets", "/alerts/budgets/new", **fields)
     browser.get("/integrations")  # says what was done, which is then not said on the pages that are looked at
     row, key = sandbox.truth("lively", day, day).rows[0], sandbox.account("lively").keys(sandbox.today)[0]
     return dict(browser.cookies), {
         "integration": "1",
         "troubled": "2",
         "channel": "1",
+        "incident": "1",
+        "budget": "2",
         "day": day.isoformat(),
         "today": sandbox.today.isoformat(),
         "model": quote(row.model),
         "host": quote(row.provider_name),
         "key": key.hash,
     }
+
+
+def _open_incident(product: Product) -> None:
+    """One that is open, and one that is over, as nothing that happens within a minute leaves them."""
+    facts = json.dumps({"label": "Production", "since": "2026-11-20T06:01:00+00:00"})
+    then, names = "2026-11-21 08:00:00.000000", "workspace_id, kind, subject, facts, marks, opened_at, told_at"
+    with sqlite3.connect(product.data / "grafient.db", timeout=30) as connection:
+        for subject, resolved_at in (("made up", None), ("made up before", "2026-11-22 08:00:00.000000")):
+            row = (1, "no_sync", subject, facts, "[]", then, then, resolved_at, "")
+            connection.execute(
+                f"INSERT INTO incident ({names}, resolved_at, acknowledged_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row
+            )
+        for what in ("opened", "reminded"):
+            event = (1, what, then, facts, "[]")
+            connection.execute(
+                "INSERT INTO incident_event (incident_id, what, at, facts, marks) VALUES (?, ?, ?, ?, ?)", event
+            )
+    connection.close()
 
 
 def _card(browser: httpx.Client, number: int) -> str:

@@ -16,7 +16,16 @@ def test_every_page_is_looked_at(app: Flask) -> None:
     listed = set()
     for path in (*SIGNED_IN, *SIGNED_OUT):
         path = path.format(
-            integration=1, troubled=2, channel=1, day="2026-11-18", today="2026-11-20", model="m/n", host="h", key="k"
+            integration=1,
+            troubled=2,
+            incident=1,
+            budget=1,
+            channel=1,
+            day="2026-11-18",
+            today="2026-11-20",
+            model="m/n",
+            host="h",
+            key="k",
         )
         if path != "/nowhere":
             listed.add(addresses.match(urlsplit(path).path)[0])

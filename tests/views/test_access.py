@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,9 @@ from werkzeug.test import TestResponse
 from grafient import create_app, members
 from grafient.alerts.channels import store
 from grafient.extensions import db
-from grafient.models import Invitation, Membership, SyncRun, User
+from grafient.models import AlertRule, Budget, Incident, Invitation, Membership, SyncRun, User, utc_now
 from grafient.sandbox import Sandbox
-from grafient.states import ChannelKind, Role
+from grafient.states import AlertKind, BudgetPeriod, ChannelKind, Role
 from grafient.views import access
 from tests.conftest import PASSWORD, environ
 from tests.pages import Pages
@@ -86,6 +87,28 @@ def world(
         _, invitation = members.invite(1, Role.VIEWER, "For the bookkeeper")
         entered = {"url": "https://hooks.example.com/in"}
         channel, _ = store.create(1, ChannelKind.WEBHOOK, CHANNEL, entered, store.Options())
+        budget = Budget(
+            workspace_id=1,
+            name="Nobody else's",
+            amount_usd=Decimal(5),
+            period=BudgetPeriod.MONTH,
+            filters={},
+            byok=False,
+            actual=[100],
+            forecast=[],
+        )
+        facts = {"label": LABEL, "since": "2026-11-20T06:01:00+00:00"}
+        incident = Incident(
+            workspace_id=1,
+            kind=AlertKind.NO_SYNC,
+            subject="1",
+            facts=facts,
+            marks=[],
+            opened_at=utc_now(),
+            told_at=utc_now(),
+        )
+        db.session.add_all([budget, incident, AlertRule(workspace_id=1, kind=AlertKind.NEW, settings={})])
+        db.session.flush()
         names: dict[str, object] = {
             "integration_id": 1,
             "channel_id": channel.id,
@@ -99,6 +122,9 @@ def world(
             "name": "OpenAI",
             "hash_": "0" * 64,
             "filename": "app.css",
+            "kind": "new",
+            "budget_id": budget.id,
+            "incident_id": incident.id,
         }
         db.session.commit()
         db.session.remove()
@@ -224,6 +250,17 @@ def contents(world: World) -> dict[str, list[str]]:
             where = {"workspace": "id = 1", "sync_run": "integration_id = 1", "delivery": "channel_id = 1"}.get(
                 table, "workspace_id = 1"
             )
+        for table in (
+            "workspace",
+            "membership",
+            "invitation",
+            "integration",
+            "sync_run",
+            "budget",
+            "incident",
+            "alert_rule",
+        ):
+            where = {"workspace": "id = 1", "sync_run": "integration_id = 1"}.get(table, "workspace_id = 1")
             rows = db.session.execute(db.text(f"SELECT * FROM {table} WHERE {where}")).all()
             found[table] = sorted(map(str, rows))
         db.session.rollback()
