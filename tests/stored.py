@@ -12,17 +12,36 @@ from grafient import attribution, lines, totals
 from grafient.extensions import db
 from grafient.models import (
     UNATTRIBUTED,
+    AlertRule,
+    AlertWatch,
     ApiKey,
+    Budget,
+    Channel,
     CostLine,
     CoveredDay,
     DayCheck,
+    Delivery,
+    DeliveryEvent,
+    Incident,
+    IncidentEvent,
     Integration,
+    JudgedDays,
     Restatement,
     SyncRun,
     Workspace,
 )
 from grafient.providers import BilledLine
-from grafient.states import DayState, RunStatus, Source, Trigger
+from grafient.states import (
+    AlertKind,
+    BudgetPeriod,
+    ChannelKind,
+    DayState,
+    Happened,
+    RunStatus,
+    Sending,
+    Source,
+    Trigger,
+)
 from tests.syncing import NOON
 
 TODAY = NOON.date()
@@ -111,6 +130,47 @@ def key_id(integration: Integration, key_hash: str) -> int:
 
 KeyLine = attribution.by_key(select(Integration.id)).c
 """What each key spent of each line, and the rest, of all integrations."""
+
+
+def told_of_something(workspace_id: int, integration_id: int, name: str = "Everything") -> Incident:
+    """A budget, a rule that somebody set, an open incident of an account that was looked at, and a channel that was told
+    of it."""
+    budget = Budget(
+        workspace_id=workspace_id,
+        name=name,
+        amount_usd=Decimal(300),
+        period=BudgetPeriod.MONTH,
+        filters={},
+        byok=False,
+        actual=[100],
+        forecast=[],
+    )
+    db.session.add(budget)
+    db.session.flush()
+    incident = Incident(
+        workspace_id=workspace_id,
+        integration_id=integration_id,
+        budget_id=budget.id,
+        kind=AlertKind.NO_SYNC,
+        subject=str(integration_id),
+        facts={"label": name, "since": "2026-11-20T06:01:00+00:00"},
+        marks=[],
+        opened_at=NOON,
+        told_at=NOON,
+    )
+    incident.events = [IncidentEvent(what=Happened.OPENED, at=NOON, facts=incident.facts, marks=[])]
+    rule = AlertRule(workspace_id=workspace_id, kind=AlertKind.NEW, is_on=False, settings={})
+    watch = AlertWatch(workspace_id=workspace_id, next_at=NOON)
+    channel = Channel(workspace_id=workspace_id, kind=ChannelKind.SLACK, name=name, shown={}, topics=["data"])
+    db.session.add_all([incident, rule, watch, channel, JudgedDays(integration_id=integration_id, through=ago(1))])
+    db.session.flush()
+    uid = f"delivery {incident.id}"
+    delivery = Delivery(channel_id=channel.id, uid=uid, sending=Sending.ALERTS, about={}, due_at=NOON)
+    db.session.add(delivery)
+    db.session.flush()
+    db.session.add(DeliveryEvent(delivery_id=delivery.id, event_id=incident.events[0].id))
+    db.session.flush()
+    return incident
 
 
 def check(integration: Integration, days: Iterable[date], usd: int = 10) -> None:

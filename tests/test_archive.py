@@ -46,7 +46,7 @@ from grafient.sandbox import Sandbox
 from tests.alerts.stored import one_of_each
 from tests.conftest import EMAIL, PASSWORD
 from tests.pages import Pages
-from tests.stored import add, ago, cover, put
+from tests.stored import add, ago, cover, put, told_of_something
 from tests.syncing import NOON, a_day, again, at, by_keys, later, on_sqlite, synced, total
 from tests.views.test_integrations import connected
 from tests.views.test_members import link
@@ -251,6 +251,9 @@ def test_nothing_of_anybody_else_is_in_it(app: Flask, pages: Pages, sandbox: San
         with audit.acting(EMAIL):
             one_of_each(1, 1)
         one_of_each(2, 2, "The neighbour's channel")
+        for number, name in ((1, "Ours"), (2, "The neighbour's")):
+            told_of_something(number, number, name)
+        db.session.commit()
         mine, theirs = of(1), of(2)
     assert "eighbour" not in "".join(map(mine.text, mine.names()))
     assert EMAIL not in "".join(map(theirs.text, theirs.names()))

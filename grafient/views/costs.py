@@ -221,6 +221,12 @@ def without(args: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 @blueprint.app_template_filter()
+def only(args: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Of an address's filters these alone."""
+    return {name: args[name] for name in names if args.get(name)}
+
+
+@blueprint.app_template_filter()
 def less(args: Mapping[str, Any], name: str, value: str) -> dict[str, Any]:
     """An address's filters but for one value of one of them."""
     return {**args, name: [one for one in args.get(name, []) if one != value]}

@@ -25,6 +25,7 @@ from grafient.states import Role, Trigger
 from tests.alerts.stored import one_of_each
 from tests.conftest import EMAIL, PASSWORD
 from tests.pages import Pages, lint
+from tests.stored import told_of_something
 from tests.syncing import at, claim_one, later, leave_out_keys, on_sqlite
 from tests.views.test_audit import noted
 from tests.views.test_integrations import connected, run_due
@@ -195,6 +196,9 @@ def test_a_deleted_workspace_leaves_no_row_and_all_others_as_they_were(
     with app.app_context():
         one_of_each(1, 1)
         one_of_each(2, 2)
+        told_of_something(1, 1)
+        told_of_something(2, 2)
+        db.session.commit()
     page = words(pages)
     assert f"{NAME} goes for good, with 1 integration and its key, 31 days of costs" in page
     assert f"Type {NAME} to confirm" in page
