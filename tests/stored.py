@@ -133,8 +133,8 @@ KeyLine = attribution.by_key(select(Integration.id)).c
 
 
 def told_of_something(workspace_id: int, integration_id: int, name: str = "Everything") -> Incident:
-    """A budget, a rule that somebody set, an open incident of an account that was looked at, and a channel that was told
-    of it."""
+    """A budget, a rule that somebody set, an open incident of an account that was looked at, and a channel that was
+    told of it."""
     budget = Budget(
         workspace_id=workspace_id,
         name=name,

@@ -225,7 +225,7 @@ class TestBudgets:
         for page in ("/?model=m&byok=1", "/breakdown?model=m&byok=1", "/models/m?byok=1"):
             [link] = re.findall(r'href="/alerts/budgets/new\?([^"]+)"', filled.get(page).text)
             assert sorted(link.split("&amp;")) == ["byok=1", "model=m"], page
-        assert 'href="/alerts/budgets/new?key=k1"' in filled.get("/keys/k1").text
+        assert 'href="/alerts/budgets/new?key=k1"' in filled.get("/?key=k1").text
         assert "Set a budget" not in filled.get("/?q=m").text, "a part of a name can't be asked for"
         form = filled.get("/alerts/budgets/new?model=m&byok=1&key=unattributed&key=k1").text
         checked = re.findall(r'name="(\w+)" (?:type="checkbox" )?value="([^"]+)" checked', form)
