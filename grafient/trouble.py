@@ -14,7 +14,7 @@ from sqlalchemy import and_, bindparam, case, exists, func, select
 
 from grafient import status
 from grafient.extensions import db, providers
-from grafient.models import IS_OPEN, CoveredDay, Integration, SyncRun, utc_now
+from grafient.models import IS_OPEN, CoveredDay, Incident, Integration, SyncRun, utc_now
 from grafient.states import DayState, Problem
 from grafient.status import ALARM_DAYS, OVERDUE_AFTER, Alarm
 
@@ -62,10 +62,12 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Troubles:
-    """The most urgent, at most MOST_SHOWN, of ``found``."""
+    """The most urgent, at most MOST_SHOWN, of ``found``. ``incidents``: how many alerts are open, which each page says
+    beside them."""
 
     shown: Sequence[Trouble]
     found: int
+    incidents: int
 
     @property
     def left_out(self) -> int:
@@ -127,22 +129,29 @@ _RANKED = (
     .where(Integration.workspace_id == bindparam("workspace"), Integration.removed_at.is_(None))
     .subquery()
 )
+_OPEN = (
+    select(func.count().label("incidents"))
+    .where(Incident.workspace_id == bindparam("workspace"), Incident.resolved_at.is_(None))
+    .subquery()
+)
 _FOUND = (
-    select(_RANKED, func.count().over().label("found"))
-    .where(_RANKED.c.rank.is_not(None))
+    select(_RANKED, func.count(_RANKED.c.id).over().label("found"), _OPEN.c.incidents)
+    .select_from(_OPEN.outerjoin(_RANKED, _RANKED.c.rank.is_not(None)))
     .order_by(_RANKED.c.rank, func.lower(_RANKED.c.label), _RANKED.c.id)
     .limit(MOST_SHOWN)
 )
-"""Made once: every page that is not kept asks it."""
+"""Made once: every page that is not kept asks it. Where there is no trouble, its one row says so and has the number of
+incidents."""
 
 
 def of(workspace_id: int) -> Troubles:
     """What a workspace's people have to do now."""
     soon = status.soon()
     values = {"workspace": workspace_id, "soon_first": soon.first, "soon_last": soon.last, **moments(utc_now())}
-    rows = db.session.connection().execute(_FOUND, values).all()
+    found = db.session.connection().execute(_FOUND, values).all()
+    rows = [row for row in found if row.id is not None]
     missing = status.missing_soon([row.id for row in rows if row.last_success_at is not None])
-    return Troubles([_trouble(row, missing) for row in rows], rows[0].found if rows else 0)
+    return Troubles([_trouble(row, missing) for row in rows], found[0].found, found[0].incidents)
 
 
 def _trouble(row: Any, missing: Mapping[int, Sequence[Any]]) -> Trouble:

@@ -45,14 +45,6 @@ class Found:
         return (self.page - 1) * PAGE + 1
 
 
-def number_open(workspace_id: int) -> int:
-    """How many incidents of a workspace are open."""
-    mine = select(func.count()).select_from(Incident)
-    return db.session.execute(
-        mine.where(Incident.workspace_id == workspace_id, Incident.resolved_at.is_(None))
-    ).scalar_one()
-
-
 def open_of(workspace_id: int) -> Sequence[Incident]:
     """The open incidents of a workspace, the latest first, at most MOST_OPEN."""
     mine = select(Incident).where(Incident.workspace_id == workspace_id, Incident.resolved_at.is_(None))

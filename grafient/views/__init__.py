@@ -18,7 +18,6 @@ from sqlalchemy.orm.exc import ObjectDeletedError
 from werkzeug.exceptions import HTTPException
 
 from grafient import database, disk, trouble
-from grafient.alerts import board
 from grafient.config import Settings
 from grafient.days import in_words
 from grafient.extensions import client, db, limiter
@@ -195,17 +194,8 @@ def _on_each_page(settings: Settings) -> dict[str, Any]:
         "shows_sample": sample.is_shown,
         "kept_in_navigation": _kept_in_navigation,
         "find_trouble": lambda: trouble.of(current_user.workspace_id or 0),
-        "open_incidents": _open_incidents,
         "workspace_name": lambda: g.get("workspace_name") or "",
     }
-
-
-def _open_incidents() -> int:
-    """A page that is kept has asked already."""
-    if "open_incidents" not in g:
-        g.open_incidents = board.number_open(current_user.workspace_id or 0)
-    found: int = g.open_incidents
-    return found
 
 
 def _kept_in_navigation() -> addresses.Address:

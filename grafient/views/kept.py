@@ -102,7 +102,7 @@ def kept(view: Callable[..., ResponseReturnValue]) -> Callable[..., ResponseRetu
 
 
 _SEEN = select(func.sum(RestatementSeen.restatement_id)).where(RestatementSeen.user_id == User.id).scalar_subquery()
-_OPEN_INCIDENTS = (
+_INCIDENTS = (
     select(func.count(Incident.id))
     .where(Incident.workspace_id == User.workspace_id, Incident.resolved_at.is_(None))
     .scalar_subquery()
@@ -121,7 +121,7 @@ _STATE = (
         func.count(case((trouble.IS_FAILING, 1))).label("failing"),
         func.count(case((trouble.IS_EXPIRING, 1))).label("expiring"),
         _SEEN.label("seen"),
-        _OPEN_INCIDENTS.label("open_incidents"),
+        _INCIDENTS.label("incidents"),
         UserSession.id.label("session_id"),
         UserSession.seen_at.label("session_seen_at"),
         Membership.role.label("role"),
@@ -163,7 +163,7 @@ def _state() -> Any:
         return None
     g.session = (found.session_id, found.session_seen_at)
     g.role, g.workspace_name = found.role, found.workspace_name
-    g.has_sample, g.open_incidents = bool(found.samples), found.open_incidents
+    g.has_sample = bool(found.samples)
     has_form = found.samples or not found.integrations
     if found.unread or has_form or "_flashes" in session or full:
         return None
@@ -173,5 +173,5 @@ def _state() -> Any:
         (found.id, found.email, found.workspace_id, found.role, found.workspace_name),
         (now.date(), last_due(now), last_settled(now)),
         (found.integrations, str(found.revisions), str(found.seen)),
-        (found.overdue, found.failing, found.expiring, found.open_incidents),
+        (found.overdue, found.failing, found.expiring, found.incidents),
     )
