@@ -196,7 +196,11 @@ PARTS = (
     Part(
         "api_keys",
         "The accounts' API keys by name; key_hash is what the provider calls each. None of them is a key that works.",
-        _of_integrations(ApiKey, "id integration_id name key_hash disabled gone_at read_at spent spent_on"),
+        _of_integrations(
+            ApiKey,
+            "id integration_id name key_hash disabled gone_at read_at spent spent_on"
+            " limit_usd limit_left_usd limit_reset limit_read_at",
+        ),
     ),
     Part(
         "api_key_costs",

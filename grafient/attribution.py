@@ -58,6 +58,9 @@ def record_keys(
             row = known[key.key_hash] = ApiKey(integration_id=integration_id, key_hash=key.key_hash)
             db.session.add(row)
         row.name, row.disabled, row.gone_at = key.name, key.disabled, None
+        row.limit_usd, row.limit_left_usd = key.limit_usd, key.limit_left_usd
+        row.limit_reset = None if key.limit_usd is None else key.limit_reset
+        row.limit_read_at = None if key.limit_usd is None else now
         if key.spent is None or key.spent != row.spent:
             row.spent, row.spent_on = key.spent, now.date()
     for name in gone:

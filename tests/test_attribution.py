@@ -475,6 +475,18 @@ def test_names_follow_the_provider_and_stay_when_a_key_is_gone(run: SyncRun) -> 
         assert listed(first, other).gone_at is None, "it is back"
 
 
+def test_where_the_provider_stops_a_key_is_noted_with_the_moment(run: SyncRun) -> None:
+    def listed(**limit: Any) -> tuple[object, ...]:
+        found = ListedKey("k1", "one", disabled=False, **limit)
+        attribution.record_keys(run.integration_id, [found], utc_now(), NOON)
+        row = db.session.execute(select(ApiKey).where(ApiKey.key_hash == "k1")).scalar_one()
+        return row.limit_usd, row.limit_left_usd, row.limit_reset, row.limit_read_at
+
+    limit = {"limit_usd": Decimal(2000), "limit_left_usd": Decimal("1312.4"), "limit_reset": "monthly"}
+    assert listed(**limit) == (Decimal(2000), Decimal("1312.4"), "monthly", NOON)
+    assert listed() == (None, None, None, None)
+
+
 def test_those_unread_for_longest_are_read_first(run: SyncRun) -> None:
     listed = [ListedKey(f"k{number}", "", disabled=False) for number in range(4)]
     attribution.record_keys(run.integration_id, listed, NOW, NOW)

@@ -31,6 +31,7 @@ from grafient.states import Action, BudgetPeriod, DayState
 MOST_BUDGETS = 100
 """Of a workspace."""
 
+MOST_CAPS = 100
 MOST_MARKS = 10
 MOST_PERCENT = 1000
 MOST_NAME = 100
@@ -443,6 +444,41 @@ def keys_named(workspace_id: int, hashes: Iterable[str]) -> dict[str, tuple[str,
     for key_hash, name, gone_at in db.session.execute(mine):
         is_gone = gone_at is not None and found.get(key_hash, ("", True))[1]
         found[key_hash] = (name.strip() or f"Unnamed {key_hash[:8]}", is_gone)
+    return found
+
+
+@dataclass(frozen=True)
+class Cap:
+    """Where the provider stops an API key by itself. ``reset``: "daily", "weekly", "monthly" or another word of the
+    provider's for when that begins anew; empty for never. ``left_usd``: what was left at ``read_at``, None if it was
+    not said."""
+
+    key: str
+    integration: str
+    limit_usd: Decimal
+    left_usd: Decimal | None
+    reset: str
+    read_at: datetime | None
+
+
+def caps(workspace_id: int) -> list[Cap]:
+    """The limits that the API keys of a workspace have at the provider, at most MOST_CAPS."""
+    mine = (
+        select(ApiKey, Integration.label)
+        .join(Integration, Integration.id == ApiKey.integration_id)
+        .where(
+            Integration.workspace_id == workspace_id,
+            Integration.removed_at.is_(None),
+            ApiKey.gone_at.is_(None),
+            ApiKey.limit_usd.is_not(None),
+        )
+        .order_by(ApiKey.name, ApiKey.key_hash, Integration.id)
+        .limit(MOST_CAPS)
+    )
+    found = []
+    for key, label_ in db.session.execute(mine):
+        name, limit = key.name.strip() or f"Unnamed {key.key_hash[:8]}", key.limit_usd or Decimal(0)
+        found.append(Cap(name, label_, limit, key.limit_left_usd, key.limit_reset or "", key.limit_read_at))
     return found
 
 

@@ -145,7 +145,8 @@ class ApiKey(Base):
 
     ``gone_at``: since when it is no longer listed. ``read_at``: when its costs were last read. ``spent`` is what the
     provider said when it was last listed, see ``ListedKey``; ``spent_on`` the UTC day on which that was last seen to
-    have changed, so that nothing was spent on the days after.
+    have changed, so that nothing was spent on the days after. ``limit_usd`` is where the provider stops it, None if
+    nowhere; ``limit_left_usd`` what was left of that at ``limit_read_at``, ``limit_reset`` when it begins anew.
     """
 
     __tablename__ = "api_key"
@@ -160,6 +161,10 @@ class ApiKey(Base):
     read_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     spent: Mapped[str | None] = mapped_column(Text)
     spent_on: Mapped[date | None] = mapped_column(Day)
+    limit_usd: Mapped[Decimal | None] = mapped_column(Usd)
+    limit_left_usd: Mapped[Decimal | None] = mapped_column(Usd)
+    limit_reset: Mapped[str | None] = mapped_column(String(16))
+    limit_read_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class KeyReading(Base):

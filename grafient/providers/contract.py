@@ -129,12 +129,17 @@ class ListedKey:
     """One of the account's inference keys. ``key_hash`` identifies it for good; it is no secret.
 
     ``spent`` is a text that stays the same as long as nobody uses the key; None where the provider does not say.
+    ``limit_usd``: what it may spend before the provider stops it, of which ``limit_left_usd`` is left; None without.
+    ``limit_reset``: when that begins anew, such as "monthly"; empty for never.
     """
 
     key_hash: str
     name: str
     disabled: bool
     spent: str | None = None
+    limit_usd: Decimal | None = None
+    limit_left_usd: Decimal | None = None
+    limit_reset: str = ""
 
 
 @dataclass(frozen=True)

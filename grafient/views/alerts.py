@@ -50,6 +50,8 @@ def index() -> ResponseReturnValue:
         incidents=board.open_of(workspace_id),
         most_open=board.MOST_OPEN,
         statuses=budgets.statuses(workspace_id, now),
+        caps=budgets.caps(workspace_id),
+        most_caps=budgets.MOST_CAPS,
         rules=[(rules.KINDS[rule.kind], rule, in_a_sentence(rule)) for rule in rules.of(workspace_id).values()],
         past=past,
         snoozes=board.SNOOZES[:2],

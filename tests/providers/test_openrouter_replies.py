@@ -445,6 +445,23 @@ class TestKeys:
             ListedKey("ab16", "a\ufffdb", disabled=False),
         ]
 
+    @pytest.mark.parametrize(
+        ("said", "limit", "left", "reset"),
+        [
+            ({}, None, None, ""),
+            ({"limit": None, "limit_remaining": None, "limit_reset": None}, None, None, ""),
+            ({"limit": 2000, "limit_remaining": 1312.4, "limit_reset": "monthly"}, "2000", "1312.4", "monthly"),
+            ({"limit": "0.5", "limit_remaining": -0.1}, "0.5", "-0.1", ""),
+            ({"limit": 1e12, "limit_reset": "each second Tuesday"}, None, None, "each second Tues"),
+        ],
+    )
+    def test_where_the_provider_stops_a_key(
+        self, said: dict[str, object], limit: str | None, left: str | None, reset: str
+    ) -> None:
+        found = parse_keys(json.dumps({"data": [{"hash": "ab12", "name": "n", **said}]}).encode())["ab12"]
+        assert (found.limit_usd, found.limit_left_usd) == (limit and Decimal(limit), left and Decimal(left))
+        assert found.limit_reset == reset
+
     @pytest.mark.parametrize("bad", ["", "a b", "a&b=c", "é", "a" * 129, "../x"])
     def test_a_hash_that_is_none_is_refused(self, bad: str) -> None:
         with pytest.raises(UnexpectedResponse, match=r"`hash`.*\$\.data\[0\]"):

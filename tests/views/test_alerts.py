@@ -17,6 +17,7 @@ from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import (
     AlertWatch,
+    ApiKey,
     AuditEntry,
     Budget,
     Channel,
@@ -28,7 +29,7 @@ from grafient.models import (
 )
 from grafient.states import AlertKind, BudgetPeriod, ChannelKind, DayState, Happened, Role, Source
 from tests.pages import Pages, lint
-from tests.stored import TODAY, add, ago, cover
+from tests.stored import TODAY, add, ago, cover, key_id
 from tests.syncing import NOON, at, later
 from tests.views.test_members import joined
 
@@ -290,6 +291,29 @@ class TestBudgets:
         monkeypatch.setattr("grafient.alerts.budgets.MOST_BUDGETS", 0)
         page = filled.post("/alerts/budgets", 409, "/alerts/budgets/new", **FORM).text
         assert "A workspace can have up to 0 budgets. Delete one to add another." in page
+
+
+class TestCaps:
+    def test_where_the_provider_stops_keys(self, app: Flask, filled: Pages) -> None:
+        assert "Limits of API keys" not in filled.get("/alerts").text
+        with app.app_context():
+            for name, limit, left, reset in (
+                ("Production API", 2000, "1312.40", "monthly"),
+                ("Once", 5, None, ""),
+                ("Odd", 7, "-1", "hourly"),
+            ):
+                key = db.session.get_one(ApiKey, key_id(db.session.get_one(Integration, 1), name))
+                key.limit_usd, key.limit_left_usd = Decimal(limit), None if left is None else Decimal(left)
+                key.limit_reset, key.limit_read_at = reset, NOON
+            db.session.commit()
+        page, read = text(filled.get("/alerts")), "as of 20 Nov 2026, 12:00 UTC"
+        assert f"Key “Production API”: stops at $2,000.00 a month, $1,312.40 left {read}" in page
+        assert f"Key “Once”: stops at $5.00 in all {read}" in page
+        assert f"Key “Odd”: stops at $7.00 (hourly), −$1.00 left {read}" in page
+        with app.app_context():
+            db.session.get_one(Integration, 1).removed_at = NOON
+            db.session.commit()
+        assert "Production API" not in filled.get("/alerts").text
 
 
 class TestPreview:

@@ -158,9 +158,15 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["delivery_id"], ["delivery.id"], name="fk_delivery_event_delivery_id_delivery", ondelete="CASCADE"),
     )
     op.create_index("ix_delivery_event_event_id", "delivery_event", ["event_id"])
+    op.add_column("api_key", sa.Column("limit_usd", usd))
+    op.add_column("api_key", sa.Column("limit_left_usd", usd))
+    op.add_column("api_key", sa.Column("limit_reset", sa.String(16)))
+    op.add_column("api_key", sa.Column("limit_read_at", moment))
 
 
 def downgrade() -> None:
+    for name in ("limit_usd", "limit_left_usd", "limit_reset", "limit_read_at"):
+        op.drop_column("api_key", name)
     for name in (
         "delivery_event",
         "delivery",

@@ -79,6 +79,9 @@ class _Key(msgspec.Struct):
     usage: fields.Number | None = None
     byok_usage: fields.Number | None = None
     last_used_at: str | None = None
+    limit: fields.Number | None = None
+    limit_remaining: fields.Number | None = None
+    limit_reset: str | None = None
 
 
 class _KeysReply(msgspec.Struct):
@@ -265,7 +268,15 @@ def parse_keys(body: bytes) -> dict[str, ListedKey]:
         if not 1 <= len(row.hash) <= _HASH or not row.hash.isalnum() or not row.hash.isascii():
             raise UnexpectedResponse(f"{fields.UNKNOWN_SHAPE} `hash` is not a hash - at `$.data[{number}]`.")
         name = fields.text(row.name) or fields.text(row.label) or row.hash[:12]
-        keys[row.hash] = ListedKey(row.hash, name[:_KEY_NAME], bool(row.disabled), _spent(row))
+        keys[row.hash] = ListedKey(
+            row.hash,
+            name[:_KEY_NAME],
+            bool(row.disabled),
+            _spent(row),
+            _limit(row.limit),
+            _limit(row.limit_remaining),
+            fields.text(row.limit_reset)[:_RESET],
+        )
     return keys
 
 
@@ -280,7 +291,16 @@ def _spent(row: _Key) -> str | None:
     )
 
 
+def _limit(number: fields.Number | None) -> Decimal | None:
+    """A limit that can't be kept, such as one of $100 million, stops nobody: there is none. No costs hang on it."""
+    try:
+        return None if number is None else fields.usd(number)
+    except fields.Misfit:
+        return None
+
+
 _HASH = 128
+_RESET = 16
 _KEY_NAME = 500
 
 
