@@ -306,10 +306,10 @@ class TestCaps:
                 key.limit_usd, key.limit_left_usd = Decimal(limit), None if left is None else Decimal(left)
                 key.limit_reset, key.limit_read_at = reset, NOON
             db.session.commit()
-        page, read = text(filled.get("/alerts")), "as of 20 Nov 2026, 12:00 UTC"
-        assert f"Key “Production API”: stops at $2,000.00 a month, $1,312.40 left {read}" in page
-        assert f"Key “Once”: stops at $5.00 in all {read}" in page
-        assert f"Key “Odd”: stops at $7.00 (hourly), −$1.00 left {read}" in page
+        page, read = text(filled.get("/alerts")), ", as of 20 Nov 2026, 12:00 UTC"
+        assert f"Key “Production API”: stops at $2,000.00 a month, $1,312.40 left{read}" in page
+        assert f"Key “Once”: stops at $5.00 in all{read}" in page
+        assert f"Key “Odd”: stops at $7.00 (hourly), −$1.00 left{read}" in page
         with app.app_context():
             db.session.get_one(Integration, 1).removed_at = NOON
             db.session.commit()
