@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from datetime import datetime
 from multiprocessing import connection
 
 import waitress
@@ -23,8 +24,9 @@ from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer
 from waitress.task import ErrorTask, WSGITask
 
-from grafient import logs
+from grafient import jobs, logs
 from grafient.jobs import Forked
+from grafient.models import utc_now
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +73,10 @@ def run(app: Flask, host: str, port: int, processes: int) -> None:
         children = {number: _start(app, listening) for number in range(processes)}
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
+            crew = _Crew(app)
             while True:
-                connection.wait([child.sentinel for child in children.values()])
+                connection.wait([child.sentinel for child in children.values()], crew.LOOK_SECONDS)
+                crew.look()
                 for number, child in children.items():
                     if (code := child.poll()) is not None:
                         log.error("web: a process ended with code %s; another one takes its place", code)
@@ -85,6 +89,45 @@ def run(app: Flask, host: str, port: int, processes: int) -> None:
                 child.terminate()
             for child in children.values():
                 child.join()
+
+
+class _Crew:
+    """Looks whether workers and the scheduler are there, and has it said if they are not: they can't say it themselves.
+
+    Each look is a process of its own that ends: this one has no thread, no connection and no lock that its children
+    would get a copy of.
+    """
+
+    LOOK_SECONDS = 60.0
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._child: Forked | None = None
+        self._looked_at = time.monotonic()
+        self._silent_since: datetime | None = None
+
+    def look(self) -> None:
+        """Begin another look if it is time, and note what the last one saw."""
+        if self._child is not None and (code := self._child.poll()) is not None:
+            self._child = None
+            if code in (0, _SILENT):
+                self._silent_since = (self._silent_since or utc_now()) if code else None
+        if self._child is None and time.monotonic() - self._looked_at >= self.LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            self._child = Forked(target=_look, args=(self._app, self._silent_since), name="web")
+            self._child.start()
+
+
+_SILENT = 3
+"""What a look ends with if workers are silent."""
+
+
+def _look(app: Flask, since: datetime | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with app.app_context():
+        silent = jobs.say_silence(since)
+    sys.exit(_SILENT if silent else 0)
 
 
 def _start(app: Flask, listening: socket.socket) -> Forked:

@@ -180,12 +180,12 @@ def statuses(workspace_id: int, now: datetime, budgets: Sequence[Budget] | None 
     three more.
     """
     mine = all_of(workspace_id) if budgets is None else budgets
-    return _statuses(workspace_id, [(one, period_of(one.period, now.date())) for one in mine], now)
+    return in_periods(workspace_id, [(one, period_of(one.period, now.date())) for one in mine], now)
 
 
 def status(budget: Budget, now: datetime, period: Period) -> Status:
     """Where a budget stands in a period, or how it ended there."""
-    return _statuses(budget.workspace_id, [(budget, period)], now)[0]
+    return in_periods(budget.workspace_id, [(budget, period)], now)[0]
 
 
 def as_it_was(budget: Budget, now: datetime, days: int) -> Iterator[Status]:
@@ -199,7 +199,7 @@ def as_it_was(budget: Budget, now: datetime, days: int) -> Iterator[Status]:
         yield costs.status(budget, period_of(budget.period, day), day, day)
 
 
-def _statuses(workspace_id: int, asked: Sequence[tuple[Budget, Period]], now: datetime) -> list[Status]:
+def in_periods(workspace_id: int, asked: Sequence[tuple[Budget, Period]], now: datetime) -> list[Status]:
     if not asked:
         return []
     today, through = now.date(), last_due(now)

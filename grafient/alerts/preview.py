@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
-from grafient.alerts import budgets, rules
+from sqlalchemy import select
+
+from grafient import coverage
+from grafient.alerts import budgets, data, rules, spend, wording
 from grafient.alerts.budgets import Fields, Status
-from grafient.models import utc_now
-from grafient.states import AlertKind, BudgetPeriod
+from grafient.alerts.findings import HISTORY_DAYS
+from grafient.alerts.spend import Account
+from grafient.days import Period
+from grafient.extensions import db
+from grafient.models import CreditReading, utc_now
+from grafient.query import Group, Query, all_integrations
+from grafient.states import AlertKind, BudgetPeriod, Happened
 
 DAYS = 90
 MOST_FIRED = 100
+MOST_ACCOUNTS = 20
+"""That are looked at: with hundreds it would take longer than anybody waits for a form."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,78 @@ def _usd(amount: Decimal) -> str:
     return f"${amount:,.2f}"
 
 
-_OF: Mapping[AlertKind, Callable[[int, Mapping[str, Any]], list[Fired]]] = {}
+def _unusual_days(workspace_id: int, settings: Mapping[str, Any]) -> list[Fired]:
+    """Days in a row are said once, as they are by the rule itself."""
+    found: list[Fired] = []
+    for account in _accounts(workspace_id):
+        going_on: set[str] = set()
+        for day in sorted(account.settled)[-DAYS:]:
+            now = dict(spend.unusual_on(account, day, settings, going_on))
+            found += [_fired(AlertKind.UNUSUAL_DAY, day, now[subject]) for subject in now.keys() - going_on]
+            going_on = set(now)
+    return _latest(found)
+
+
+def _new(workspace_id: int, settings: Mapping[str, Any]) -> list[Fired]:
+    found: list[Fired] = []
+    for account in _accounts(workspace_id):
+        said: set[str] = set()
+        for day in sorted(account.settled)[-DAYS:]:
+            for _, subject, facts in spend.new_by(account, day, date.min, settings["least_usd"], _KEPT):
+                if subject not in said:
+                    said.add(subject)
+                    found.append(_fired(AlertKind.NEW, day, facts))
+    return _latest(found)
+
+
+_KEPT = (Group.MODEL, Group.KEY)
+"""Hosts are told of each line, of which three months would have to be read."""
+
+
+def _credits(workspace_id: int, settings: Mapping[str, Any]) -> list[Fired]:
+    """By the readings there are, and the pace that each day had."""
+    found: list[Fired] = []
+    since = utc_now() - timedelta(days=DAYS)
+    for account in _accounts(workspace_id):
+        mine = CreditReading.integration_id == account.integration.id, CreditReading.read_at >= since
+        readings = db.session.execute(select(CreditReading).where(*mine).order_by(CreditReading.read_at)).scalars()
+        reached: set[str] = set()
+        for reading in readings:
+            if reading.bought_usd is None:
+                continue
+            left = reading.bought_usd - reading.lifetime_usd
+            pace = data.pace(account.settled, reading.read_at.date())
+            days = max(Decimal(0), left / pace) if pace else None
+            marks, stays = data.credit_marks(settings, left, days)
+            if set(marks) - reached:
+                facts = data.credit_facts(account.integration, left, pace, days, reading.read_at)
+                found.append(_fired(AlertKind.CREDITS, reading.read_at.date(), facts))
+            reached = (reached & set(stays)) | set(marks) | (reached if marks else set())
+    return _latest(found)
+
+
+def _accounts(workspace_id: int) -> Iterator[Account]:
+    """The accounts that are connected, at most MOST_ACCOUNTS, with what each day of them cost."""
+    today = utc_now().date()
+    period = Period(today - timedelta(days=DAYS + HISTORY_DAYS), today)
+    connected = [one for one in all_integrations(workspace_id) if one.removed_at is None][:MOST_ACCOUNTS]
+    known = coverage.load(Query(workspace_id, period), connected)
+    for one in connected:
+        yield Account(workspace_id, one, known, period)
+
+
+def _fired(kind: AlertKind, day: date, facts: Mapping[str, Any]) -> Fired:
+    return Fired(day, wording.said(kind, Happened.OPENED, facts).title)
+
+
+def _latest(found: list[Fired]) -> list[Fired]:
+    return sorted(found, key=lambda one: (one.day, one.title), reverse=True)[:MOST_FIRED]
+
+
+_OF: Mapping[AlertKind, Callable[[int, Mapping[str, Any]], list[Fired]]] = {
+    AlertKind.UNUSUAL_DAY: _unusual_days,
+    AlertKind.NEW: _new,
+    AlertKind.CREDITS: _credits,
+}
 PREVIEWED = frozenset({AlertKind.BUDGET, *_OF})
 """What can be told of days that are over."""

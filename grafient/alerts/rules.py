@@ -61,6 +61,7 @@ KINDS: Mapping[AlertKind, Kind] = {
             (
                 _LEAST_USD,
                 _LEAST_PERCENT,
+                Setting("part_usd", "For one model or API key, at least", "usd", Decimal(10), Decimal(0)),
                 Setting("history_days", "Days of history needed", "days", 21, 14, 56),
                 Setting("models", "Look at each model", "yes", True),
                 Setting("keys", "Look at each API key", "yes", True),

@@ -7,6 +7,7 @@ may be lost or doubled: what is due is looked up in the database each time.
 
 from __future__ import annotations
 
+from grafient.jobs.alerting import say_silence
 from grafient.jobs.processes import Forked, end_with_parent, leave_no_core
 from grafient.jobs.queue import connect, wake
 from grafient.jobs.readiness import Crew, crew, health
@@ -24,6 +25,7 @@ __all__ = [
     "leave_no_core",
     "run_scheduler",
     "run_worker",
+    "say_silence",
     "sync_due",
     "tick",
     "wake",

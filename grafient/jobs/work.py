@@ -12,9 +12,10 @@ from flask import Flask, current_app
 from sqlalchemy.exc import SQLAlchemyError
 
 from grafient import database, disk, evidence, leaving, logs, mail, runs, sync
+from grafient.alerts import outbox, watch
 from grafient.config import Settings
 from grafient.extensions import db, settings
-from grafient.jobs import queue
+from grafient.jobs import alerting, queue
 from grafient.jobs.processes import Forked, few_collections
 from grafient.jobs.readiness import note_full_disk, note_tick
 from grafient.models import utc_now
@@ -28,6 +29,9 @@ CLAIM_SECONDS = 60.0
 MOST_CLAIM_SECONDS = 20 * 60.0
 LOOK_SECONDS = 0.5
 """How often a job with a long run under way looks for others that are due."""
+
+ALERTS_SECONDS = 5.0
+"""How often a job looks whether alerts are to be sent, or a workspace is to be looked at for them."""
 
 SWEEP_SECONDS = 5.0
 """How long a tick goes on deleting raw replies that are too old, and then what is left of deleted workspaces."""
@@ -48,12 +52,15 @@ def tick() -> None:
     """
     now = utc_now()
     runs.insert_daily(now)
-    due = runs.count_claimable(now) + mail.count_due(now)
+    outbox.add_digests(now)
+    due = runs.count_claimable(now) + mail.count_due(now) + alerting.count_due(now)
     db.session.commit()
     note_tick(now)
     for _ in range(min(math.ceil(due / RUNS_PER_JOB), MOST_JOBS) - queue.queue().count):
         queue.wake()
     _sweep(now)
+    outbox.sweep(now)
+    db.session.commit()
     leaving.finish(SWEEP_SECONDS)
 
 
@@ -109,11 +116,17 @@ def _sync_all(app: Flask, threads: int) -> None:
     free, that was a sixth of a run's work.
     """
     started, under_way = time.monotonic(), set[Future[None]]()
-    look_at = started
+    alerts: Future[None] | None = None
+    look_at = alerts_at = started
     with few_collections(), ThreadPoolExecutor(threads + AWAITED_THREADS, thread_name_prefix="sync") as pool:
         while (now := time.monotonic()) < started + (MOST_CLAIM_SECONDS if under_way else CLAIM_SECONDS):
             if mail.is_due():
                 under_way.add(pool.submit(_send_mail, app))
+            if now >= alerts_at and (alerts is None or alerts.done()):
+                alerts_at = now + ALERTS_SECONDS
+                if alerting.is_due():
+                    alerts = pool.submit(_alert, app)
+                    under_way.add(alerts)
             free = threads - len(under_way)
             if free >= max(threads // 4, 1) or now >= look_at:
                 under_way |= {pool.submit(_sync, app, claim) for claim in _claims(free)}
@@ -150,6 +163,16 @@ def _sync(app: Flask, claim: Claim) -> None:
             else:
                 log.exception("a sync failed")
             _note_failure(claim, disk.FULL if disk.is_why(error) else _FAILED)
+        _look(claim.integration_id)
+
+
+def _look(integration_id: int) -> None:
+    """Whatever fails here is no fault of the sync; the next tick looks again."""
+    try:
+        watch.look_after_sync(integration_id)
+    except SQLAlchemyError:
+        db.session.rollback()
+        log.exception("alerts: a look after a sync failed; the next tick looks again")
 
 
 def _send_mail(app: Flask) -> None:
@@ -158,6 +181,14 @@ def _send_mail(app: Flask) -> None:
             mail.send_due()
         except SQLAlchemyError:
             log.exception("mail: letters could not be looked up; the next look follows")
+
+
+def _alert(app: Flask) -> None:
+    with app.app_context():
+        try:
+            alerting.do_due()
+        except SQLAlchemyError:
+            log.exception("alerts: a look failed; the next one follows")
 
 
 _FAILED = "Grafient itself failed; the worker's log says why."

@@ -73,6 +73,7 @@ class AlertWatch(Base):
     since: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     seen: Mapped[int] = mapped_column(BigInteger, default=0)
     next_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    looked_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     turn: Mapped[int] = mapped_column(default=0)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import bindparam, func, select
 
@@ -279,7 +280,7 @@ def _month_so_far(known: Known, settled: Mapping[date, Decimal], now: Period) ->
 def _credits(integrations: Sequence[Integration], known: Known, day: date) -> CreditsLeft | None:
     """What is left of all accounts whose credits were read. An account that is connected twice has its credits once."""
     accounts = list({(one.provider, one.account_ref or one.id): one for one in integrations}.values())
-    readings = db.session.execute(_LATEST, {"ids": [one.id for one in accounts]}).all()
+    readings = latest_readings([one.id for one in accounts])
     read = [one for one in readings if one.bought_usd is not None]
     if not read:
         return None
@@ -303,6 +304,11 @@ def _pace(integrations: Sequence[Integration], known: Known, day: date) -> Decim
         return None
     total = added_usd(parts.usage_of(known, integrations, one) for one in lately)
     return total / PACE_DAYS if total > 0 else None
+
+
+def latest_readings(ids: Sequence[int]) -> Sequence[Any]:
+    """The latest reading of the credits of each of these integrations."""
+    return db.session.execute(_LATEST, {"ids": ids}).all()
 
 
 _NEWEST = (

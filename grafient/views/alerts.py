@@ -13,6 +13,7 @@ from flask_security import current_user
 from grafient import audit, integrations, jobs
 from grafient.alerts import board, budgets, preview, rules, watch, wording
 from grafient.alerts.budgets import Fields
+from grafient.alerts.channels import store
 from grafient.alerts.preview import Fired
 from grafient.alerts.rules import Rule, Setting
 from grafient.days import Period
@@ -53,6 +54,7 @@ def index() -> ResponseReturnValue:
         caps=budgets.caps(workspace_id),
         most_caps=budgets.MOST_CAPS,
         rules=[(rules.KINDS[rule.kind], rule, in_a_sentence(rule)) for rule in rules.of(workspace_id).values()],
+        channels=store.listed(workspace_id),
         past=past,
         snoozes=board.SNOOZES[:2],
         now=now,
@@ -321,12 +323,17 @@ def _page_about(found: Incident) -> tuple[str, str] | None:
     """Where the figures behind an incident are: an address, and what is there."""
     if found.budget_id is not None:
         return url_for("alerts.index", _anchor=f"budget-{found.budget_id}"), "The budget"
-    if found.kind in (AlertKind.UNUSUAL_DAY, AlertKind.TODAY, AlertKind.NEW) and found.last_day is not None:
-        only: dict[str, Any] = {} if found.integration_id is None else {"integration": found.integration_id}
-        return url_for("days.show", day=found.last_day.isoformat(), **only), "What that day cost"
-    if found.integration_id is not None and integrations.find(found.workspace_id, found.integration_id):
-        return url_for("integrations.show", integration_id=found.integration_id), "The integration"
-    return None
+    if found.integration_id is None or not integrations.find(found.workspace_id, found.integration_id):
+        return None
+    return wording.path(found.kind, found.facts, found.integration_id), _ABOUT.get(found.kind, "The integration")
+
+
+_ABOUT = {
+    AlertKind.UNUSUAL_DAY: "What that day cost",
+    AlertKind.TODAY: "What that day cost",
+    AlertKind.NEW: "What it cost",
+    AlertKind.RESTATED: "The month's statement",
+}
 
 
 def _values_of(found: Budget) -> dict[str, list[str]]:

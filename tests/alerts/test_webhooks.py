@@ -157,6 +157,7 @@ def test_each_status_means_something(receiver: StandIn, status: int, state: Ende
         ("-5", None),
         ("٣", None),
     ],
+    ids=["seconds", "none", "for ever", "until", "until yesterday", "a word", "before", "another script"],
 )
 def test_who_asks_to_be_left_alone_is_for_a_day_at_most(
     receiver: StandIn, status: int, said: str, seconds: int | None

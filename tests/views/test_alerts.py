@@ -111,7 +111,7 @@ class TestIncidents:
 
     def test_where_the_figures_are(self, app: Flask, filled: Pages) -> None:
         happened(app, integration_id=1)
-        happened(app, "2", kind=AlertKind.UNUSUAL_DAY, integration_id=1, first_day=ago(2), last_day=ago(2))
+        happened(app, "2", kind=AlertKind.UNUSUAL_DAY, integration_id=1, facts={"day": "2026-11-18"})
         filled.post("/alerts/budgets", page="/alerts/budgets/new", **FORM)
         happened(app, "3", kind=AlertKind.BUDGET, budget_id=1)
         for number, address in ((1, "/integrations/1"), (2, "/days/2026-11-18?integration=1"), (3, "/alerts#budget-1")):
@@ -356,7 +356,8 @@ class TestRules:
     def test_settings_in_a_sentence(self, filled: Pages) -> None:
         page = text(filled.get("/alerts"))
         assert (
-            "At least $1, and at least 30%, days of history needed: 21, look at each model, look at each API key."
+            "At least $1, and at least 30%, for one model or API key, at least $10, days of history needed: 21, "
+            "look at each model, look at each API key."
             in page
         )
         assert "Less than $10, or fewer days than 7." in page

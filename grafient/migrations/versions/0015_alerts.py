@@ -52,6 +52,7 @@ def upgrade() -> None:
         sa.Column("since", moment, nullable=False),
         sa.Column("seen", sa.BigInteger(), nullable=False),
         sa.Column("next_at", moment, nullable=False),
+        sa.Column("looked_at", moment, nullable=False),
         sa.Column("turn", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("workspace_id", name="pk_alert_watch"),
         sa.ForeignKeyConstraint(["workspace_id"], ["workspace.id"], name="fk_alert_watch_workspace_id_workspace", ondelete="CASCADE"),
