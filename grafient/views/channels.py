@@ -13,7 +13,7 @@ from typing import Any
 from flask import Blueprint, abort, flash, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_security import current_user
-from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
+from sqlalchemy.orm.exc import ObjectDeletedError
 
 from grafient import jobs
 from grafient.alerts.channels import kinds, store
@@ -36,16 +36,24 @@ _WATCHED = timedelta(minutes=2)
 
 
 def owned(view: Any) -> Any:
-    """Pass the channel of the address, or 404 where it is not the workspace's, or is deleted meanwhile."""
+    """Pass the channel of the address, or 404 where it is not the workspace's. What is refused is said on its page, or
+    is 404 where another tab deleted it meanwhile."""
 
     @wraps(view)
     def wrapped(channel_id: int, **kwargs: Any) -> ResponseReturnValue:
-        channel = store.find(current_user.workspace_id, channel_id)
+        workspace_id = current_user.workspace_id
+        channel = store.find(workspace_id, channel_id)
         if channel is None:
             abort(404)
         try:
             answered: ResponseReturnValue = view(channel, **kwargs)
-        except (ObjectDeletedError, StaleDataError):
+        except Refused as refused:
+            access.ask_anew()
+            channel = store.find(workspace_id, channel_id)
+            if channel is None:
+                abort(404)
+            return _page(channel, 409, refused=str(refused))
+        except ObjectDeletedError:
             access.ask_anew()
             abort(404)
         return answered
@@ -154,10 +162,7 @@ def secret(channel: Channel) -> ResponseReturnValue:
 @owned
 def switch(channel: Channel, turn: str) -> ResponseReturnValue:
     """Send there again, or nothing until then."""
-    try:
-        (store.turn_on if turn == "on" else store.turn_off)(channel)
-    except Refused as refused:
-        return _page(channel, 409, refused=str(refused))
+    (store.turn_on if turn == "on" else store.turn_off)(channel)
     flash(f"“{channel.name}” is {turn}.", "success")
     return redirect(url_for(".show", channel_id=channel.id), 303)
 

@@ -603,6 +603,12 @@ def test_digests_are_due_in_the_morning() -> None:
     assert store.next_summary(Summary.MONTHLY, at("2026-12-31T08:00")) == at("2027-01-01T07:00")
 
 
+def test_settings_that_apprise_refuses_are_said_to_be(internet: Internet) -> None:
+    for kind, config in ((K.TELEGRAM, {"token": "x", "chat": "1"}), (K.TEAMS, {"url": "https://example.com"})):
+        assert "Enter them again" in send(kind, message(), config).sentence
+    assert internet.asked == []
+
+
 def test_apprise_is_loaded_by_who_sends_and_by_nobody_else(tmp_path: Path) -> None:
     code = f"""
 import sys

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 from flask import Flask
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from grafient.alerts.channels import store, webhooks
 from grafient.extensions import db
@@ -291,6 +291,31 @@ def test_another_workspaces_channel_is_nobodys_business(app: Flask, pages: Pages
     for form in ("", "/test", "/secret", "/off", "/delete"):
         other.post(f"/alerts/channels/1{form}", 404, "/account")
     assert the_channel(app).disabled_at is None
+
+
+def test_one_that_another_tab_deletes_meanwhile_is_404(
+    app: Flask, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(pages, **NTFY)
+    token = pages.token("/alerts/channels/1")
+    hold = store._hold
+
+    def after_it_is_gone(channel: Channel) -> None:
+        channel_id, workspace_id = channel.id, channel.workspace_id
+        db.session.rollback()
+        db.session.execute(delete(Channel).where(Channel.id == channel_id))
+        db.session.commit()
+        hold(Channel(id=channel_id, workspace_id=workspace_id))
+
+    monkeypatch.setattr(store, "_hold", after_it_is_gone)
+    for form in ("/test", "/off", "/secret", ""):
+        with app.app_context():
+            db.session.execute(delete(Channel))
+            store.create(1, ChannelKind.WEBHOOK, "", {"url": "https://hooks.example.com/"}, store.Options())
+            channel_id = db.session.execute(select(Channel.id)).scalar_one()
+        fields = {"csrf_token": token, "topics": "budgets"}
+        answer = pages.client.post(f"/alerts/channels/{channel_id}{form}", data=fields)
+        assert answer.status_code == 404, form
 
 
 def test_addresses_of_forms_lead_back_to_the_page(pages: Pages) -> None:

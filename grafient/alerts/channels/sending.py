@@ -49,8 +49,9 @@ class Outcome:
 
 
 def send(kind: ChannelKind, config: Mapping[str, str], message: Message, *, now: datetime) -> Outcome:
-    """Send the message, within about ten seconds; never raises for what the other end does. Needs the app's context, no
-    transaction should be open, and any number of threads may call it at once.
+    """Send the message; never raises for what the other end does. Needs the app's context, no transaction should be
+    open, and any number of threads may call it at once. It takes ten seconds at most; PagerDuty and Opsgenie, which
+    are sent each item by itself, 30, and a mail server that dawdles as long as it does with letters.
 
     A message may arrive twice: who answers after we have stopped listening has got it, and is sent it again.
     """

@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import requests
 from apprise import AppriseAsset, NotifyFormat, NotifyType, PersistentStoreMode
+from apprise.exception import AppriseImproperlyConfigured
 from apprise.plugins import discord, gotify, mattermost, ntfy, opsgenie, pagerduty, pushover, slack, telegram, workflows
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
@@ -27,6 +28,7 @@ from requests.structures import CaseInsensitiveDict
 from grafient.alerts.channels import guard, kinds, written
 from grafient.alerts.message import Item, Message
 from grafient.config import AlertHosts
+from grafient.providers.http import within
 from grafient.states import ChannelKind, Happened
 
 
@@ -115,9 +117,22 @@ def send(
     its key, and what is over is resolved there. A message that is sent again, since one of them failed, opens none
     twice.
     """
-    if kind in (ChannelKind.PAGERDUTY, ChannelKind.OPSGENIE):
-        send_one = _pagerduty if kind is ChannelKind.PAGERDUTY else _opsgenie
-        return _each(send_one, config, message, hosts, seconds)
+    try:
+        if kind in (ChannelKind.PAGERDUTY, ChannelKind.OPSGENIE):
+            send_one = _pagerduty if kind is ChannelKind.PAGERDUTY else _opsgenie
+            with within(3 * seconds):
+                return _each(send_one, config, message, hosts, seconds)
+        return _whole(kind, config, message, hosts, seconds)
+    except AppriseImproperlyConfigured:
+        raise guard.Unreached(_UNUSABLE) from None
+
+
+_UNUSABLE = "This channel's settings can't be used any more. Enter them again."
+
+
+def _whole(
+    kind: ChannelKind, config: Mapping[str, str], message: Message, hosts: AlertHosts, seconds: float
+) -> guard.Answer:
     text = written.written(kind, message)
     service, title = _SERVICES[kind](config, message), text.title if not written.STYLES[kind].with_title else ""
     return _sent(service, title, text.body or text.title, _type(message), hosts, seconds)
@@ -223,7 +238,7 @@ def _sent(service: Any, title: str, body: str, how: NotifyType, hosts: AlertHost
     if call.error is not None:
         raise call.error
     if call.answer is None:
-        raise guard.Unreached("This channel's settings can't be used any more. Enter them again.")
+        raise guard.Unreached(_UNUSABLE)
     return call.answer
 
 
@@ -274,7 +289,7 @@ def _discord(config: Mapping[str, str], _message: Message) -> Any:
 def _teams(config: Mapping[str, str], _message: Message) -> Any:
     found = kinds.TEAMS.fullmatch(config["url"])
     if found is None:
-        raise guard.Unreached("This channel's settings can't be used any more. Enter them again.")
+        raise guard.Unreached(_UNUSABLE)
     query = parse_qs(found["query"])
     return workflows.NotifyWorkflows(
         workflow=found["workflow"],

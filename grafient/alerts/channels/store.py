@@ -131,8 +131,8 @@ def create(
 
 def change(channel: Channel, name: str, config: Mapping[str, str] | None, options: Options) -> None:
     """Set it up anew; what is None stays. Commits. One that is off because its settings were lost, or that was gone,
-    is on again once other settings are entered."""
-    members.lock(channel.workspace_id)
+    is on again once other settings are entered. Raises Refused if it was deleted meanwhile, as all below do."""
+    _hold(channel)
     before = _opened_or_empty(channel)
     kept = {key: before[key] for key in _OURS if key in before}
     if config is not None and before != {**config, **kept}:
@@ -154,8 +154,7 @@ _OURS = ("secret", "old_secret", "old_until")
 
 def rotate_secret(channel: Channel, now: datetime) -> str:
     """Another secret for a webhook, shown once; the one before signs for a day as well. Commits."""
-    members.lock(channel.workspace_id)
-    db.session.refresh(channel)
+    _hold(channel)
     config = webhooks.rotated(opened(channel), now)
     _seal(channel, config)
     audit.note(Action.CHANNEL_CHANGED, channel.workspace_id, f"{_called(channel)}: new secret")
@@ -165,7 +164,7 @@ def rotate_secret(channel: Channel, now: datetime) -> str:
 
 def turn_on(channel: Channel) -> None:
     """Send there again. What was due while it was off is not sent later. Commits. Raises Refused without settings."""
-    members.lock(channel.workspace_id)
+    _hold(channel)
     if channel.config_ciphertext is None:
         raise Refused(keyring.LOST_SETTINGS)
     channel.disabled_at, channel.disabled_why, channel.failing_since = None, "", None
@@ -175,6 +174,7 @@ def turn_on(channel: Channel) -> None:
 
 def turn_off(channel: Channel, why: str = TURNED_OFF) -> None:
     """Send nothing there until it is turned on. Commits."""
+    _hold(channel)
     channel.disabled_at, channel.disabled_why = utc_now(), why
     audit.note(Action.CHANNEL_CHANGED, channel.workspace_id, f"{_called(channel)}: turned off")
     db.session.commit()
@@ -189,7 +189,7 @@ def delete(channel: Channel) -> None:
 
 def test(channel: Channel) -> None:
     """Have a test sent by the next worker; one that waits already is enough. Commits; wake a worker after that."""
-    members.lock(channel.workspace_id)
+    _hold(channel)
     waits = Delivery.channel_id == channel.id, Delivery.state == DeliveryState.DUE, Delivery.sending == Sending.TEST
     if db.session.execute(select(func.count()).where(*waits)).scalar_one() == 0:
         uid = f"msg_{secrets.token_hex(16)}"
@@ -216,6 +216,14 @@ def next_summary(summary: Summary, now: datetime) -> datetime:
     while due <= now or (summary is Summary.WEEKLY and due.weekday()) or (summary is Summary.MONTHLY and due.day > 1):
         due += timedelta(days=1)
     return due
+
+
+def _hold(channel: Channel) -> None:
+    """Keep it as it is now until the transaction ends: other changes, and its deletion, wait."""
+    members.lock(channel.workspace_id)
+    now = select(Channel).where(Channel.id == channel.id).with_for_update()
+    if db.session.execute(now.execution_options(populate_existing=True)).scalar_one_or_none() is None:
+        raise Refused("The channel was deleted meanwhile.")
 
 
 def _set(channel: Channel, options: Options) -> None:
