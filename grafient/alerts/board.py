@@ -11,10 +11,10 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 from sqlalchemy import func, select
 from sqlalchemy.orm import selectinload
 
-from grafient import audit
+from grafient import audit, members
 from grafient.alerts import wording
 from grafient.extensions import db, settings
-from grafient.models import Channel, Incident, IncidentEvent
+from grafient.models import Channel, Incident, IncidentEvent, Workspace
 from grafient.states import Action
 
 PAGE = 50
@@ -79,14 +79,16 @@ def events(incident: Incident) -> Sequence[IncidentEvent]:
 
 def acknowledge(incident: Incident, who: str, now: datetime) -> None:
     """Note that somebody knows: nobody is reminded of it, unless it gets worse. Does not commit. Who said so first
-    stays."""
+    stays. Raises Deleted."""
+    members.lock(incident.workspace_id)
     if incident.resolved_at is None and incident.acknowledged_at is None:
         incident.acknowledged_at, incident.acknowledged_by = now, who[:255]
         audit.note(Action.INCIDENT_ACKNOWLEDGED, incident.workspace_id, wording.title(incident))
 
 
 def snooze(incident: Incident, days: int, now: datetime) -> None:
-    """Have nobody told of it for so many days. Does not commit."""
+    """Have nobody told of it for so many days. Does not commit. Raises Deleted."""
+    members.lock(incident.workspace_id)
     if incident.resolved_at is None:
         incident.snoozed_until = now + timedelta(days=days)
         length = "1 day" if days == 1 else f"{days} days"
@@ -100,13 +102,15 @@ def answer_token(incident_id: int, channel_id: int) -> str:
 
 def answered(token: str) -> tuple[Incident, Channel] | None:
     """The incident that a link is about, and the channel that it was sent to; None if the link is too old, was not made
-    here, or one of both was deleted."""
+    here, or one of both or their workspace was deleted."""
     try:
         incident_id, channel_id = _signed().loads(token, max_age=LINK_DAYS * 86_400)
     except (BadData, ValueError, TypeError):
         return None
     incident, channel = db.session.get(Incident, incident_id), db.session.get(Channel, channel_id)
     if incident is None or channel is None or incident.workspace_id != channel.workspace_id:
+        return None
+    if db.session.get_one(Workspace, incident.workspace_id).deleted_at is not None:
         return None
     return incident, channel
 

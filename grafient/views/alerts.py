@@ -10,7 +10,7 @@ from flask import Blueprint, abort, flash, make_response, redirect, render_templ
 from flask.typing import ResponseReturnValue
 from flask_security import current_user
 
-from grafient import audit, integrations, jobs
+from grafient import audit, integrations, jobs, members
 from grafient.alerts import board, budgets, preview, rules, watch, wording
 from grafient.alerts.budgets import Fields
 from grafient.alerts.channels import store
@@ -212,6 +212,7 @@ def change_rule(kind: str) -> ResponseReturnValue:
     found, wrong = rules.parsed(one, values)
     if wrong:
         return _rule_form(one, is_on, values, wrong, code=422)
+    members.lock(current_user.workspace_id)
     rules.save(current_user.workspace_id, one, is_on, found, utc_now())
     label = rules.KINDS[one].label
     audit.note(Action.RULE_CHANGED, current_user.workspace_id, f"{label}: {_as_set(one, is_on, found)}")

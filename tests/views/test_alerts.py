@@ -451,7 +451,7 @@ class TestLinks:
         assert "It is over. Nothing has to be done." in page.text
         assert "<form" not in page.text[page.text.index("<main") : page.text.index("</main")]
 
-    @pytest.mark.parametrize("what", ["old", "another", "cut", "incident", "channel", "workspace"])
+    @pytest.mark.parametrize("what", ["old", "another", "cut", "incident", "channel", "workspace", "deleted"])
     def test_one_that_does_not_work_says_so(self, app: Flask, token: str, what: str) -> None:
         days = 0
         with app.app_context():
@@ -459,6 +459,8 @@ class TestLinks:
                 db.session.delete(db.session.get_one(Incident, 1))
             elif what == "channel":
                 db.session.delete(db.session.get_one(Channel, 1))
+            elif what == "deleted":
+                db.session.get_one(Workspace, 1).deleted_at = NOON
             elif what == "workspace":
                 other = Workspace(plan="free")
                 db.session.add(other)
