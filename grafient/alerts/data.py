@@ -171,8 +171,8 @@ def _find_credits(look: Look) -> None:
     accounts = {(one.provider, one.account_ref or one.id): one for one in look.read_daily}
     asked = {one.id: one for one in accounts.values()}
     for reading in latest_readings(list(asked)) if asked else ():
-        if reading.bought_usd is None:
-            continue
+        if reading.bought_usd is None or not (reading.bought_usd or reading.lifetime_usd):
+            continue  # unknown, or an account that never had any, such as one with keys of its own at each host
         one = asked[reading.integration_id]
         left = reading.bought_usd - reading.lifetime_usd
         each_day = pace(look.settled[one.id], look.today)

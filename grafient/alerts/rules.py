@@ -46,6 +46,8 @@ class Kind:
     about: str
     settings: tuple[Setting, ...] = ()
     reminds: bool = False
+    sentence: str = ""
+    """How its settings are said, where their labels in a row would be no sentence."""
 
 
 _LEAST_USD = Setting("least_usd", "At least", "usd", Decimal(1), Decimal(0))
@@ -66,12 +68,14 @@ KINDS: Mapping[AlertKind, Kind] = {
                 Setting("models", "Look at each model", "yes", True),
                 Setting("keys", "Look at each API key", "yes", True),
             ),
+            sentence="At least {least_usd} and {least_percent} off; at least {part_usd} for one model or API key",
         ),
         Kind(
             AlertKind.TODAY,
             "Today already above a usual day",
             "Today so far has cost more than a whole day is expected to.",
             (_LEAST_USD, _LEAST_PERCENT),
+            sentence="At least {least_usd} and {least_percent} more",
         ),
         Kind(
             AlertKind.NEW,
@@ -102,6 +106,7 @@ KINDS: Mapping[AlertKind, Kind] = {
             "A management key was rejected, can't be opened, or ends soon.",
             (Setting("days", "Days before it expires", "days", 14, 1, 90),),
             reminds=True,
+            sentence="{days} days before it expires",
         ),
         Kind(
             AlertKind.API_CHANGED,

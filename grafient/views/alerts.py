@@ -262,9 +262,19 @@ _DEFAULTS: dict[str, list[str]] = {
 
 
 def in_a_sentence(rule: Rule) -> str:
-    """The settings of a rule, such as ``At least $1, and at least 30%``."""
-    found = [text for one in rules.KINDS[rule.kind].settings if (text := _said(one, rule.settings[one.name]))]
+    """The settings of a rule, such as ``At least $1 and 30% more``."""
+    kind = rules.KINDS[rule.kind]
+    if kind.sentence:
+        words = {one.name: _in_words(one, rule.settings[one.name]) for one in kind.settings}
+        return kind.sentence.format(**words)
+    found = [text for one in kind.settings if (text := _said(one, rule.settings[one.name]))]
     return ", ".join([*found[:1], *(_lower(text) for text in found[1:])])
+
+
+def _in_words(one: Setting, value: Any) -> str:
+    if one.unit == "usd":
+        return rules.in_words(value)
+    return f"{value}%" if one.unit == "percent" else str(value)
 
 
 def _said(one: Setting, value: Any) -> str:

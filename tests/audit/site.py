@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sqlite3
@@ -53,7 +54,8 @@ def site(folder: Path, *, troubled: bool = True) -> Iterator[Site]:
             product.start()
             with httpx.Client(base_url=product.url, timeout=30) as browser:
                 cookies, names = _fill(browser, sandbox, troubled)
-                _open_incident(product)
+                until(lambda: '<h2 id="open">Open incidents' not in browser.get("/alerts").text, "an incident", 90)
+                names["incident"] = _add_history(product)
                 yield Site(product.url, cookies, names)
         finally:
             product.end()
@@ -88,7 +90,6 @@ def _fill(browser: httpx.Client, sandbox: Sandbox, troubled: bool) -> tuple[dict
         "integration": "1",
         "troubled": "2",
         "channel": "1",
-        "incident": "1",
         "budget": "2",
         "day": day.isoformat(),
         "today": sandbox.today.isoformat(),
@@ -98,22 +99,21 @@ def _fill(browser: httpx.Client, sandbox: Sandbox, troubled: bool) -> tuple[dict
     }
 
 
-def _open_incident(product: Product) -> None:
-    """One that is open, and one that is over, as nothing that happens within a minute leaves them."""
+def _add_history(product: Product) -> str:
+    """An incident that is over, as nothing that happens within a minute leaves one; the id of one that is open."""
     facts = json.dumps({"label": "Production", "since": "2026-11-20T06:01:00+00:00"})
-    then, names = "2026-11-21 08:00:00.000000", "workspace_id, kind, subject, facts, marks, opened_at, told_at"
-    with sqlite3.connect(product.data / "grafient.db", timeout=30) as connection:
-        for subject, resolved_at in (("made up", None), ("made up before", "2026-11-22 08:00:00.000000")):
-            row = (1, "no_sync", subject, facts, "[]", then, then, resolved_at, "")
-            connection.execute(
-                f"INSERT INTO incident ({names}, resolved_at, acknowledged_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row
-            )
-        for what in ("opened", "reminded"):
-            event = (1, what, then, facts, "[]")
+    columns = "workspace_id, kind, subject, facts, marks, opened_at, told_at, resolved_at, acknowledged_by"
+    with contextlib.closing(sqlite3.connect(product.data / "grafient.db", timeout=30)) as connection, connection:
+        then, over = "2026-11-21 08:00:00.000000", "2026-11-22 08:00:00.000000"
+        row = (1, "no_sync", "before", facts, "[]", then, then, over, "someone@example.com")
+        marks = ", ".join("?" * len(row))
+        made = connection.execute(f"INSERT INTO incident ({columns}) VALUES ({marks})", row).lastrowid
+        for what, at in (("opened", then), ("resolved", over)):
+            event = (made, what, at, facts, "[]")
             connection.execute(
                 "INSERT INTO incident_event (incident_id, what, at, facts, marks) VALUES (?, ?, ?, ?, ?)", event
             )
-    connection.close()
+        return str(connection.execute("SELECT min(id) FROM incident WHERE resolved_at IS NULL").fetchone()[0])
 
 
 def _card(browser: httpx.Client, number: int) -> str:
