@@ -80,6 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
         head += "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items()) + "\r\n"
         if not reply.drip:
             self.wfile.write(head.encode() + reply.body)
+            owner.heard_out += 1
             return
         for letter in head:
             self.wfile.write(letter.encode())
@@ -95,7 +96,7 @@ class StandIn:
     """A server that says what it is told to say, and keeps what it is sent."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.connections = 0
+        self.connections = self.heard_out = 0
         self.requests: list[Received] = []
         self.reply, self.replies = Reply(), list[Reply]()
         self._server = _Server(self, tls)
