@@ -199,7 +199,8 @@ def test_off_and_on_again(app: Flask, pages: Pages) -> None:
     assert "This channel is off" in text
     assert "Turned off by hand." in text
     assert "Send a test" not in text
-    pages.post(page, name="Phone", server=NTFY["server"], topics="budgets")
+    pages.post(page, name="Phone", server=NTFY["server"], topic="other", topics="budgets")
+    assert config(app)["topic"] == "other"
     assert the_channel(app).disabled_at is not None, "what somebody turned off stays off"
     pages.post(f"{page}/on", page=page)
     assert the_channel(app).disabled_at is None
