@@ -187,7 +187,7 @@ def sent(channel_id: int, form: str) -> ResponseReturnValue:
 
 def _alerts() -> str:
     """Where the channels are listed."""
-    return "/alerts"
+    return url_for("alerts.index", _anchor="channels")
 
 
 def _kind(text: str) -> ChannelKind:
