@@ -9,6 +9,7 @@ from decimal import Decimal
 from sqlalchemy import select
 
 from grafient import attribution, lines, totals
+from grafient.alerts.channels import store
 from grafient.extensions import db
 from grafient.models import (
     UNATTRIBUTED,
@@ -16,7 +17,6 @@ from grafient.models import (
     AlertWatch,
     ApiKey,
     Budget,
-    Channel,
     CostLine,
     CoveredDay,
     DayCheck,
@@ -134,7 +134,7 @@ KeyLine = attribution.by_key(select(Integration.id)).c
 
 def told_of_something(workspace_id: int, integration_id: int, name: str = "Everything") -> Incident:
     """A budget, a rule that somebody set, an open incident of an account that was looked at, and a channel that was
-    told of it."""
+    told of it. Commits."""
     budget = Budget(
         workspace_id=workspace_id,
         name=name,
@@ -161,15 +161,15 @@ def told_of_something(workspace_id: int, integration_id: int, name: str = "Every
     incident.events = [IncidentEvent(what=Happened.OPENED, at=NOON, facts=incident.facts, marks=[])]
     rule = AlertRule(workspace_id=workspace_id, kind=AlertKind.NEW, is_on=False, settings={})
     watch = AlertWatch(workspace_id=workspace_id, next_at=NOON)
-    channel = Channel(workspace_id=workspace_id, kind=ChannelKind.SLACK, name=name, shown={}, topics=["data"])
-    db.session.add_all([incident, rule, watch, channel, JudgedDays(integration_id=integration_id, through=ago(1))])
-    db.session.flush()
+    db.session.add_all([incident, rule, watch, JudgedDays(integration_id=integration_id, through=ago(1))])
+    entered = {"url": "https://hooks.example.com/s3cr3t"}
+    channel, _ = store.create(workspace_id, ChannelKind.WEBHOOK, name, entered, store.Options())
     uid = f"delivery {incident.id}"
     delivery = Delivery(channel_id=channel.id, uid=uid, sending=Sending.ALERTS, about={}, due_at=NOON)
     db.session.add(delivery)
     db.session.flush()
     db.session.add(DeliveryEvent(delivery_id=delivery.id, event_id=incident.events[0].id))
-    db.session.flush()
+    db.session.commit()
     return incident
 
 

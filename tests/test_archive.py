@@ -43,7 +43,6 @@ from grafient.providers import BilledLine, ReceivedReply
 from grafient.query import Group, Query
 from grafient.reports import ledger, sums
 from grafient.sandbox import Sandbox
-from tests.alerts.stored import one_of_each
 from tests.conftest import EMAIL, PASSWORD
 from tests.pages import Pages
 from tests.stored import add, ago, cover, put, told_of_something
@@ -211,7 +210,7 @@ def test_nothing_secret_is_in_it(app: Flask, pages: Pages, sandbox: Sandbox) -> 
     connected(app, pages, sandbox)
     token = link(pages, note="For the bookkeeper").rpartition("/")[2]
     with app.app_context():
-        one_of_each(1, 1)
+        told_of_something(1, 1)
         user = db.session.execute(select(User)).scalar_one()
         channel = db.session.execute(select(Channel)).scalar_one()
         integration = db.session.execute(select(Integration)).scalar_one()
@@ -249,11 +248,8 @@ def test_nothing_of_anybody_else_is_in_it(app: Flask, pages: Pages, sandbox: San
     link(other, note="The neighbour's bookkeeper")
     with app.app_context():
         with audit.acting(EMAIL):
-            one_of_each(1, 1)
-        one_of_each(2, 2, "The neighbour's channel")
-        for number, name in ((1, "Ours"), (2, "The neighbour's")):
-            told_of_something(number, number, name)
-        db.session.commit()
+            told_of_something(1, 1, "Ours")
+        told_of_something(2, 2, "The neighbour's")
         mine, theirs = of(1), of(2)
     assert "eighbour" not in "".join(map(mine.text, mine.names()))
     assert EMAIL not in "".join(map(theirs.text, theirs.names()))

@@ -231,7 +231,7 @@ def test_deleted_with_all_that_it_was_sent(app: Flask, pages: Pages) -> None:
     add(pages, **NTFY, name="Phone")
     pages.post("/alerts/channels/1/test", page="/alerts/channels/1")
     answer = pages.post("/alerts/channels/1/delete", page="/alerts/channels/1")
-    assert answer.location == "/alerts"
+    assert answer.location == "/alerts#channels"
     pages.get("/alerts/channels/1", 404)
     with app.app_context():
         assert db.session.execute(select(Delivery)).all() == db.session.execute(select(Channel)).all() == []

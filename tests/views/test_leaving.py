@@ -22,7 +22,6 @@ from grafient.models import Integration, Line, Membership, SyncRun, User, Worksp
 from grafient.providers.openrouter import OpenRouterReader
 from grafient.sandbox import Sandbox
 from grafient.states import Role, Trigger
-from tests.alerts.stored import one_of_each
 from tests.conftest import EMAIL, PASSWORD
 from tests.pages import Pages, lint
 from tests.stored import told_of_something
@@ -194,11 +193,8 @@ def test_a_deleted_workspace_leaves_no_row_and_all_others_as_they_were(
     link(pages, note="For the bookkeeper")
     link(other)
     with app.app_context():
-        one_of_each(1, 1)
-        one_of_each(2, 2)
         told_of_something(1, 1)
         told_of_something(2, 2)
-        db.session.commit()
     page = words(pages)
     assert f"{NAME} goes for good, with 1 integration and its key, 31 days of costs" in page
     assert f"Type {NAME} to confirm" in page
