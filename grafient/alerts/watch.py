@@ -22,7 +22,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from grafient import database
+from grafient import database, members
 from grafient.alerts import data, incidents, outbox, rules, spend, thresholds
 from grafient.alerts.findings import Key, Look
 from grafient.days import ONE_DAY
@@ -145,6 +145,11 @@ def _look(watch: AlertWatch, now: datetime) -> bool:
         changes = incidents.step(found.incidents, found.findings, found.keeps, reminding, now)
         next_at = _next(found)
         db.session.rollback()
+    try:
+        members.lock(workspace_id)  # who answers an incident has it locked, and would wait for us as we for them
+    except members.Deleted:
+        db.session.rollback()
+        return True
     taken = db.session.execute(
         update(AlertWatch)
         .where(AlertWatch.workspace_id == workspace_id, AlertWatch.turn == turn)
