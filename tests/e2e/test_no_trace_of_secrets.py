@@ -72,6 +72,7 @@ ALLOWED = (
     (r"answer to \w+ /(reset|invitations)/.*", _LINKS, "whoever asked has it: the form leads back to it"),
     ("answer to POST /account/members/invite", "invitation", "without an address to send it to it is shown, once"),
     ("answer to POST /account/codes", "authenticator", "it is shown to be scanned, once"),
+    (r"answer to POST /alerts/channels(/1/secret)?", "secret of a webhook", "whoever receives needs it, once"),
     ("answer to POST /account/recovery-codes", "recovery code", "they are shown to be kept elsewhere, once"),
 )
 """Where, what and why: regular expressions for the places and for the names of secrets."""
@@ -552,6 +553,26 @@ class Story:
         self.letter(3)
         self.guest.log_in(GUEST, reset)
 
+    def channels(self) -> None:
+        """Two that lead nowhere, with a test sent to each, and another secret for the webhook."""
+        page, hook = "/alerts/channels/new?kind=webhook", self.known.made("address of a webhook", "")
+        fields = {"kind": "webhook", "name": LABEL, "topics": "data", "url": f"https://hooks.example.invalid/{hook}"}
+        said = self.owner.post("/alerts/channels", 200, page=page, **fields).text
+        self._webhook_secret(said)
+        token = self.known.secret("token of ntfy", random.token_hex(16))
+        fields = {"kind": "ntfy", "server": "https://ntfy.example.invalid", "topic": "costs", "token": f"tk_{token}"}
+        self.owner.post("/alerts/channels", page="/alerts/channels/new?kind=ntfy", topics="data", **fields)
+        for number in (1, 2):
+            path = f"/alerts/channels/{number}"
+            self.owner.post(f"{path}/test", page=path)
+            until(lambda path=path: "No machine has the name" in self.owner.get(path).text, f"{path} was tried", 60)
+        self._webhook_secret(self.owner.post("/alerts/channels/1/secret", 200, page="/alerts/channels/1").text)
+        self.owner.get("/alerts")
+
+    def _webhook_secret(self, page: str) -> None:
+        secret = re.findall(r"whsec_([A-Za-z0-9+/=]{30,})", html.unescape(page))[0]
+        self.known.secret("secret of a webhook", secret, base64.b64decode(secret))
+
     def password(self) -> None:
         """Another password, at first with mistakes."""
         old, new = self.passwords["first"], self.passwords["second"]
@@ -749,7 +770,14 @@ class Story:
         for part in (self.accounts, self.keys, self.echoes, self.codes, self.letters):
             part()
         self.product.forget_tries()
-        for part in (self.password, self.takes_everything, self.commands, self.redis_crashes, self.wrong_settings):
+        for part in (
+            self.channels,
+            self.password,
+            self.takes_everything,
+            self.commands,
+            self.redis_crashes,
+            self.wrong_settings,
+        ):
             part()
         self.rotate()
         for part in (self.writes_fail, self.tables_are_gone, self.mail_is_refused, self.killed_at_work):
