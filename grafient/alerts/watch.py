@@ -18,16 +18,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import aliased
 
 from grafient import database, members
 from grafient.alerts import data, incidents, outbox, rules, spend, thresholds
 from grafient.alerts.findings import Key, Look
 from grafient.days import ONE_DAY
 from grafient.extensions import db
-from grafient.models import AlertWatch, Incident, Integration, JudgedDays, Workspace, utc_now
+from grafient.models import IS_OPEN, AlertWatch, Incident, Integration, JudgedDays, SyncRun, Workspace, utc_now
 from grafient.query import all_integrations
 from grafient.states import AlertKind
 
@@ -77,15 +78,20 @@ def look_at_due() -> None:
 
 
 def look_after_sync(integration_id: int) -> None:
-    """Look at the workspace of an account that was just read, unless that was done in the last seconds. Commits."""
+    """Look at the workspace of an account that was just read. Commits. As long as others of it are read, once in a
+    while is enough: whoever ends last looks."""
+    others = aliased(Integration)
+    is_read = exists(SyncRun.id).where(
+        IS_OPEN, SyncRun.integration_id == others.id, others.workspace_id == Integration.workspace_id
+    )
     with database.only_reading():
         row = db.session.execute(
-            select(Integration.workspace_id, AlertWatch.looked_at)
+            select(Integration.workspace_id, AlertWatch.looked_at, is_read.label("is_read"))
             .outerjoin(AlertWatch, AlertWatch.workspace_id == Integration.workspace_id)
             .where(Integration.id == integration_id)
         ).one_or_none()
         db.session.rollback()
-    if row is not None and (row.looked_at is None or row.looked_at + APART <= utc_now()):
+    if row is not None and not (row.is_read and row.looked_at and row.looked_at + APART > utc_now()):
         look(row.workspace_id)
 
 

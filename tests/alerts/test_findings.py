@@ -13,15 +13,17 @@ from sqlalchemy import select
 from grafient.alerts import rules, watch, wording
 from grafient.extensions import db
 from grafient.models import (
+    AlertWatch,
     CoveredDay,
     CreditReading,
     Incident,
     IncidentEvent,
     Integration,
     KeyReading,
+    SyncRun,
     Workspace,
 )
-from grafient.states import AlertKind, DayState, Problem, Source
+from grafient.states import AlertKind, DayState, Problem, RunStatus, Source, Trigger
 from tests.stored import TODAY, add, ago, check, cover, key_id, restate
 from tests.syncing import NOON, at
 
@@ -358,6 +360,23 @@ class TestLooks:
         watch.look_again(workspace.id)
         db.session.commit()
         assert watch.due(NOON + timedelta(hours=1)) == [workspace.id]
+
+    def test_who_ends_last_looks(self, workspace: Workspace, one: Integration) -> None:
+        """A workspace of 1,000 accounts is not looked at 1,000 times while these are read."""
+        two = add(workspace, "two", last_success_at=NOON)
+        run = SyncRun(integration_id=two.id, trigger=Trigger.DAILY, status=RunStatus.RUNNING)
+        db.session.add(run)
+        look(workspace)
+
+        def turn() -> int:
+            watch.look_after_sync(one.id)
+            return db.session.get_one(AlertWatch, workspace.id, populate_existing=True).turn
+
+        before = turn()
+        assert turn() == before
+        run.status = RunStatus.DONE
+        db.session.commit()
+        assert turn() == before + 1
 
     def test_a_workspace_without_accounts_is_never_due(self, workspace: Workspace) -> None:
         assert watch.due(NOON) == []
