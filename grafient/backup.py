@@ -39,6 +39,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from grafient import audit, database, disk, keyring, mail, runs, sessions
+from grafient.alerts import outbox
 from grafient.extensions import db
 from grafient.models import Integration, utc_now
 from grafient.models.integrations import new_revision
@@ -198,6 +199,7 @@ class Checked:
             sessions.end_every()
             put_back = runs.put_back_every()
             mail.forget_every()
+            outbox.forget_every()
             # Another revision than any page was kept for: two databases that were upgraded both have 0 everywhere.
             every = update(Integration).values(revision=new_revision())
             db.session.execute(every.execution_options(synchronize_session=False))

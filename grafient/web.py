@@ -20,6 +20,7 @@ from multiprocessing import connection
 
 import waitress
 from flask import Flask
+from sqlalchemy.exc import SQLAlchemyError
 from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer
 from waitress.task import ErrorTask, WSGITask
@@ -72,8 +73,8 @@ def run(app: Flask, host: str, port: int, processes: int) -> None:
     with socket.create_server((host, port), family=family, backlog=1024) as listening:
         children = {number: _start(app, listening) for number in range(processes)}
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        crew = _Crew(app)
         try:
-            crew = _Crew(app)
             while True:
                 connection.wait([child.sentinel for child in children.values()], crew.LOOK_SECONDS)
                 crew.look()
@@ -85,6 +86,7 @@ def run(app: Flask, host: str, port: int, processes: int) -> None:
         except KeyboardInterrupt:
             pass
         finally:
+            crew.end()
             for child in children.values():
                 child.terminate()
             for child in children.values():
@@ -117,6 +119,12 @@ class _Crew:
             self._child = Forked(target=_look, args=(self._app, self._silent_since), name="web")
             self._child.start()
 
+    def end(self) -> None:
+        """End a look under way: it may be sending, and a process that is told to stop waits for its children. What it
+        was sending is sent again."""
+        if self._child is not None:
+            self._child.terminate()
+
 
 _SILENT = 3
 """What a look ends with if workers are silent."""
@@ -126,7 +134,11 @@ def _look(app: Flask, since: datetime | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with app.app_context():
-        silent = jobs.say_silence(since)
+        try:
+            silent = jobs.say_silence(since)
+        except SQLAlchemyError as error:
+            log.warning("web: whether workers are there could not be noted (%s)", type(error).__name__)
+            sys.exit(1)
     sys.exit(_SILENT if silent else 0)
 
 

@@ -31,7 +31,10 @@ def of(delivery: Delivery, channel: Channel) -> Message | None:
             link=f"{settings.base_url}/alerts",
         )
     if delivery.sending is Sending.FAILING:
-        name = wording.name(str(delivery.about.get("name", "")))
+        failing = db.session.get(Channel, delivery.about["channel"])
+        if failing is None or failing.failing_since is None:
+            return None
+        name = wording.name(failing.name)
         return Message(
             delivery.uid,
             "channel.failing",

@@ -6,6 +6,9 @@ between, another sends it again with the same ``uid``: at least once, and twice 
 
 Events wait a minute before they are sent, so that what a morning's syncs find comes as one message; longer in a
 channel's quiet hours, or if it is told once a day. As long as a delivery waits, further events are added to it.
+
+A message that can't be written, because of a fault of Grafient's own, is tried again as one that can't be sent: others
+must not wait behind it, and a version that mends the fault within a day still sends it.
 """
 
 from __future__ import annotations
@@ -13,19 +16,25 @@ from __future__ import annotations
 import logging
 import random
 import secrets
-from collections.abc import Sequence
-from datetime import UTC, datetime, time, timedelta
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from datetime import time as time_of_day
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, delete, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, delete, func, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
+from grafient import database
 from grafient.alerts import compose
 from grafient.alerts.channels import sending, store
 from grafient.alerts.channels.sending import Ended, Outcome
 from grafient.alerts.digest import TooEarly
+from grafient.alerts.message import Message
 from grafient.extensions import db
-from grafient.models import Channel, Delivery, DeliveryEvent, IncidentEvent, utc_now
-from grafient.states import ChannelKind, DeliveryState, Sending
+from grafient.models import IS_DUE, Channel, Delivery, DeliveryEvent, Incident, IncidentEvent, utc_now
+from grafient.states import ChannelKind, DeliveryState, Sending, Summary
 from grafient.vault import VaultError
 
 log = logging.getLogger(__name__)
@@ -38,7 +47,16 @@ LONGEST = timedelta(hours=24)
 PAUSES = tuple(timedelta(seconds=seconds) for seconds in (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400))
 """After each failure, as Standard Webhooks suggests (https://www.standardwebhooks.com), and up to a fifth more."""
 
+MOST_TRIES = len(PAUSES) + 1
+"""Also of a message at which each worker ends, such as for want of memory: the syncs beside it end with them."""
+
+SEND_SECONDS = 60.0
+"""How long one go at sending takes: a job is ended after an hour, and many that don't answer take longer than that."""
+
 KEPT = timedelta(days=90)
+INCIDENTS_KEPT = timedelta(days=366)
+_SWEPT = 500
+"""Rows, the oldest there are, that are looked at in one go."""
 
 
 def tell(workspace_id: int, events: Sequence[IncidentEvent], now: datetime) -> None:
@@ -67,7 +85,7 @@ def _add(channel: Channel, events: Sequence[IncidentEvent], now: datetime) -> No
         .where(
             Delivery.channel_id == channel.id,
             Delivery.sending == Sending.ALERTS,
-            Delivery.state == DeliveryState.DUE,
+            IS_DUE,
             Delivery.attempts == 0,
         )
         .order_by(Delivery.id.desc())
@@ -100,6 +118,11 @@ def _when(channel: Channel, at: datetime) -> datetime:
     if channel.alerts_daily:
         hour = store.MORNING if channel.quiet_to is None else channel.quiet_to
         return _next_hour(hour, at)
+    return _after_quiet(channel, at)
+
+
+def _after_quiet(channel: Channel, at: datetime) -> datetime:
+    """The moment itself, or the end of the quiet hours that it is in."""
     if channel.quiet_from is None or channel.quiet_to is None or channel.quiet_from == channel.quiet_to:
         return at
     begins, ends, hour = channel.quiet_from, channel.quiet_to, at.astimezone(UTC).hour
@@ -108,14 +131,15 @@ def _when(channel: Channel, at: datetime) -> datetime:
 
 
 def _next_hour(hour: int, after: datetime) -> datetime:
-    found = datetime.combine(after.astimezone(UTC).date(), time(hour), UTC)
+    found = datetime.combine(after.astimezone(UTC).date(), time_of_day(hour), UTC)
     return found if found >= after else found + timedelta(days=1)
 
 
 def add_digests(now: datetime) -> int:
     """Note the digests that are due; how many they are. Does not commit.
 
-    Any number of ticks may do so at once: whoever moves ``summary_at`` on is the one that writes it.
+    Any number of ticks may do so at once: whoever moves ``summary_at`` on is the one that writes it. The first tick
+    after days without any writes the latest digest, not that of the first day.
     """
     due = Channel.summary.is_not(None), Channel.summary_at <= now, Channel.disabled_at.is_(None)
     found = 0
@@ -129,7 +153,8 @@ def add_digests(now: datetime) -> int:
             .values(summary_at=store.next_summary(summary, now))
         )
         if moved:
-            _new(channel.id, Sending.DIGEST, now, now, summary=str(summary), day=was.date().isoformat())
+            day = store.last_summary(summary, now).date()
+            _new(channel.id, Sending.DIGEST, now, now, summary=str(summary), day=day.isoformat())
             found += 1
     return found
 
@@ -140,17 +165,18 @@ def count_due(now: datetime) -> int:
 
 
 def _due(now: datetime) -> tuple[Any, ...]:
-    return Delivery.state == DeliveryState.DUE, Delivery.due_at <= now
+    return IS_DUE, Delivery.due_at <= now
 
 
 def send_due() -> None:
-    """Send what is to be sent by now. Commits; what can't be sent is tried again later."""
-    while (claimed := _claim(utc_now())) is not None:
-        _send(claimed)
+    """Send what is to be sent by now, for SEND_SECONDS. Commits; what can't be sent is tried again later."""
+    until = time.monotonic() + SEND_SECONDS
+    while time.monotonic() < until and (claimed := _claim(utc_now())) is not None:
+        _send(*claimed)
 
 
-def _claim(now: datetime) -> int | None:
-    """A delivery that nobody else sends for the next two minutes. Commits."""
+def _claim(now: datetime) -> tuple[int, int] | None:
+    """A delivery that nobody else sends for the next two minutes, and which try this is. Commits."""
     while True:
         row = db.session.execute(
             select(Delivery.id, Delivery.due_at, Delivery.attempts)
@@ -164,12 +190,12 @@ def _claim(now: datetime) -> int | None:
         as_it_was = Delivery.id == row.id, Delivery.due_at == row.due_at, Delivery.attempts == row.attempts
         taken = _updated(
             update(Delivery)
-            .where(*as_it_was, Delivery.state == DeliveryState.DUE)
+            .where(*as_it_was, IS_DUE)
             .values(due_at=now + LEASE, attempts=row.attempts + 1, tried_at=func.coalesce(Delivery.tried_at, now))
         )
         db.session.commit()
         if taken:
-            return int(row.id)
+            return row.id, row.attempts + 1
 
 
 def _updated(statement: Any) -> int:
@@ -177,66 +203,113 @@ def _updated(statement: Any) -> int:
     return cast(CursorResult[Any], result).rowcount
 
 
-def _send(delivery_id: int) -> None:
-    delivery = db.session.get(Delivery, delivery_id)
-    channel = db.session.get(Channel, delivery.channel_id) if delivery is not None else None
-    if delivery is None or channel is None:
+@dataclass(frozen=True)
+class _Ready:
+    """A message, and where it is sent."""
+
+    kind: ChannelKind
+    config: Mapping[str, str]
+    message: Message
+
+
+@dataclass(frozen=True)
+class _Waits:
+    """It is too early; that is no try."""
+
+    until: datetime
+
+
+@dataclass(frozen=True)
+class _Dropped:
+    """There is nothing to be sent."""
+
+    why: str
+
+
+def _send(delivery_id: int, attempt: int) -> None:
+    """Try once. No transaction is open while somebody else's server is waited for, and while a digest adds up a month
+    no lock is held that would keep SQLite's other writers waiting."""
+    title = ""
+    try:
+        with database.only_reading():
+            became = _ready(delivery_id, attempt)
+            db.session.rollback()
+        if isinstance(became, _Ready):
+            title = became.message.title
+            became = sending.send(became.kind, became.config, became.message, now=utc_now())
+    except SQLAlchemyError:
+        raise
+    except Exception:
         db.session.rollback()
-        return
+        log.exception("alerts: delivery %s failed; it is tried again later", delivery_id)
+        became = Outcome(Ended.AGAIN, "Grafient itself failed; the worker's log says why.")
+    if became is not None:
+        _note(delivery_id, attempt, title, became)
+
+
+def _ready(delivery_id: int, attempt: int) -> _Ready | _Waits | _Dropped | Outcome | None:
+    """What there is to send; None if the channel was deleted."""
+    if attempt > MOST_TRIES:
+        return Outcome(Ended.AGAIN, "The worker ended at each try; its log says why.")
+    now = utc_now()
+    delivery = db.session.get(Delivery, delivery_id)
+    if delivery is None:
+        return None
+    channel = db.session.get_one(Channel, delivery.channel_id)
     if channel.disabled_at is not None:
-        _end(delivery, DeliveryState.DROPPED, "The channel was turned off.")
-        db.session.commit()
-        return
+        return _Dropped("The channel was turned off.")
+    awake_at = _after_quiet(channel, now)
+    if awake_at > now and delivery.sending is not Sending.TEST:
+        return _Waits(awake_at)
     try:
         message = compose.of(delivery, channel)
     except TooEarly:
-        delivery.due_at, delivery.attempts = utc_now() + timedelta(hours=6), delivery.attempts - 1
-        db.session.commit()
-        return
+        return _Waits(now + timedelta(hours=6))
     if message is None:
-        _end(delivery, DeliveryState.DROPPED, "There was nothing left to say.")
-        db.session.commit()
-        return
-    kind, attempt = channel.kind, delivery.attempts
+        return _Dropped("There was nothing left to say.")
     try:
-        config = store.opened(channel)
+        return _Ready(channel.kind, store.opened(channel), message)
     except VaultError as error:
-        outcome = Outcome(Ended.AGAIN, str(error))
-    else:
-        db.session.rollback()  # no transaction is open while somebody else's server is waited for
-        outcome = sending.send(kind, config, message, now=utc_now())
-    _note(delivery_id, attempt, message.title, outcome)
+        return Outcome(Ended.AGAIN, str(error))
 
 
-def _note(delivery_id: int, attempt: int, title: str, outcome: Outcome) -> None:
+def _note(delivery_id: int, attempt: int, title: str, became: Outcome | _Waits | _Dropped) -> None:
     """What a try ended with. Commits; nothing if somebody else has tried it since."""
     now = utc_now()
     delivery = db.session.get(Delivery, delivery_id, populate_existing=True, with_for_update=True)
     if delivery is None or delivery.attempts != attempt or delivery.state is not DeliveryState.DUE:
         db.session.rollback()
         return
+    if isinstance(became, _Dropped):
+        _end(delivery, DeliveryState.DROPPED, became.why)
+    elif isinstance(became, _Waits):
+        delivery.due_at, delivery.attempts = became.until, attempt - 1
+        delivery.tried_at = delivery.tried_at if delivery.attempts else None
+    else:
+        delivery.title = title or delivery.title
+        _note_outcome(delivery, became, now)
+    db.session.commit()
+
+
+def _note_outcome(delivery: Delivery, outcome: Outcome, now: datetime) -> None:
     channel = db.session.get_one(Channel, delivery.channel_id)
-    delivery.title, delivery.outcome = title, outcome.sentence
     if outcome.state is Ended.SENT:
         _end(delivery, DeliveryState.SENT, outcome.sentence)
         channel.failing_since = None
+        return
+    delivery.outcome = outcome.sentence
+    channel.failing_since = channel.failing_since or now
+    log.warning("alerts: %s (channel %s), try %s", outcome.sentence, channel.id, delivery.attempts)
+    pause = _pause(channel.kind, delivery, outcome, now)
+    if outcome.state is Ended.GONE:
+        channel.disabled_at, channel.disabled_why = now, outcome.sentence
+    if outcome.state is Ended.GONE or pause is None or delivery.sending is Sending.TEST:
+        _end(delivery, DeliveryState.FAILED, outcome.sentence)
     else:
-        was_failing = channel.failing_since
-        channel.failing_since = was_failing or now
-        log.warning("alerts: %s (channel %s), try %s", outcome.sentence, channel.id, attempt)
-        pause = _pause(channel.kind, delivery, outcome, now)
-        if outcome.state is Ended.GONE:
-            _end(delivery, DeliveryState.FAILED, outcome.sentence)
-            channel.disabled_at, channel.disabled_why = now, outcome.sentence
-        elif pause is None or delivery.sending is Sending.TEST:
-            _end(delivery, DeliveryState.FAILED, outcome.sentence)
-        else:
-            delivery.due_at = now + pause
-        fails_for_long = now - channel.failing_since >= LONGEST
-        is_given_up = delivery.ended_at is not None
-        if delivery.sending is Sending.ALERTS and (is_given_up or fails_for_long):
-            _tell_others(channel, now)
-    db.session.commit()
+        delivery.due_at = now + pause
+    is_given_up, fails_for_long = delivery.ended_at is not None, now - channel.failing_since >= LONGEST
+    if delivery.sending is not Sending.TEST and (is_given_up or fails_for_long):
+        _tell_others(channel, now)
 
 
 def _pause(kind: ChannelKind, delivery: Delivery, outcome: Outcome, now: datetime) -> timedelta | None:
@@ -260,28 +333,36 @@ def _tell_others(failing: Channel, now: datetime) -> None:
     for channel in _channels(failing.workspace_id):
         if channel.id == failing.id or channel.failing_since is not None:
             continue
-        told = (
-            select(Delivery.id)
-            .where(
-                Delivery.channel_id == channel.id,
-                Delivery.sending == Sending.FAILING,
-                Delivery.created_at >= (failing.failing_since or now),
-            )
-            .limit(50)
+        told = select(Delivery.about).where(
+            Delivery.channel_id == channel.id,
+            Delivery.sending == Sending.FAILING,
+            Delivery.created_at >= (failing.failing_since or now),
         )
-        about = [db.session.get_one(Delivery, one).about for one in db.session.execute(told).scalars().all()]
-        if not any(one.get("channel") == failing.id for one in about):
-            _new(channel.id, Sending.FAILING, _when(channel, now), now, channel=failing.id, name=failing.name)
+        if not any(about.get("channel") == failing.id for about in db.session.execute(told).scalars()):
+            _new(channel.id, Sending.FAILING, _when(channel, now), now, channel=failing.id)
 
 
 def sweep(now: datetime) -> None:
-    """Forget what was sent long ago, and incidents that ended a year ago. Does not commit."""
-    old = Delivery.state != DeliveryState.DUE, Delivery.created_at < now - KEPT
-    some = select(Delivery.id).where(*old).limit(500)
-    db.session.execute(delete(Delivery).where(Delivery.id.in_(some)), execution_options={"synchronize_session": False})
+    """Forget what was sent long ago, and incidents that ended a year ago. Does not commit.
+
+    No index has their age. Rows are written in the order of their ids, so it is enough to look at the oldest few; each
+    tick read the whole table otherwise.
+    """
+    _sweep(Delivery.id, Delivery.state != DeliveryState.DUE, Delivery.created_at < now - KEPT)
+    _sweep(Incident.id, Incident.resolved_at < now - INCIDENTS_KEPT)
+
+
+def _sweep(number: Any, *is_old: ColumnElement[bool]) -> None:
+    oldest = select(number).order_by(number).limit(_SWEPT).scalar_subquery()
+    _updated(delete(number.class_).where(number.in_(oldest), *is_old))
 
 
 def forget_every() -> None:
-    """Send nothing that waits. Does not commit. For a restored backup: it was sent long ago."""
-    waiting = update(Delivery).where(Delivery.state == DeliveryState.DUE)
-    _updated(waiting.values(state=DeliveryState.DROPPED, outcome="A backup was restored.", ended_at=utc_now()))
+    """Send nothing that waits, and no digest that is due. Does not commit. For a restored backup: it was sent long
+    ago."""
+    now = utc_now()
+    dropped = {"state": DeliveryState.DROPPED, "outcome": "A backup was restored.", "ended_at": now}
+    _updated(update(Delivery).where(IS_DUE).values(dropped))
+    for summary in Summary:
+        late = update(Channel).where(Channel.summary == summary, Channel.summary_at <= now)
+        _updated(late.values(summary_at=store.next_summary(summary, now)))

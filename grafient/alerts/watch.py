@@ -20,7 +20,6 @@ from typing import Any
 
 from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import aliased
 
 from grafient import database, members
@@ -72,7 +71,7 @@ def look_at_due() -> None:
     for workspace_id in found:
         try:
             look(workspace_id)
-        except SQLAlchemyError:  # such as a database that restarts; one workspace must not keep others from being told
+        except Exception:  # such as a database that restarts; one workspace must not keep others from being told
             db.session.rollback()
             log.exception("alerts: workspace %s could not be looked at; the next tick tries again", workspace_id)
 

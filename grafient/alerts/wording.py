@@ -66,7 +66,14 @@ def kind_name(kind: AlertKind) -> str:
 
 
 def path(kind: AlertKind, facts: Facts, integration_id: int | None) -> str:
-    """The address, on this Grafient, of the page about it."""
+    """The address, on this Grafient, of the page about it; that of all alerts where its facts are another version's."""
+    try:
+        return _path(kind, facts, integration_id)
+    except (KeyError, ValueError, TypeError):
+        return "/alerts"
+
+
+def _path(kind: AlertKind, facts: Facts, integration_id: int | None) -> str:
     day, here = facts.get("day"), f"/integrations/{integration_id}"
     if kind is AlertKind.BUDGET or kind is AlertKind.SILENT:
         return "/alerts"

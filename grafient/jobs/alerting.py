@@ -7,7 +7,8 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
+from sqlalchemy.exc import IntegrityError
 
 from grafient import database
 from grafient.alerts import incidents, outbox, rules, watch
@@ -60,24 +61,36 @@ def say_silence(since: datetime | None) -> bool:
 
 
 def _open(missing: Sequence[str], since: datetime, now: datetime) -> None:
-    default = rules.default(AlertKind.SILENT)
-    has_open = select(Incident.workspace_id).where(Incident.kind == AlertKind.SILENT, Incident.resolved_at.is_(None))
-    connected = select(Integration.workspace_id).where(Integration.removed_at.is_(None))
-    found = db.session.execute(
-        select(Workspace.id, AlertRule)
-        .outerjoin(AlertRule, (AlertRule.workspace_id == Workspace.id) & (AlertRule.kind == AlertKind.SILENT))
-        .where(Workspace.deleted_at.is_(None), Workspace.id.in_(connected), Workspace.id.not_in(has_open))
-        .order_by(Workspace.id)
-        .limit(MOST_WORKSPACES)
-    ).all()
-    for workspace_id, row in found:
-        minutes = row.settings.get("minutes", default["minutes"]) if row is not None else default["minutes"]
-        if (row is None or row.is_on) and since + timedelta(minutes=minutes) <= now:
-            facts = {"who": _WHO[missing[0]], "since": since.isoformat(timespec="seconds")}
-            changes = incidents.step({}, [Finding(AlertKind.SILENT, "", facts)], [], [], now)
+    """Of each workspace whose rule waits no longer. Another machine's web process may open one first."""
+    facts = {"who": _WHO[missing[0]], "since": since.isoformat(timespec="seconds")}
+    for workspace_id in _not_told(since, now)[:MOST_WORKSPACES]:
+        changes = incidents.step({}, [Finding(AlertKind.SILENT, "", facts)], [], [], now)
+        try:
             outbox.tell(workspace_id, incidents.write(workspace_id, changes, now), now)
             db.session.commit()
-    db.session.rollback()
+        except IntegrityError:
+            db.session.rollback()
+
+
+def _not_told(since: datetime, now: datetime) -> list[int]:
+    """The workspaces with an account that are to be told of a silence since then, and were not yet."""
+    default = rules.default(AlertKind.SILENT)["minutes"]
+    has_open = select(Incident.workspace_id).where(Incident.kind == AlertKind.SILENT, Incident.resolved_at.is_(None))
+    connected = select(Integration.workspace_id).where(Integration.removed_at.is_(None))
+    with database.only_reading():
+        found = db.session.execute(
+            select(Workspace.id, AlertRule.settings)
+            .outerjoin(AlertRule, (AlertRule.workspace_id == Workspace.id) & (AlertRule.kind == AlertKind.SILENT))
+            .where(
+                Workspace.deleted_at.is_(None),
+                Workspace.id.in_(connected),
+                Workspace.id.not_in(has_open),
+                or_(AlertRule.is_on.is_(None), AlertRule.is_on),
+            )
+            .order_by(Workspace.id)
+        ).all()
+        db.session.rollback()
+    return [row.id for row in found if since + timedelta(minutes=(row.settings or {}).get("minutes", default)) <= now]
 
 
 def _resolve(now: datetime) -> None:

@@ -167,10 +167,10 @@ def _sync(app: Flask, claim: Claim) -> None:
 
 
 def _look(integration_id: int) -> None:
-    """Whatever fails here is no fault of the sync; the next tick looks again."""
+    """Whatever fails here is no fault of the sync, and must not end the job; the next tick looks again."""
     try:
         watch.look_after_sync(integration_id)
-    except SQLAlchemyError:
+    except Exception:
         db.session.rollback()
         log.exception("alerts: a look after a sync failed; the next tick looks again")
 
@@ -187,7 +187,8 @@ def _alert(app: Flask) -> None:
     with app.app_context():
         try:
             alerting.do_due()
-        except SQLAlchemyError:
+        except Exception:
+            db.session.rollback()
             log.exception("alerts: a look failed; the next one follows")
 
 

@@ -2,6 +2,7 @@
 
 from grafient.models.accounts import AuditEntry, Invitation, Mail, Membership, Passkey, User, UserSession, Workspace
 from grafient.models.alerts import (
+    IS_DUE,
     AlertRule,
     AlertWatch,
     Budget,
@@ -36,6 +37,7 @@ from grafient.models.named import CostLine
 __all__ = [
     "AWAITED",
     "CLOCKED",
+    "IS_DUE",
     "IS_OPEN",
     "UNATTRIBUTED",
     "AlertRule",

@@ -186,7 +186,10 @@ class Channel(Base):
     disabled_why: Mapped[str] = mapped_column(Text, default="")
 
 
-_DUE = text("state = 'due'")
+_IS_DUE = "state = 'due'"
+_DUE = text(_IS_DUE)
+IS_DUE = text(f"delivery.{_IS_DUE}")
+"""The condition of the index of deliveries that are due, word for word, see ``IS_OPEN``."""
 
 
 class Delivery(Base):

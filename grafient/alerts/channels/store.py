@@ -139,8 +139,8 @@ def change(channel: Channel, name: str, config: Mapping[str, str] | None, option
         if channel.kind is ChannelKind.WEBHOOK and "secret" not in kept:
             kept["secret"] = webhooks.new_secret()
         _seal(channel, {**config, **kept})
-        if channel.disabled_why != TURNED_OFF:
-            channel.disabled_at, channel.disabled_why = None, ""
+        if channel.disabled_at is not None and channel.disabled_why != TURNED_OFF:
+            _turn_on(channel)
         channel.failing_since = None
     channel.name = name or KINDS[channel.kind].label
     _set(channel, options)
@@ -167,9 +167,15 @@ def turn_on(channel: Channel) -> None:
     _hold(channel)
     if channel.config_ciphertext is None:
         raise Refused(keyring.LOST_SETTINGS)
-    channel.disabled_at, channel.disabled_why, channel.failing_since = None, "", None
+    _turn_on(channel)
     audit.note(Action.CHANNEL_CHANGED, channel.workspace_id, f"{_called(channel)}: turned on")
     db.session.commit()
+
+
+def _turn_on(channel: Channel) -> None:
+    channel.disabled_at, channel.disabled_why, channel.failing_since = None, "", None
+    if channel.summary is not None:
+        channel.summary_at = next_summary(channel.summary, utc_now())
 
 
 def turn_off(channel: Channel, why: str = TURNED_OFF) -> None:
@@ -213,9 +219,21 @@ def close(workspace_id: int) -> None:
 def next_summary(summary: Summary, now: datetime) -> datetime:
     """When the next digest is due: in the morning, of Monday or of the first where it is of a week or month."""
     due = datetime.combine(now.date(), time(MORNING), now.tzinfo)
-    while due <= now or (summary is Summary.WEEKLY and due.weekday()) or (summary is Summary.MONTHLY and due.day > 1):
+    while due <= now or not _is_of(summary, due):
         due += timedelta(days=1)
     return due
+
+
+def last_summary(summary: Summary, now: datetime) -> datetime:
+    """When the one before that was due."""
+    due = datetime.combine(now.date(), time(MORNING), now.tzinfo)
+    while due > now or not _is_of(summary, due):
+        due -= timedelta(days=1)
+    return due
+
+
+def _is_of(summary: Summary, due: datetime) -> bool:
+    return (summary is not Summary.WEEKLY or due.weekday() == 0) and (summary is not Summary.MONTHLY or due.day == 1)
 
 
 def _hold(channel: Channel) -> None:
