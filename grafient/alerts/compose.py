@@ -41,7 +41,7 @@ def of(delivery: Delivery, channel: Channel) -> Message | None:
             f"The channel “{name}” can't be reached{_workspace(channel)}",
             delivery.created_at,
             lines=("Alerts that were meant for it did not arrive. Its page says why.",),
-            link=f"{settings.base_url}/alerts",
+            link=f"{settings.base_url}/alerts/channels/{failing.id}",
         )
     if delivery.sending is Sending.DIGEST:
         summary, day = Summary(delivery.about["summary"]), date.fromisoformat(delivery.about["day"])
@@ -69,7 +69,7 @@ def _alerts(delivery: Delivery, channel: Channel) -> Message | None:
         f"{title}{_workspace(channel)}",
         delivery.created_at,
         items=items[:_MOST_ITEMS],
-        foot=f"{left_out} more are on the page." if left_out > 0 else "",
+        foot=f"{left_out} more {'is' if left_out == 1 else 'are'} on the page." if left_out > 0 else "",
         link=f"{settings.base_url}/alerts",
     )
 

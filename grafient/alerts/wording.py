@@ -332,7 +332,7 @@ def _silent(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
     if what is Happened.RESOLVED:
         return Said("Workers and scheduler run again", [])
     lines = ["No account is read and no alert is sent until they run again. The page /readyz says what is missing."]
-    return Said(f"{facts['who']} not running since {moment(facts['since'])}", lines)
+    return Said(f"{facts['who']} not been running since {moment(facts['since'])}", lines)
 
 
 _BY_KIND: Mapping[AlertKind, Callable[[Happened, Facts, Sequence[str]], Said]] = {

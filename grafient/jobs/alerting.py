@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 MOST_WORKSPACES = 500
 """That are told in one go."""
 
-_WHO = {"worker": "The workers are", "scheduler": "The scheduler is", "redis": "Redis is"}
+_WHO = {"worker": "The workers have", "scheduler": "The scheduler has", "redis": "Redis has"}
 
 
 def count_due(now: datetime) -> int:
