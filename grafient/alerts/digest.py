@@ -19,9 +19,10 @@ from grafient.extensions import db, settings
 from grafient.models import Incident, utc_now
 from grafient.query import Query, all_integrations
 from grafient.reconciliation import VerdictState
-from grafient.reports import changes, headline, statement
+from grafient.reports import changes, headline, statement, sums
 from grafient.reports.changes import Changes
 from grafient.reports.statement import Statement
+from grafient.reports.sums import Slot, added_usd
 from grafient.states import Happened, Summary
 
 LATEST_DAY = 6
@@ -44,9 +45,10 @@ def of(workspace_id: int, uid: str, summary: Summary, day: date, workspace: str,
         return _monthly(query, against, uid, workspace, at, day)
     found = changes.report(query, against)
     label = on(period.last) if summary is Summary.DAILY else f"{short(period.first)} to {short(period.last)}"
-    items = [_costs(label, found), *_month_so_far(query)]
+    spent = _spent(query, found.after.coverage)
+    items = [_costs(label, spent, found), *_month_so_far(query)]
     items += _budgets(workspace_id) + _open(workspace_id)
-    title = f"{label}: {_amount(found)}{workspace}"
+    title = f"{label}: {_amount(spent, found.after.coverage)}{workspace}"
     address = urlencode({"from": period.first.isoformat(), "to": period.last.isoformat()})
     return Message(
         uid,
@@ -72,18 +74,32 @@ def _periods(summary: Summary, day: date) -> tuple[Period, Period]:
     return month, month.previous
 
 
-def _amount(found: Changes) -> str:
-    """Of the integrations that can be compared; without any, of nobody knows what."""
-    return usd(found.difference.after_usd) if found.difference is not None else "not known yet"
+def _spent(query: Query, found: Coverage) -> Decimal | None:
+    """What is known of the period, of all accounts; None where nothing is."""
+    settled = [one.usage_usd for (_, slot), one in sums.by_integration(query).items() if slot == Slot.PERIOD]
+    return added_usd(settled) if settled or found.covered else None
 
 
-def _costs(label: str, found: Changes) -> Item:
-    """What it cost, what that was before, and what made the difference."""
-    if found.difference is None:
-        return Item(f"{label}: not known for any account in both periods", _left_out(found))
-    one, before = found.difference, found.before.period
+def _amount(spent: Decimal | None, found: Coverage) -> str:
+    if spent is None:
+        return "not known yet"
+    return f"{'' if found.lacks_nothing else 'at least '}{usd(spent)}"
+
+
+def _costs(label: str, spent: Decimal | None, found: Changes) -> Item:
+    """What it cost, what that was before, and what made the difference. Compared are the accounts that have all days
+    of both periods."""
+    coverage, before = found.after.coverage, found.before.period
+    title = f"{label}: {_amount(spent, coverage)}"
+    data = {"usd": None if spent is None else f"{spent:f}", "is_complete": coverage.lacks_nothing}
     earlier = short(before.first) if before.days == 1 else f"{short(before.first)} to {short(before.last)}"
-    lines = [f"{_change(one.change_usd, one.fraction)} {earlier} ({usd(one.before_usd)})."]
+    if found.difference is None:
+        lines = [f"It can't be compared with {earlier}: no account has all days of both."]
+        return Item(title, [*lines, *_left_out(found)], data=data)
+    one = found.difference
+    of = f"Accounts with all days of both cost {usd(one.after_usd)}: " if found.left_out else ""
+    change = _change(one.change_usd, one.fraction)
+    lines = [f"{of}{change[0].lower() + change[1:] if of else change} {earlier} ({usd(one.before_usd)})."]
     if drivers := one.by_model.drivers:
         lines.append(
             "Most of the change: " + "; ".join(f"{_name(d.name)} {_signed(d.change_usd)}" for d in drivers) + "."
@@ -101,7 +117,7 @@ def _costs(label: str, found: Changes) -> Item:
     ]
     if parts:
         lines.append("By reason: " + "; ".join(f"{word} {_signed(amount)}" for word, amount in parts) + ".")
-    return Item(f"{label}: {usd(one.after_usd)}", [*lines, *_left_out(found)], data={"usd": f"{one.after_usd:f}"})
+    return Item(title, [*lines, *_left_out(found)], data=data)
 
 
 def _left_out(found: Changes) -> list[str]:
@@ -109,7 +125,7 @@ def _left_out(found: Changes) -> list[str]:
         return []
     names = ", ".join(_name(one.label) for one in found.left_out)
     more = found.asked - found.compared - len(found.left_out)
-    return [f"Not counted, since days of them are missing: {names}{f' and {more} more' if more > 0 else ''}."]
+    return [f"Not compared, since days of them are missing: {names}{f' and {more} more' if more > 0 else ''}."]
 
 
 def _change(change: Decimal, fraction: Decimal | None) -> str:
@@ -179,14 +195,14 @@ def _monthly(query: Query, against: Period, uid: str, workspace: str, at: dateti
     if not is_settled and utc_now().date().day < LATEST_DAY and utc_now().date() < day + timedelta(days=LATEST_DAY):
         raise TooEarly
     month = f"{query.period.first:%B %Y}"
-    total = usd(found.total_usd) if found.total_usd is not None else "not known"
+    total = found.total_usd
     address = urlencode({"month": f"{query.period.first:%Y-%m}"})
-    items = [_costs(month, changes.report(query, against)), _statement(found)]
+    items = [_costs(month, total, changes.report(query, against)), _statement(found)]
     items += _budgets(query.workspace_id) + _open(query.workspace_id)
     return Message(
         uid,
         "digest.monthly",
-        f"{month}: {total}{workspace}",
+        f"{month}: {_amount(total, found.coverage)}{workspace}",
         at,
         items=items,
         foot=_coverage(found.coverage),
@@ -196,11 +212,12 @@ def _monthly(query: Query, against: Period, uid: str, workspace: str, at: dateti
 
 def _statement(found: Statement) -> Item:
     """The total to the last digit, what it is made of, and what it was compared with."""
-    exact = "not known" if found.total_usd is None else f"${found.total_usd.normalize():,f}"
+    at_least = "" if found.coverage.lacks_nothing else "at least "
+    exact = "not known" if found.total_usd is None else f"{at_least}${found.total_usd.normalize():,f}"
     lines = [f"Total: {exact}."]
     if found.byok_usd.is_worth_showing and found.byok_usd.known is not None:
-        at_least = "" if found.byok_usd.complete else "at least "
-        lines.append(f"Beside that, estimated on your own provider keys (BYOK): {at_least}{usd(found.byok_usd.known)}.")
+        least = "" if found.byok_usd.complete else "at least "
+        lines.append(f"Beside that, estimated on your own provider keys (BYOK): {least}{usd(found.byok_usd.known)}.")
     named: Sequence[str] = [f"{_name(row.name)} {usd(row.usage_usd)}" for row in found.models[:MOST_NAMED]]
     more = len(found.models) - len(named) + found.models_left_out
     if named:
