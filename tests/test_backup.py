@@ -32,13 +32,24 @@ from sqlalchemy.pool import NullPool
 
 from grafient import audit, backup, create_app, database, disk, runs, totals
 from grafient.extensions import db
-from grafient.models import AuditEntry, Integration, Invitation, Line, Mail, SyncRun, UserSession, Workspace, utc_now
+from grafient.models import (
+    AuditEntry,
+    Delivery,
+    Integration,
+    Invitation,
+    Line,
+    Mail,
+    SyncRun,
+    UserSession,
+    Workspace,
+    utc_now,
+)
 from grafient.providers import BilledLine
 from grafient.states import Letter, Role, RunStatus
 from grafient.vault import Vault
 from tests.conftest import EMAIL, PASSWORD
 from tests.pages import Pages
-from tests.stored import add, ago, put
+from tests.stored import add, ago, put, told_of_something
 from tests.syncing import claim_one, lines, on_sqlite, parts_add_up
 from tests.test_cli import ROOT, flask
 from tests.test_database import WIDE_LINES, first_version  # noqa: F401 - a fixture
@@ -549,6 +560,19 @@ def test_sessions_and_letters_are_gone_and_an_invitation_is_not(keyed: Flask, pa
         db.session.remove()
     pages.log_in(EMAIL, PASSWORD)
     assert is_in(pages)
+
+
+def test_alerts_that_waited_are_not_sent(keyed: Flask, tmp_path: Path) -> None:
+    """They were sent long ago, or are about what is no longer so."""
+    with keyed.app_context():
+        told_of_something(1, 1)
+        db.session.commit()
+    file = back_up(keyed, tmp_path / "one")
+    restore(keyed, file)
+    with keyed.app_context():
+        [delivery] = db.session.execute(select(Delivery)).scalars()
+        assert (delivery.state, delivery.outcome) == ("dropped", "A backup was restored.")
+        db.session.remove()
 
 
 def test_no_page_from_before_is_shown(lively: Flask, pages: Pages, tmp_path: Path) -> None:

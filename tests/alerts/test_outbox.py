@@ -16,14 +16,15 @@ import redis as redis_py
 from flask import Flask
 from sqlalchemy import event, func, select, text
 
-from grafient import database
-from grafient.alerts import board, compose, incidents, outbox
+from grafient import database, jobs
+from grafient.alerts import board, compose, incidents, outbox, watch
 from grafient.alerts.channels import sending, store
 from grafient.alerts.channels.sending import Ended, Outcome
 from grafient.alerts.channels.store import Options
 from grafient.alerts.findings import Finding
 from grafient.extensions import db
 from grafient.models import Channel, Delivery, DeliveryEvent, Incident, IncidentEvent, Workspace, utc_now
+from grafient.sandbox import Sandbox
 from grafient.states import AlertKind, ChannelKind, Sending, Summary, Topic
 from tests.alerts.delivered import (
     GATHERED,
@@ -41,7 +42,8 @@ from tests.alerts.delivered import (
 from tests.alerts.stand_ins import Internet, Reply, StandIn
 from tests.pages import Pages
 from tests.statements import asked
-from tests.syncing import NOON, at, on_sqlite
+from tests.stored import add
+from tests.syncing import NOON, at, connect, last_run, on_sqlite
 
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -706,6 +708,44 @@ class TestFaultsOfOurOwn:
         sent(NOON + GATHERED)
         assert states() == ["sent"]
         assert len(hook.last.json["data"]["items"]) == len(kinds)
+
+    @on_sqlite
+    def test_a_workspace_that_cannot_be_looked_at_keeps_nobody_else_waiting(
+        self, app: Flask, workspace: Workspace, hook: StandIn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Neither those who are to be told, nor the syncs that the same job does."""
+        other = Workspace(plan="free")
+        db.session.add(other)
+        db.session.commit()
+        for one in (workspace, other):
+            add(one, "one", last_success_at=NOON)
+        webhook(workspace)
+        opened(workspace, "one")
+        look = watch.look
+
+        def faulty(workspace_id: int, now: datetime | None = None) -> None:
+            if workspace_id == workspace.id:
+                raise KeyError("usd")
+            look(workspace_id, now)
+
+        monkeypatch.setattr(watch, "look", faulty)
+        db.session.commit()
+        with at(NOON + GATHERED):
+            jobs.sync_due()
+        assert states() == ["sent"]
+        assert watch.due(NOON + GATHERED) == [workspace.id]
+
+    @on_sqlite
+    def test_a_look_after_a_sync_that_fails_is_no_fault_of_the_sync(
+        self, workspace: Workspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def faulty(_integration_id: int) -> None:
+            raise KeyError("usd")
+
+        monkeypatch.setattr(watch, "look_after_sync", faulty)
+        integration = connect(workspace, sandbox)
+        jobs.sync_due()
+        assert last_run(integration).status == "done"
 
 
 class TestSize:
