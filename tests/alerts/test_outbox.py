@@ -721,10 +721,10 @@ class TestFaultsOfOurOwn:
             add(one, "one", last_success_at=NOON)
         webhook(workspace)
         opened(workspace, "one")
-        look = watch.look
+        look, faulty_id = watch.look, workspace.id
 
         def faulty(workspace_id: int, now: datetime | None = None) -> None:
-            if workspace_id == workspace.id:
+            if workspace_id == faulty_id:
                 raise KeyError("usd")
             look(workspace_id, now)
 
@@ -733,7 +733,7 @@ class TestFaultsOfOurOwn:
         with at(NOON + GATHERED):
             jobs.sync_due()
         assert states() == ["sent"]
-        assert watch.due(NOON + GATHERED) == [workspace.id]
+        assert watch.due(NOON + GATHERED) == [faulty_id]
 
     @on_sqlite
     def test_a_look_after_a_sync_that_fails_is_no_fault_of_the_sync(
