@@ -274,10 +274,15 @@ def _ready(delivery_id: int, attempt: int) -> _Ready | _Waits | _Dropped | Outco
 
 
 def _note(delivery_id: int, attempt: int, title: str, became: Outcome | _Waits | _Dropped) -> None:
-    """What a try ended with. Commits; nothing if somebody else has tried it since."""
+    """What a try ended with. Commits; nothing if somebody else has tried it since.
+
+    The channel is locked before its delivery, as by who deletes it: each waited for the other otherwise.
+    """
     now = utc_now()
+    its = Channel.id == select(Delivery.channel_id).where(Delivery.id == delivery_id).scalar_subquery()
+    channel = db.session.execute(select(Channel).where(its).with_for_update(key_share=True)).scalar()
     delivery = db.session.get(Delivery, delivery_id, populate_existing=True, with_for_update=True)
-    if delivery is None or delivery.attempts != attempt or delivery.state is not DeliveryState.DUE:
+    if channel is None or delivery is None or delivery.attempts != attempt or delivery.state is not DeliveryState.DUE:
         db.session.rollback()
         return
     if isinstance(became, _Dropped):
@@ -287,12 +292,11 @@ def _note(delivery_id: int, attempt: int, title: str, became: Outcome | _Waits |
         delivery.tried_at = delivery.tried_at if delivery.attempts else None
     else:
         delivery.title = title or delivery.title
-        _note_outcome(delivery, became, now)
+        _note_outcome(channel, delivery, became, now)
     db.session.commit()
 
 
-def _note_outcome(delivery: Delivery, outcome: Outcome, now: datetime) -> None:
-    channel = db.session.get_one(Channel, delivery.channel_id)
+def _note_outcome(channel: Channel, delivery: Delivery, outcome: Outcome, now: datetime) -> None:
     if outcome.state is Ended.SENT:
         _end(delivery, DeliveryState.SENT, outcome.sentence)
         channel.failing_since = None

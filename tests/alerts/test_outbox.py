@@ -530,6 +530,31 @@ class TestWorkers:
         assert states() == ["sent"] * 12
         assert len(uids(hook)) == len(set(uids(hook))) == 12
 
+    @on_postgresql
+    def test_a_channel_that_is_deleted_while_a_failure_is_noted(
+        self, context: Flask, workspace: Workspace, hook: StandIn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each waited for what the other one held, until PostgreSQL ended one of them with an error."""
+        channel_id, hook.reply = webhook(workspace).id, Reply(500)
+        opened(workspace, "one")
+        note, deletes = outbox._note_outcome, []
+
+        def delete() -> None:
+            with context.app_context():
+                store.delete(db.session.get_one(Channel, channel_id))
+
+        def meanwhile(*which: object) -> None:
+            deletes.append(pool.submit(delete))
+            threading.Event().wait(0.5)
+            note(*which)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(outbox, "_note_outcome", meanwhile)
+        with ThreadPoolExecutor(1) as pool:
+            sent(NOON + GATHERED)
+        [done] = deletes
+        done.result()
+        assert deliveries() == []
+
     @pytest.mark.parametrize("moment", ["before it is sent", "after it is sent"])
     def test_one_that_dies_sends_it_twice_at_most(
         self, workspace: Workspace, hook: StandIn, monkeypatch: pytest.MonkeyPatch, moment: str
