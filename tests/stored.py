@@ -162,8 +162,9 @@ def told_of_something(workspace_id: int, integration_id: int, name: str = "Every
     )
     incident.events = [IncidentEvent(what=Happened.OPENED, at=NOON, facts=incident.facts, marks=[])]
     rule = AlertRule(workspace_id=workspace_id, kind=AlertKind.NEW, is_on=False, settings={})
-    watch = AlertWatch(workspace_id=workspace_id, next_at=NOON)
-    db.session.add_all([incident, rule, watch, JudgedDays(integration_id=integration_id, through=ago(1))])
+    db.session.merge(AlertWatch(workspace_id=workspace_id, next_at=NOON))  # it was looked at if it was read
+    db.session.merge(JudgedDays(integration_id=integration_id, through=ago(1)))
+    db.session.add_all([incident, rule])
     entered = {"url": "https://hooks.example.com/s3cr3t"}
     channel, _ = store.create(workspace_id, ChannelKind.WEBHOOK, name, entered, store.Options())
     uid = f"delivery {incident.id}"
