@@ -9,7 +9,7 @@ All of it is estimated in floats and rounded to whole cents; what a day did cost
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -20,8 +20,10 @@ _LEVEL_DAYS = 14
 """What is expected is the median of so many days, each as a part of what its weekday usually is."""
 _RECENT_DAYS, _RECENT = 7, 3
 """What three of the last seven days were like is no longer unusual."""
-_SPREAD = 5.0
+_SPREAD = 6
 """How many times as far from what is expected as half of the days are."""
+_SPREAD_DAYS = 21
+"""How irregular days are is told within so many; an odd number, so that a step leaves most of them on one side."""
 _CENT = Decimal("0.01")
 
 
@@ -73,12 +75,11 @@ def expected(
     latest = [share for before, share in shares.items() if before <= _LEVEL_DAYS] or list(shares.values())
     part, level = parts[0], median(latest) if latest else 0.0
     middle = part * level
-    spread = _SPREAD * part * _spread(list(shares.values()), level)
-    off = max(float(margin.usd), float(margin.part) * middle)
-    low, high = middle - max(off, spread), middle + max(off, spread)
-    if len(recent) >= _RECENT:
-        low = min(low, part * recent[_RECENT - 1] - off)
-        high = max(high, part * recent[-_RECENT] + off)
+    off = max(float(margin.usd), float(margin.part) * middle, _SPREAD * middle * _spread(shares))
+    low, high = middle - off, middle + off
+    for lasting in [part * recent[end] for end in (_RECENT - 1, -_RECENT)] if len(recent) >= _RECENT else ():
+        off = max(float(margin.usd), float(margin.part) * lasting)
+        low, high = min(low, lasting - off), max(high, lasting + off)
     return Expected(_cents(middle), _cents(max(low, 0.0)), _cents(high))
 
 
@@ -103,9 +104,17 @@ def _weekday_parts(known: Mapping[int, float]) -> list[float]:
     return [median(parts) for parts in found]
 
 
-def _spread(shares: Sequence[float], level: float) -> float:
-    """How far half of the days were from the level, at least."""
-    return median(abs(share - level) for share in shares) if shares else 0.0
+def _spread(shares: Mapping[int, float]) -> float:
+    """How far half of the days were from the level, at least, as a part of it; each from that of its own three weeks.
+
+    From the present level, the weeks before a step were all far off: for a month after prices had risen threefold
+    neither a spike nor their fall was unusual.
+    """
+    weeks: dict[int, list[float]] = {}
+    for before, share in shares.items():
+        weeks.setdefault((before - 1) // _SPREAD_DAYS, []).append(share)
+    off = [abs(share / level - 1) for found in weeks.values() if (level := median(found)) > 0 for share in found]
+    return median(off) if off else 0.0
 
 
 def _cents(amount: float) -> Decimal:

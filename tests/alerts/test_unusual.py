@@ -99,6 +99,20 @@ class TestSteps:
         assert expected is not None
         assert D(57) <= expected.usd <= D(63)
 
+    @pytest.mark.parametrize("days_before", range(3, 56))
+    @pytest.mark.parametrize("usd", [45, 75])
+    def test_nor_is_a_quarter_more_or_less(self, days_before: int, usd: int) -> None:
+        """The margin is of the new level too."""
+        assert direction(self.step(days_before, 3), usd) == ""
+
+    @pytest.mark.parametrize("days_before", range(3, 56))
+    def test_nor_does_it_hide_what_is_far_off(self, days_before: int) -> None:
+        assert direction(self.step(days_before, 3), 150) == "up"
+
+    @pytest.mark.parametrize("days_before", range(11, 56))
+    def test_the_way_back_is_unusual_too(self, days_before: int) -> None:
+        assert direction(self.step(days_before, 3), 20) == "down"
+
     def test_a_slow_rise_is_never_unusual(self) -> None:
         rising = {ago(days): D(20) * D("1.03") ** (56 - days) for days in range(1, 57)}
         assert direction(rising, float(D(20) * D("1.03") ** 56)) == ""
