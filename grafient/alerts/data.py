@@ -32,9 +32,15 @@ _NEARLY = Decimal("1.1")
 
 def find(look: Look) -> None:
     """Look at each account that is connected."""
+    read = {one.id for one in look.read_daily}
+    for key, incident in look.incidents.items():
+        is_watched = incident.integration_id is None or incident.integration_id in read
+        if not is_watched or (key[0] in look.rules and not look.rules[key[0]].is_on):
+            look.quiet.add(key)
     missing = status.missing_soon([one.id for one in look.read_daily if one.last_success_at is not None])
+    just_asked = _just_asked(look) if any(_is_overdue(look, one) for one in look.read_daily) else set()
     for one in look.read_daily:
-        _find_reading(look, one, missing.get(one.id, []))
+        _find_reading(look, one, missing.get(one.id, []), one.id in just_asked)
     for one in look.connected:
         if one.paused_at is not None:
             for kind in (AlertKind.DIFFERENCE, AlertKind.RESTATED, AlertKind.CREDITS):
@@ -45,9 +51,13 @@ def find(look: Look) -> None:
     _find_credits(look)
 
 
-def _find_reading(look: Look, one: Integration, missing: Sequence[date]) -> None:
-    """Why an account is not read, or soon will not be: the first of these that is so, and what is lost by it."""
-    kind, facts, marks = _why_unread(look, one)
+def _find_reading(look: Look, one: Integration, missing: Sequence[date], is_just_asked: bool) -> None:
+    """Why an account is not read, or soon will not be: the first of these that is so, and what is lost by it.
+
+    One that gives way to another is not over: "is read again" was said of an account whose key had been revoked
+    during an outage.
+    """
+    kind, facts, marks = _why_unread(look, one, is_just_asked)
     losing = status.alarm_of(one.provider, missing, per_model=one.no_history is None) if missing else None
     if losing is not None and one.last_success_at is not None:
         lost = {"days": losing.days, "first": losing.first.isoformat(), "until": losing.until.isoformat()}
@@ -59,9 +69,16 @@ def _find_reading(look: Look, one: Integration, missing: Sequence[date]) -> None
     if kind is not None and look.rules[kind].is_on:
         about = {"label": one.label, "provider": providers[one.provider].name, **facts}
         look.findings.append(Finding(kind, str(one.id), about, marks, integration_id=one.id))
+    if look.is_troubled(one) or _is_overdue(look, one):
+        look.quiet |= {(other, str(one.id)) for other in _UNREAD if other is not kind}
 
 
-def _why_unread(look: Look, one: Integration) -> tuple[AlertKind | None, dict[str, Any], tuple[str, ...]]:
+_UNREAD = (AlertKind.KEY, AlertKind.API_CHANGED, AlertKind.NO_SYNC, AlertKind.DAYS_LEAVING)
+
+
+def _why_unread(
+    look: Look, one: Integration, is_just_asked: bool
+) -> tuple[AlertKind | None, dict[str, Any], tuple[str, ...]]:
     since = one.problem_since.isoformat() if one.problem_since else None
     last_read = one.last_success_at.isoformat() if one.last_success_at else None
     detail = {"since": since, "detail": one.problem_detail or "", "last_read": last_read}
@@ -69,18 +86,24 @@ def _why_unread(look: Look, one: Integration) -> tuple[AlertKind | None, dict[st
         return AlertKind.KEY, {**detail, "problem": str(one.problem)}, ("rejected",)
     if one.problem is Problem.API_CHANGED:
         return AlertKind.API_CHANGED, detail, ("found",)
-    overdue = timedelta(hours=look.rules[AlertKind.NO_SYNC]["hours"])
-    if (one.last_success_at or one.created_at) < look.now - overdue and one.id not in _just_asked(look):
-        return AlertKind.NO_SYNC, {**detail, "since": (one.last_success_at or one.created_at).isoformat()}, ("found",)
+    if _is_overdue(look, one):
+        if not is_just_asked or look.open_of(AlertKind.NO_SYNC, one.id):
+            since = (one.last_success_at or one.created_at).isoformat()
+            return AlertKind.NO_SYNC, {**detail, "since": since}, ("found",)
+        look.again_at.append(look.now + JUST_ASKED)
     soon = timedelta(days=look.rules[AlertKind.KEY]["days"])
     if one.key_expires_at is not None and one.key_expires_at < look.now + soon:
         return AlertKind.KEY, {"problem": "expires", "expires": one.key_expires_at.isoformat()}, ("expires",)
     return None, {}, ()
 
 
+def _is_overdue(look: Look, one: Integration) -> bool:
+    return (one.last_success_at or one.created_at) < look.now - timedelta(hours=look.rules[AlertKind.NO_SYNC]["hours"])
+
+
 def _just_asked(look: Look) -> set[int]:
     """Those whose sync was asked for just now: one that was paused for a week is not overdue in the minute in which
-    somebody resumes it."""
+    somebody resumes it. One that was told as overdue stays so: asking for it is not reading it."""
     asked = SyncRun.integration_id.in_([one.id for one in look.read_daily]), IS_OPEN
     found = select(SyncRun.integration_id).where(*asked, SyncRun.created_at > look.now - JUST_ASKED)
     return set(db.session.execute(found).scalars())
@@ -170,13 +193,17 @@ def _find_credits(look: Look) -> None:
         return
     accounts = {(one.provider, one.account_ref or one.id): one for one in look.read_daily}
     asked = {one.id: one for one in accounts.values()}
-    for reading in latest_readings(list(asked)) if asked else ():
-        if reading.bought_usd is None or not (reading.bought_usd or reading.lifetime_usd):
-            continue  # unknown, or an account that never had any, such as one with keys of its own at each host
-        one = asked[reading.integration_id]
+    told = {row.integration_id: row for row in latest_readings(list(asked))} if asked else {}
+    for one in asked.values():
+        reading = told.get(one.id)
+        if reading is None or reading.bought_usd is None:
+            look.keeps.add((AlertKind.CREDITS, str(one.id)))
+            continue
+        if not (reading.bought_usd or reading.lifetime_usd):
+            continue  # it never had any, such as an account with keys of its own at each host
         left = reading.bought_usd - reading.lifetime_usd
         each_day = pace(look.settled[one.id], look.today)
-        days = max(Decimal(0), left / each_day) if each_day else None
+        days = days_left(left, each_day)
         marks, stays = credit_marks(rule.settings, left, days)
         facts = credit_facts(one, left, each_day, days, reading.read_at)
         look.findings.append(Finding(AlertKind.CREDITS, str(one.id), facts, marks, stays, integration_id=one.id))
@@ -190,7 +217,7 @@ def credit_facts(
         "label": one.label,
         "provider": providers[one.provider].name,
         "left_usd": f"{left:f}",
-        "days": int(days) if days is not None else None,
+        "days": int(days) if days is not None and days.is_finite() else None,
         "pace_usd": f"{each_day:.12f}" if each_day else None,
         "as_of": read_at.isoformat(),
     }
@@ -199,26 +226,32 @@ def credit_facts(
 def credit_marks(
     settings: Mapping[str, Any], left: Decimal, days: Decimal | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What credits are below, and what they are so nearly below that it stays so."""
+    """What credits are below, and what they are so nearly below that it stays so; and so does what is unknown."""
     reached, nearly = [], []
     for mark, now, least in (
         ("days", days, settings["days"]),
         ("usd", left, settings["left_usd"]),
         ("gone", left, Decimal(0)),
     ):
-        if now is not None and least is not None:
-            reached += [mark] if now < least or (mark == "gone" and now <= 0) else []
-            nearly += [mark] if now < least * _NEARLY or (mark == "gone" and now <= 0) else []
+        if least is not None:
+            reached += [mark] if now is not None and (now < least or (mark == "gone" and now <= 0)) else []
+            nearly += [mark] if now is None or now < least * _NEARLY or (mark == "gone" and now <= 0) else []
     return tuple(reached), tuple(nearly)
 
 
+def days_left(left: Decimal, each_day: Decimal | None) -> Decimal | None:
+    """How many days what is left lasts at so many USD a day: for ever if nothing is spent, None if that is unknown."""
+    if each_day is None:
+        return None
+    return max(Decimal(0), left / each_day) if each_day else Decimal("Infinity")
+
+
 def pace(settled: Mapping[date, Decimal], today: date) -> Decimal | None:
-    """USD a day over the last days that are settled, if all are and none is long ago; None where nothing was spent."""
+    """USD a day over the last days that are settled, if all are and none is long ago, else None."""
     newest = max((day for day in settled if day < today), default=None)
     if newest is None or today - newest > _STALE:
         return None
     lately = Period(newest - timedelta(days=PACE_DAYS - 1), newest)
     if not all(day in settled for day in lately):
         return None
-    total = sum((settled[day] for day in lately), Decimal(0))
-    return total / PACE_DAYS if total > 0 else None
+    return max(Decimal(0), sum((settled[day] for day in lately), Decimal(0))) / PACE_DAYS

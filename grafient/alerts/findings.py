@@ -62,7 +62,8 @@ class Look:
 
     ``incidents``: the latest of each subject, open or resolved not long ago. ``judged``: up to which day each
     integration's days were judged before. What is found goes into ``findings``; ``keeps``: open incidents of which
-    nothing new can be said; ``judges``: up to which days they were judged now.
+    nothing new can be said; ``quiet``: those that are not over for a good reason, if they are over, so that nobody is
+    told; ``judges``: up to which days they were judged now. ``again_at``: when something may be found that is not yet.
     """
 
     workspace_id: int
@@ -75,7 +76,9 @@ class Look:
     judged: Mapping[int, date]
     findings: list[Finding] = field(default_factory=list)
     keeps: set[Key] = field(default_factory=set)
+    quiet: set[Key] = field(default_factory=set)
     judges: dict[int, date] = field(default_factory=dict)
+    again_at: list[datetime] = field(default_factory=list)
 
     @property
     def today(self) -> date:
@@ -113,9 +116,10 @@ class Look:
         return found
 
     def begins(self, kind: AlertKind, integration: Integration | None = None) -> datetime:
-        """From when on something is news to this rule."""
+        """From when on something is news to this rule. A moment that is yet to come was noted by a clock that was
+        wrong: waiting for it, nothing was news for weeks."""
         moments = [self.since, self.rules[kind].since, integration.created_at if integration else None]
-        return max(moment for moment in moments if moment is not None)
+        return max((one for one in moments if one is not None and one <= self.now), default=self.now)
 
     def open_of(self, kind: AlertKind, integration_id: int | None = None) -> list[Incident]:
         """The open incidents of a kind, of one integration if it is named."""

@@ -21,8 +21,19 @@ REMEMBERED = timedelta(days=45)
 """For so long a resolved incident is looked at: what happened once is not found again as new."""
 
 
-_HAPPENED = (AlertKind.NEW, AlertKind.RESTATED)
-"""What happened can't end, so nobody is told that it is over."""
+_LASTING = frozenset(
+    {
+        AlertKind.CREDITS,
+        AlertKind.NO_SYNC,
+        AlertKind.KEY,
+        AlertKind.API_CHANGED,
+        AlertKind.DAYS_LEAVING,
+        AlertKind.DIFFERENCE,
+        AlertKind.SILENT,
+    }
+)
+"""What is over once it is no longer found. Of all else a finding says that it is over; what happened can't end, and a
+budget that was set anew or an account that was not read for long is no news."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +54,12 @@ def step(
     keeps: Iterable[Key],
     reminds: Iterable[str],
     now: datetime,
+    quiet: Iterable[Key] = (),
 ) -> list[Change]:
-    """What happens now. ``known``: the latest incident of each subject; ``reminds``: the kinds that are said again."""
+    """What happens now. ``known``: the latest incident of each subject; ``reminds``: the kinds that are said again;
+    ``quiet``: see ``Look``."""
     found = {one.key: one for one in findings}
-    kept, daily = set(keeps), set(reminds)
+    kept, daily, untold = set(keeps), set(reminds), set(quiet)
     changes: list[Change] = []
     for key, finding in found.items():
         incident = known.get(key)
@@ -59,7 +72,7 @@ def step(
                 changes.append(Change(None, finding, Happened.RESOLVED, is_told=False))
     for key, incident in known.items():
         if incident.resolved_at is None and key not in found and key not in kept:
-            changes.append(Change(incident, None, Happened.RESOLVED, is_told=key[0] not in _HAPPENED))
+            changes.append(Change(incident, None, Happened.RESOLVED, is_told=key[0] in _LASTING and key not in untold))
     return changes
 
 
@@ -81,7 +94,7 @@ def _going_on(incident: Incident, finding: Finding, is_daily: bool, now: datetim
     new = [mark for mark in finding.marks if mark not in incident.marks]
     if new:
         return [Change(incident, finding, Happened.WORSENED, new, finding.is_news)]
-    is_due = is_daily and incident.told_at + REMIND_AFTER <= now
+    is_due = is_daily and abs(now - incident.told_at) >= REMIND_AFTER  # or told by a clock that was wrong
     if is_due and incident.acknowledged_at is None and not is_snoozed(incident, now):
         return [Change(incident, finding, Happened.REMINDED)]
     is_same = dict(finding.facts) == incident.facts and finding.last_day in (None, incident.last_day)

@@ -117,7 +117,7 @@ def _credits(workspace_id: int, settings: Mapping[str, Any]) -> list[Fired]:
                 continue
             left = reading.bought_usd - reading.lifetime_usd
             pace = data.pace(account.settled, reading.read_at.date())
-            days = max(Decimal(0), left / pace) if pace else None
+            days = data.days_left(left, pace)
             marks, stays = data.credit_marks(settings, left, days)
             if set(marks) - reached:
                 facts = data.credit_facts(account.integration, left, pace, days, reading.read_at)

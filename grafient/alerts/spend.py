@@ -100,12 +100,14 @@ class Account:
         if group == Group.HOST:  # asked of each line there is, and only for what is new
             last = query.period.last
             query = replace(query, period=Period(last - timedelta(days=2 * NEW_DAYS), last))
+        elif group == Group.KEY:  # named, since what no key explains would be worked out line by line otherwise
+            self.names[group] = {name: called for name, called in sums.key_names(query).items() if name != UNATTRIBUTED}
+            query = replace(query, keys=tuple(self.names[group]))
+            if not query.keys:
+                return {}
         for (name, day), amount in sums.amounts_by(query, Axis(group), Axis()):
-            if name != UNATTRIBUTED:
-                found[name][day] = amount.known
+            found[name][day] = amount.known
         keys = KeyDays.load([self.integration.id]) if group == Group.KEY and found else None
-        if keys is not None:
-            self.names[group] = sums.key_names(self.query)
         for name, amounts in found.items():
             first = min(amounts)
             for day in self.settled:
@@ -168,7 +170,7 @@ def _judge(look: Look, account: Account, days: Sequence[date]) -> None:
                 first_day=run.first,
                 last_day=run.last,
                 is_over=run.is_over,
-                is_news=not (told_so_far and ":total:up" in run.subject),
+                is_news=not (told_so_far and run.subject == f"{one.id}:total:up"),
             )
         )
 
@@ -246,7 +248,7 @@ def _find_today(look: Look, one: Integration, settled: _Amounts) -> None:
         if day in settled:
             facts = {**incident.facts, "usd": f"{settled[day]:f}", "is_settled": True}
             look.findings.append(Finding(AlertKind.TODAY, incident.subject, facts, integration_id=one.id, is_over=True))
-        elif (one.id, day) not in look.known.counted:
+        elif look.today - day <= _KEPT:  # what it came to is told once that is known
             look.keep(incident)
     if not rule.is_on:
         return
@@ -275,8 +277,6 @@ def _find_today(look: Look, one: Integration, settled: _Amounts) -> None:
                     is_news=day >= look.begins(AlertKind.TODAY, one).date(),
                 )
             )
-        elif incident_of_day := look.incidents.get((AlertKind.TODAY, f"{one.id}:{day}")):
-            look.keep(incident_of_day)
 
 
 def _find_new(look: Look, account: Account) -> None:

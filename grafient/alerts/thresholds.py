@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 
 from grafient.alerts import budgets
 from grafient.alerts.budgets import Status
 from grafient.alerts.findings import Finding, Look
-from grafient.days import ONE_DAY
+from grafient.days import ONE_DAY, Period
 from grafient.models import Budget
 from grafient.states import AlertKind
 
@@ -22,16 +22,30 @@ and what is known of today can be corrected."""
 
 
 def find(look: Look) -> None:
-    """Of each budget the period that goes on, and the one before as long as its last days settle."""
+    """Of each budget the period that goes on, those before as long as their last days settle, and what is open."""
     asked = []
     for budget in budgets.all_of(look.workspace_id):
         period = budgets.period_of(budget.period, look.today)
         asked.append((budget, period))
+        periods = {
+            period_of_open
+            for one in look.open_of(AlertKind.BUDGET)
+            if one.budget_id == budget.id and (period_of_open := _period(budget, one.subject)) is not None
+        } - {period}
         before = budgets.period_of(budget.period, period.first - ONE_DAY)
-        if look.today - before.last <= SETTLING and budget.created_at.date() <= before.last:
-            asked.append((budget, before))
+        while look.today - before.last <= SETTLING and budget.created_at.date() <= before.last:
+            periods.add(before)
+            before = budgets.period_of(budget.period, before.first - ONE_DAY)
+        asked += [(budget, one) for one in sorted(periods, key=lambda one: one.first)]
     for status in budgets.in_periods(look.workspace_id, asked, look.now):
         _find(look, status.budget, status)
+
+
+def _period(budget: Budget, subject: str) -> Period | None:
+    """The period that an incident is about; None if the budget is no longer for such periods."""
+    first = date.fromisoformat(subject.partition(":")[2])
+    period = budgets.period_of(budget.period, first)
+    return period if period.first == first else None
 
 
 def _find(look: Look, budget: Budget, status: Status) -> None:
@@ -72,7 +86,8 @@ def _find(look: Look, budget: Budget, status: Status) -> None:
             marks,
             stays,
             budget_id=budget.id,
-            is_news=budget.since < look.looked_at,
+            is_news=not look.looked_at <= budget.since <= look.now,
+            is_over=look.today - status.period.last > SETTLING,
         )
     )
 

@@ -39,6 +39,9 @@ MOST_LOOKS = 200
 APART = timedelta(seconds=20)
 """A workspace of 1,000 accounts is not looked at 1,000 times while these are read: a tick looks at it then."""
 
+_LONGEST = timedelta(days=1, seconds=1)
+"""Each look says that there is another one at midnight. One that is further off was noted by a clock that was wrong."""
+
 _TRIES = 3
 
 
@@ -55,7 +58,12 @@ def due(now: datetime, most: int = MOST_LOOKS) -> Sequence[int]:
         .outerjoin(AlertWatch, AlertWatch.workspace_id == Workspace.id)
         .where(
             Workspace.deleted_at.is_(None),
-            or_(AlertWatch.turn.is_(None), AlertWatch.seen != revisions.c.seen, AlertWatch.next_at <= now),
+            or_(
+                AlertWatch.turn.is_(None),
+                AlertWatch.seen != revisions.c.seen,
+                AlertWatch.next_at <= now,
+                AlertWatch.next_at > now + _LONGEST,
+            ),
         )
         .order_by(AlertWatch.looked_at, Workspace.id)
         .limit(most)
@@ -118,13 +126,17 @@ def look(workspace_id: int, now: datetime | None = None) -> None:
 
 
 def _begin(workspace_id: int, now: datetime) -> None:
-    insert: Any = sqlite.insert if db.engine.dialect.name == "sqlite" else postgresql.insert
     values = {"workspace_id": workspace_id, "since": now, "seen": 0, "next_at": now, "looked_at": now, "turn": 0}
     mine = select(Workspace.id).where(Workspace.id == workspace_id, Workspace.deleted_at.is_(None))
     db.session.rollback()
     if db.session.execute(mine).scalar() is not None:
-        db.session.execute(insert(AlertWatch).values(**values).on_conflict_do_nothing())
+        db.session.execute(_insert(AlertWatch).values(**values).on_conflict_do_nothing())
     db.session.commit()
+
+
+def _insert(table: Any) -> Any:
+    """An INSERT that can say what happens if the row is there."""
+    return (sqlite.insert if db.engine.dialect.name == "sqlite" else postgresql.insert)(table)
 
 
 def _look(watch: AlertWatch, now: datetime) -> bool:
@@ -147,7 +159,7 @@ def _look(watch: AlertWatch, now: datetime) -> bool:
         data.find(found)
         thresholds.find(found)
         reminding = [kind for kind, rule in found.rules.items() if rule.reminds]
-        changes = incidents.step(found.incidents, found.findings, found.keeps, reminding, now)
+        changes = incidents.step(found.incidents, found.findings, found.keeps, reminding, now, found.quiet)
         next_at = _next(found)
         db.session.rollback()
     try:
@@ -164,8 +176,11 @@ def _look(watch: AlertWatch, now: datetime) -> bool:
     if not taken.rowcount:  # type: ignore[attr-defined]
         db.session.rollback()
         return False
-    for integration_id, through in found.judges.items():
-        db.session.merge(JudgedDays(integration_id=integration_id, through=through))
+    if found.judges:
+        rows = [{"integration_id": one, "through": through} for one, through in found.judges.items()]
+        judged = _insert(JudgedDays)
+        newer = {"through": judged.excluded.through}
+        db.session.execute(judged.on_conflict_do_update(index_elements=["integration_id"], set_=newer), rows)
     told = incidents.write(workspace_id, changes, now)
     outbox.tell(workspace_id, told, now)
     db.session.commit()
@@ -197,7 +212,7 @@ def _next(look: Look) -> datetime:
     expire, a reminder, a snooze that ends."""
     overdue = timedelta(hours=look.rules[AlertKind.NO_SYNC]["hours"])
     expires = timedelta(days=look.rules[AlertKind.KEY]["days"])
-    moments = [datetime.combine(look.today + ONE_DAY, time(), UTC)]
+    moments = [datetime.combine(look.today + ONE_DAY, time(), UTC), *look.again_at]
     moments += [(one.last_success_at or one.created_at) + overdue for one in look.read_daily]
     moments += [one.key_expires_at - expires for one in look.read_daily if one.key_expires_at is not None]
     for one in look.incidents.values():

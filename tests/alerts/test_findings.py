@@ -8,14 +8,17 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 
-from grafient.alerts import rules, watch, wording
+from grafient.alerts import budgets, rules, watch, wording
 from grafient.extensions import db
 from grafient.models import (
     AlertWatch,
+    Budget,
+    Channel,
     CoveredDay,
     CreditReading,
+    DeliveryEvent,
     Incident,
     IncidentEvent,
     Integration,
@@ -23,7 +26,18 @@ from grafient.models import (
     SyncRun,
     Workspace,
 )
-from grafient.states import AlertKind, DayState, Problem, RunStatus, Source, Trigger
+from grafient.states import (
+    AlertKind,
+    BudgetPeriod,
+    ChannelKind,
+    DayState,
+    Happened,
+    Problem,
+    RunStatus,
+    Source,
+    Topic,
+    Trigger,
+)
 from tests.stored import TODAY, add, ago, check, cover, key_id, restate
 from tests.syncing import NOON, at
 
@@ -201,6 +215,17 @@ class TestToday:
         cover(one, [TODAY], usd=12, state=DayState.PROVISIONAL, source=Source.ANALYTICS)
         assert look(workspace) == []
 
+    def test_what_it_came_to_is_said_once_that_is_known(self, workspace: Workspace, one: Integration) -> None:
+        """The provider was down for two days; before, the day was only said to be over."""
+        cover(one, [YESTERDAY])
+        cover(one, [TODAY], usd=25, state=DayState.PROVISIONAL, source=Source.ANALYTICS)
+        look(workspace)
+        assert look(workspace, NOON + timedelta(days=3)) == []
+        db.session.execute(CoveredDay.__table__.update().where(CoveredDay.day == TODAY).values(state=DayState.FINAL))
+        assert "resolved: one: 20 November came to $25.00, about $10.00 was expected" in look(
+            workspace, NOON + timedelta(days=3, hours=1)
+        )
+
 
 class TestNew:
     def test_a_model_that_costs_enough(self, workspace: Workspace, one: Integration) -> None:
@@ -263,6 +288,22 @@ class TestCredits:
         assert look(workspace, NOON + timedelta(hours=24)) == ["reminded: one: $5.00 of credits left, less than a day"]
         assert look(workspace, NOON + timedelta(hours=47)) == []
 
+    def test_what_becomes_unknown_is_not_over(self, workspace: Workspace, one: Integration) -> None:
+        """No day of the last five is settled, so nobody knows how long they last; then how much there is."""
+        self.read(one, 69)
+        assert look(workspace) == ["opened: one: $69.00 of credits left, about 6 days"]
+        assert look(workspace, NOON + timedelta(days=4)) == ["reminded: one: $69.00 of credits left"]
+        db.session.add(CreditReading(integration_id=one.id, read_at=NOON, lifetime_usd=Decimal(100)))
+        one.changed()
+        assert look(workspace, NOON + timedelta(days=4, hours=1)) == []
+
+    def test_who_spends_nothing_has_enough(self, workspace: Workspace, one: Integration) -> None:
+        self.read(one, 69)
+        look(workspace)
+        cover(one, [TODAY + timedelta(days=number) for number in range(-1, 15)], usd=None, state=DayState.NO_USAGE)
+        found = look(workspace, NOON + timedelta(days=15))
+        assert "resolved: one: $69.00 of credits left again" in found
+
     def test_what_is_unknown_is_not_low(self, workspace: Workspace, one: Integration) -> None:
         db.session.add(CreditReading(integration_id=one.id, read_at=NOON, lifetime_usd=Decimal(100)))
         assert look(workspace) == []
@@ -289,6 +330,52 @@ class TestReading:
         ]
         one.last_success_at = NOON + timedelta(hours=20)
         assert look(workspace, NOON + timedelta(hours=21)) == ["resolved: one is read again"]
+
+    def test_who_asks_for_a_sync_has_not_read_it(self, workspace: Workspace, one: Integration) -> None:
+        set_rule(workspace, AlertKind.NO_SYNC)
+        late = NOON + timedelta(hours=21)
+        look(workspace, late)
+        db.session.add(SyncRun(integration_id=one.id, trigger=Trigger.MANUAL, created_at=late))
+        assert look(workspace, late) == []
+
+    def test_one_that_was_just_resumed_has_ten_minutes(self, workspace: Workspace, one: Integration) -> None:
+        set_rule(workspace, AlertKind.NO_SYNC)
+        late = NOON + timedelta(hours=21)
+        db.session.add(SyncRun(integration_id=one.id, trigger=Trigger.MANUAL, created_at=late))
+        assert look(workspace, late) == []
+        assert watch.due(late + timedelta(minutes=10)) == []
+        assert watch.due(late + timedelta(minutes=10, seconds=1)) == [workspace.id]
+
+    @pytest.mark.parametrize(
+        ("column", "value"), [("problem", Problem.NEEDS_KEY), ("paused_at", NOON), ("removed_at", NOON)]
+    )
+    def test_it_is_not_read_again_only_because_something_else_is_so(
+        self, workspace: Workspace, one: Integration, column: str, value: object
+    ) -> None:
+        topics = [str(topic) for topic in Topic]
+        db.session.add(Channel(workspace_id=workspace.id, kind=ChannelKind.SLACK, name="all", shown={}, topics=topics))
+        set_rule(workspace, AlertKind.NO_SYNC)
+        late = NOON + timedelta(hours=21)
+        look(workspace, late)
+        setattr(one, column, value)
+        look(workspace, late)
+        incident = db.session.execute(select(Incident).where(Incident.kind == AlertKind.NO_SYNC)).scalar_one()
+        told = set(db.session.execute(select(DeliveryEvent.event_id)).scalars())
+        assert [(event.what, event.id in told) for event in incident.events] == [
+            (Happened.OPENED, True),
+            (Happened.RESOLVED, False),
+        ]
+
+    def test_it_is_read_again_though_its_key_ends_soon(self, workspace: Workspace, one: Integration) -> None:
+        topics = [str(topic) for topic in Topic]
+        db.session.add(Channel(workspace_id=workspace.id, kind=ChannelKind.SLACK, name="all", shown={}, topics=topics))
+        set_rule(workspace, AlertKind.NO_SYNC)
+        late = NOON + timedelta(hours=21)
+        look(workspace, late)
+        one.last_success_at, one.key_expires_at = late, late + timedelta(days=3)
+        found = look(workspace, late)
+        assert found[1:] == ["resolved: one is read again"]
+        assert db.session.execute(select(func.count()).select_from(DeliveryEvent)).scalar_one() == 3
 
     def test_a_key_that_ends_soon(self, workspace: Workspace, one: Integration) -> None:
         one.key_expires_at = NOON + timedelta(days=14)
@@ -340,6 +427,57 @@ class TestFigures:
         again = look(workspace, NOON + timedelta(hours=1))
         assert again == ["worsened: one: OpenRouter restated October 2026, now $8.00 more"]
         assert look(workspace, NOON + timedelta(hours=2)) == []
+
+
+class TestBudgets:
+    @pytest.fixture
+    def budget(self, workspace: Workspace, one: Integration) -> Budget:
+        cover(one, [YESTERDAY])
+        with at(NOON - timedelta(days=30)):
+            fields = budgets.Fields("All", Decimal(30), BudgetPeriod.DAY, {}, False, [100], [])
+            found = budgets.create(workspace.id, fields)
+            db.session.flush()
+        for kind in (AlertKind.UNUSUAL_DAY, AlertKind.TODAY):
+            set_rule(workspace, kind, is_on=False)
+        look(workspace, LOOKED)
+        return found
+
+    def test_each_day_of_those_that_come_at_once(self, workspace: Workspace, one: Integration, budget: Budget) -> None:
+        cover(one, [TODAY], usd=40)
+        cover(one, [TODAY + timedelta(days=1), TODAY + timedelta(days=2)])
+        found = look(workspace, NOON + timedelta(days=3))
+        assert found == ["opened: All: over budget by $10.00 ($40.00 of $30.00, 20 November)"]
+
+    def test_how_it_ended_is_said_also_if_nobody_looked_meanwhile(
+        self, workspace: Workspace, one: Integration, budget: Budget
+    ) -> None:
+        cover(one, [TODAY], usd=40, state=DayState.PROVISIONAL)
+        assert look(workspace) == ["opened: All: over budget by $10.00 ($40.00 of $30.00, 20 November)"]
+        found = look(workspace, NOON + timedelta(days=9))
+        assert found == ["resolved: All: 20 November ended at 133%, $40.00 of $30.00"]
+
+
+class TestClocks:
+    """One that was weeks ahead, and is right again."""
+
+    AHEAD = NOON + timedelta(days=21)
+
+    def test_the_next_look_is_not_weeks_away(self, workspace: Workspace, one: Integration) -> None:
+        look(workspace, self.AHEAD)
+        assert watch.due(NOON) == [workspace.id]
+        look(workspace)
+        assert watch.due(NOON) == []
+
+    def test_what_was_set_then_counts_from_now_on(self, workspace: Workspace, one: Integration) -> None:
+        rules.save(workspace.id, AlertKind.UNUSUAL_DAY, True, rules.default(AlertKind.UNUSUAL_DAY).settings, self.AHEAD)
+        cover(one, [YESTERDAY], usd=31)
+        assert look(workspace) == ["opened: one: $31.00 on 19 November, $21.00 more than expected"]
+
+    def test_reminders_go_on(self, workspace: Workspace, one: Integration) -> None:
+        one.set_problem(Problem.API_CHANGED, "The field usage is missing.", NOON)
+        look(workspace, self.AHEAD)
+        assert look(workspace) == ["reminded: one: OpenRouter changed its API"]
+        assert look(workspace, NOON + timedelta(hours=23)) == []
 
 
 class TestLooks:

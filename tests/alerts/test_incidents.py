@@ -98,6 +98,11 @@ class TestResolving:
     def test_unless_nothing_can_be_said_of_it(self) -> None:
         assert happened([incident("usd")], [], [(AlertKind.CREDITS, "1")]) == []
 
+    def test_what_gives_way_to_another_cause_ends_quietly(self) -> None:
+        key = AlertKind.CREDITS, "1"
+        changes = incidents.step({key: incident("usd")}, [], [], [], NOW, quiet=[key])
+        assert [(change.happened, change.is_told) for change in changes] == [(RESOLVED, False)]
+
     def test_what_happened_ends_quietly(self) -> None:
         assert happened([incident("found", kind=AlertKind.NEW)], []) == [(RESOLVED, (), False)]
         was_told = incident("found", kind=AlertKind.NEW, told_at=NOW - 8 * HOUR)
