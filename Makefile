@@ -21,9 +21,9 @@ test: $(VENV)/test.stamp
 	@$(PY) tests/browser_setup.py
 	$(PY) -m pytest -n 4 --dist loadgroup $(ARGS)
 
-# Requests made at random, more than make test has time for. FUZZ=100000 for even more.
+# Requests, and what happens to incidents, at random, more than make test has time for. FUZZ=100000 for even more.
 fuzz: $(VENV)/test.stamp
-	DATABASES=both FUZZ=$(or $(FUZZ),20000) $(PY) -m pytest -n 2 tests/views/test_fuzz.py
+	DATABASES=both FUZZ=$(or $(FUZZ),20000) $(PY) -m pytest -n 2 tests/views/test_fuzz.py tests/alerts/test_machine.py
 
 # What is measured stands beside its reference, in bench/RESULTS.md. ARGS="ingest --rounds 3" for a part of it.
 bench: $(VENV)/test.stamp $(VENV)-bench/made.stamp
