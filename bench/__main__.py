@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import dashboards, disk, forecast, ingest, pages, run, start
+from bench import alerts, dashboards, disk, forecast, ingest, pages, run, start
 from bench.measure import Result
 
 PARTS: dict[str, Callable[[int], Iterator[Result]]] = {
@@ -24,6 +24,7 @@ PARTS: dict[str, Callable[[int], Iterator[Result]]] = {
     "disk": disk.measure,
     "start": start.measure,
     "forecast": forecast.measure,
+    "alerts": alerts.measure,
 }
 LONG: dict[str, Callable[[int], Iterator[Result]]] = {
     "accounts": run.measure_many,

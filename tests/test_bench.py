@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from bench import dashboards, disk, forecast, ingest, pages, places, run, start, upgrade
+from bench import alerts, dashboards, disk, forecast, ingest, pages, places, run, start, upgrade
 from bench.__main__ import _page, _row
 from bench.measure import Result, compare, within
 from grafient.extensions import db
@@ -160,3 +160,13 @@ def test_an_upgrade_that_changed_one_figure_fails(
     monkeypatch.setattr(upgrade.database, "upgrade", changed)
     with pytest.raises(SystemExit, match=told):
         next(upgrade.tried(1))
+
+
+def test_alerts() -> None:
+    found = list(alerts.measure(1, many=30, few=3, kinds=("SQLite",)))
+    assert [result.what.rpartition(": ")[2] for result in found] == [
+        "what a tick asks at 30 workspaces, nothing changed",
+        "a look at a workspace, nothing changed",
+        "a look at a workspace, a day was settled",
+        "a look at a workspace, a day was settled, 10 budgets",
+    ]
