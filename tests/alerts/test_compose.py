@@ -149,7 +149,7 @@ class TestOneAlert:
         [item] = said(channel).items
         assert item.title == "Team: over budget by $10.00 ($110.00 of $100.00, November 2026)"
         with at(NOON + 2 * HOUR):
-            resolved(one)
+            goes_on(one, Finding(AlertKind.BUDGET, "1", worse | {"is_over": True}, is_over=True))
         [item] = said(channel).items
         assert item.what is Happened.RESOLVED
         assert item.lines[-2:] == [

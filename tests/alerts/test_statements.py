@@ -53,7 +53,7 @@ def test_what_a_tick_asks(context: Flask, accounts: list[Integration]) -> None:
 
 
 def test_a_look_that_finds_nothing_new(context: Flask, accounts: list[Integration]) -> None:
-    assert taken(context, accounts[0].workspace_id) == 11
+    assert taken(context, accounts[0].workspace_id) == 12
 
 
 def test_a_day_that_was_settled(context: Flask, accounts: list[Integration]) -> None:
@@ -62,7 +62,7 @@ def test_a_day_that_was_settled(context: Flask, accounts: list[Integration]) -> 
     for one in accounts:
         cover(one, [TODAY])
     db.session.commit()
-    assert taken(context, workspace_id, NOON + timedelta(days=1)) == 11 + 2 * 3 + 1
+    assert taken(context, workspace_id, NOON + timedelta(days=1)) == 12 + 2 * 3 + 1
 
 
 def test_ten_budgets_take_two_more(context: Flask, accounts: list[Integration]) -> None:
@@ -71,4 +71,4 @@ def test_ten_budgets_take_two_more(context: Flask, accounts: list[Integration]) 
         fields = budgets.Fields(str(number), Decimal(100_000), BudgetPeriod.MONTH, {}, False, [100], [100])
         budgets.create(workspace_id, fields)
     db.session.commit()
-    assert taken(context, workspace_id) == 11 + 2
+    assert taken(context, workspace_id) == 12 + 2
