@@ -153,21 +153,29 @@ def _month_so_far(query: Query) -> list[Item]:
         low, high = usd(found.forecast.low), usd(found.forecast.high)
         lines.append(f"Expected by its end: about {usd(found.forecast.expected)} (80% likely: {low} to {high}).")
     if found.credits is not None:
-        days = f", {found.credits.days} days at the present pace" if found.credits.days is not None else ""
+        days = "" if found.credits.days is None else f", {_days(found.credits.days)} at the present pace"
         lines.append(f"Credits left: {usd(found.credits.left_usd)}{days}.")
-    month = f"{found.month.period.first:%B} so far"
+    is_over = found.month.period.last == found.whole.last
+    month = f"{found.month.period.first:%B %Y}" if is_over else f"{found.month.period.first:%B} so far"
     return [Item(f"{month}: {at_least}{usd(found.month.usage_usd)}", lines)]
+
+
+def _days(number: int) -> str:
+    return "1 day" if number == 1 else f"{number:,} days"
 
 
 def _budgets(workspace_id: int) -> list[Item]:
     lines = []
     for one in budgets.statuses(workspace_id, utc_now())[:20]:
-        if one.spent_usd is None or one.part is None:
-            lines.append(f"{_name(one.budget.name)}: not known.")
+        called = f"{_name(one.budget.name)}, {one.label}"
+        if one.spent_usd is None:
+            lines.append(f"{called}: not known.")
             continue
+        at_least = "at least " if one.is_floor else ""
         forecast = f", expected {usd(one.forecast.expected)}" if one.forecast is not None else ""
         of = f"{usd(one.spent_usd)} of {usd(one.budget.amount_usd)}"
-        lines.append(f"{_name(one.budget.name)}: {one.part * 100:.0f}% spent, {of}{forecast}.")
+        part = wording.percent(one.spent_usd, one.budget.amount_usd)
+        lines.append(f"{called}: {at_least}{part} spent, {of}{forecast}.")
     return [Item("Budgets", lines)] if lines else []
 
 
@@ -224,7 +232,8 @@ def _statement(found: Statement) -> Item:
         lines.append("Models: " + "; ".join(named) + (f"; and {more} more" if more else "") + ".")
     lines.append(_checked(found))
     if found.restated:
-        lines.append(f"{len(found.restated)} of its days were restated by the provider.")
+        were = "was" if len(found.restated) == 1 else "were"
+        lines.append(f"{len(found.restated)} of its days {were} restated by the provider.")
     return Item("Statement", lines, data={"total_usd": None if found.total_usd is None else f"{found.total_usd:f}"})
 
 

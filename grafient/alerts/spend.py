@@ -153,6 +153,9 @@ def _judge(look: Look, account: Account, days: Sequence[date]) -> None:
         for subject in [*runs]:
             if subject not in unusual_now:
                 runs[subject].is_over = True
+                other = subject.rpartition(":")[0]
+                if any(now.rpartition(":")[0] == other for now in unusual_now):
+                    runs[subject].facts = {**runs[subject].facts, "turned": True}
                 ended.append(runs.pop(subject))
         for subject, facts in unusual_now.items():
             if subject in runs:

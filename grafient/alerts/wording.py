@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -100,6 +100,11 @@ def usd(amount: Decimal | str | None) -> str:
     return f"{'−' if rounded < 0 else ''}${abs(rounded):,.2f}"
 
 
+def percent(amount: Decimal, of: Decimal) -> str:
+    """``99%`` of 99.6 and 100: what is not all of it is not said to be."""
+    return f"{(amount * 100 / of).quantize(Decimal(1), ROUND_DOWN):,f}%"
+
+
 def on(day: date | str) -> str:
     """``Wednesday, 18 November 2026``."""
     found = date.fromisoformat(day) if isinstance(day, str) else day
@@ -144,7 +149,7 @@ def _listed(some: Sequence[str]) -> str:
 
 def _budget(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
     budget, amount, spent = name(facts["name"]), Decimal(facts["amount_usd"]), Decimal(facts["spent_usd"])
-    part = f"{spent / amount * 100:.0f}%"
+    part = percent(spent, amount)
     of = f"{usd(spent)} of {usd(amount)}"
     when = _period(facts)
     actual = [int(mark.split()[1]) for mark in marks if mark.startswith("actual")]
@@ -158,14 +163,14 @@ def _budget(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
         title = f"{budget}: {part} spent, {of} ({when})"
     elif forecast and facts.get("forecast_usd"):
         expected = Decimal(facts["forecast_usd"])
-        title = (
-            f"{budget}: {when} is expected to end at {usd(expected)}, {expected / amount * 100:.0f}% of {usd(amount)}"
-        )
+        title = f"{budget}: {when} is expected to end at {usd(expected)}, {percent(expected, amount)} of {usd(amount)}"
     else:
         title = f"{budget}: {part} spent, {of} ({when})"
     lines = []
     if not over:
-        lines.append(f"{usd(amount - spent)} left." if spent <= amount else f"{usd(spent - amount)} over the budget.")
+        most, least = ("At most ", "At least ") if facts.get("missing") else ("", "")
+        left = f"{most}{usd(amount - spent)} left."
+        lines.append(left if spent <= amount else f"{least}{usd(spent - amount)} over the budget.")
         if facts.get("forecast_usd"):
             lines.append(f"At the present pace {when} ends at about {usd(facts['forecast_usd'])}.")
         if facts.get("used_up_on") and spent < amount:
@@ -173,7 +178,9 @@ def _budget(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
     if facts.get("byok"):
         lines.append("Estimated costs of your own provider keys (BYOK) are included.")
     if facts.get("missing"):
-        lines.append(f"{_count(facts['missing'], 'day')} of it could not be read, so it is at least that.")
+        verb = "has" if facts["missing"] == 1 else "have"
+        missing = _count(facts["missing"], "day")
+        lines.append(f"{missing} of it {verb} not been read, so at least that much was spent.")
     return Said(title, [*lines, *_as_of(facts)])
 
 
@@ -193,11 +200,11 @@ def _unusual(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
     label, day = name(facts["label"]), facts["day"]
     about = "" if facts["of"] == "total" else f", {'API key ' if facts['of'] == 'key' else ''}{name(facts['name'])}"
     amount, expected = Decimal(facts["usd"]), Decimal(facts["expected_usd"])
-    first = facts.get("first_day", day)
+    first, more = facts.get("first_day", day), "more" if amount > expected else "less"
     if what is Happened.RESOLVED:
         days = short(first) if first == day else f"{short(first)} to {short(day)}"
-        return Said(f"{label}{about}: as expected again after {days}", _as_of(facts))
-    more = "more" if amount > expected else "less"
+        what_now = f"no longer {more} than expected" if facts.get("turned") else "as expected again"
+        return Said(f"{label}{about}: {what_now} after {days}", _as_of(facts))
     title = f"{label}{about}: {usd(amount)} on {short(day)}, {usd(abs(amount - expected))} {more} than expected"
     lines = [f"About {usd(expected)} was expected for {on(day)}, from the weeks before."]
     if first != day:
@@ -238,7 +245,7 @@ def _credits(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
     if left <= 0:
         lines.append(f"The balance is {usd(left)}. {name(facts['provider'])} refuses requests without credits.")
     if facts.get("pace_usd"):
-        lines.append(f"The last 14 days cost {usd(facts['pace_usd'])} a day.")
+        lines.append(f"The last 14 days cost {usd(facts['pace_usd'])} a day on average.")
     return Said(title, [*lines, *_as_of(facts)])
 
 
@@ -246,12 +253,10 @@ def _losing(facts: Facts) -> list[str]:
     lost = facts.get("losing")
     if not lost:
         return []
-    number = lost["days"]
-    verb = "is" if number == 1 else "are"
-    return [
-        f"{_count(number, 'day')} {verb} missing, from {short(lost['first'])} on. "
-        f"The provider reports {'it' if number == 1 else 'the first of them'} until {short(lost['until'])}."
-    ]
+    first, until = short(lost["first"]), short(lost["until"])
+    if lost["days"] == 1:
+        return [f"{first} is missing. The provider reports that day until {until}."]
+    return [f"{lost['days']:,} days are missing, the first is {first}. The provider reports that one until {until}."]
 
 
 def _no_sync(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
@@ -259,12 +264,14 @@ def _no_sync(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
     if what is Happened.RESOLVED:
         return Said(f"{label} is read again", [])
     since = moment(facts["since"])
-    read = "has not been read" if facts.get("last_read", facts["since"]) else "was never read"
-    title = f"{label} {read} since {since}"
-    if "losing" in marks:
-        title = f"{label}: days will soon be lost, since it {read} since {since}"
+    if not facts.get("last_read", facts["since"]):
+        title = f"{label} has never been read; it was connected on {since}"
+    elif "losing" in marks:
+        title = f"{label}: days will soon be lost, it has not been read since {since}"
+    else:
+        title = f"{label} has not been read since {since}"
     detail = [facts["detail"]] if facts.get("detail") else []
-    return Said(title, ["Costs since then are not known.", *detail, *_losing(facts)])
+    return Said(title, ["What it has cost since then is not known.", *detail, *_losing(facts)])
 
 
 def _key(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
@@ -277,7 +284,7 @@ def _key(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
     why = "was rejected" if facts["problem"] == "needs_key" else "can't be opened"
     title = f"{label}: its key {why}"
     if "losing" in marks:
-        title = f"{label}: days will soon be lost, since its key {why}"
+        title = f"{label}: days will soon be lost, because its key {why}"
     since = [f"Nothing has been read since {moment(facts['last_read'])}."] if facts.get("last_read") else []
     detail = [facts["detail"]] if facts.get("detail") else []
     return Said(title, [*since, *detail, *_losing(facts)])
@@ -289,7 +296,7 @@ def _api_changed(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
         return Said(f"{label}: {provider}'s replies can be read again", [])
     title = f"{label}: {provider} changed its API"
     if "losing" in marks:
-        title = f"{label}: days will soon be lost, since {provider} changed its API"
+        title = f"{label}: days will soon be lost, because {provider} changed its API"
     detail = [facts["detail"]] if facts.get("detail") else []
     return Said(title, [*detail, "Nothing that is stored was overwritten.", *_losing(facts)])
 
@@ -325,14 +332,17 @@ def _restated(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
         return Said(f"{label}: {month:%B %Y} was restated", [])
     by = f"{usd(abs(change))} {'more' if change > 0 else 'less'}" if change else "other amounts, the same in all"
     title = f"{label}: {provider} restated {month:%B %Y}, now {by}"
-    return Said(title, [f"{_count(facts['days'], 'day')} of it changed, last on {moment(facts['at'])}."])
+    lines = [f"{_count(facts['days'], 'day')} of it changed within a week, the last time on {moment(facts['at'])}."]
+    return Said(title, lines)
 
 
 def _silent(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
     if what is Happened.RESOLVED:
         return Said("Workers and scheduler run again", [])
-    lines = ["No account is read and no alert is sent until they run again. The page /readyz says what is missing."]
-    return Said(f"{facts['who']} not been running since {moment(facts['since'])}", lines)
+    lines = [
+        "Until that is mended, no account is read and no other alert is sent. The page /readyz says what is missing."
+    ]
+    return Said(f"{facts['who']} since {moment(facts['since'])}", lines)
 
 
 _BY_KIND: Mapping[AlertKind, Callable[[Happened, Facts, Sequence[str]], Said]] = {

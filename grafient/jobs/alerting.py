@@ -23,7 +23,11 @@ log = logging.getLogger(__name__)
 MOST_WORKSPACES = 500
 """That are told in one go."""
 
-_WHO = {"worker": "The workers have", "scheduler": "The scheduler has", "redis": "Redis has"}
+_WHO = {
+    "worker": "The workers have not been running",
+    "scheduler": "The scheduler has not been running",
+    "redis": "Redis has not answered",
+}
 
 
 def count_due(now: datetime) -> int:

@@ -94,6 +94,15 @@ class TestUnusualDays:
         assert look(workspace, tomorrow) == ["resolved: one: as expected again after 19 November"]
         assert look(workspace, tomorrow) == []
 
+    def test_a_spike_and_the_contrary(self, workspace: Workspace, one: Integration) -> None:
+        cover(one, [YESTERDAY], usd=31)
+        look(workspace)
+        cover(one, [TODAY], usd=None, state=DayState.NO_USAGE)
+        assert sorted(look(workspace, NOON + timedelta(days=1))) == [
+            "opened: one: $0.00 on 20 November, $10.00 less than expected",
+            "resolved: one: no longer more than expected after 19 November",
+        ]
+
     def test_what_made_it_so(self, workspace: Workspace, one: Integration) -> None:
         cover(one, days(80, 2), usd=2, model="other")
         cover(one, [YESTERDAY], usd=3, model="other")
@@ -316,7 +325,7 @@ class TestReading:
         later = NOON + timedelta(hours=30)  # not read for 36 hours: the same cause
         assert look(workspace, later) == ["reminded: one: its key was rejected"]
         last = NOON + timedelta(days=25)
-        assert look(workspace, last) == ["worsened: one: days will soon be lost, since its key was rejected"]
+        assert look(workspace, last) == ["worsened: one: days will soon be lost, because its key was rejected"]
         one.clear_problem()
         one.last_success_at = last
         cover(one, [ago(number) for number in range(1, -25, -1)])
