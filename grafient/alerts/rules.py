@@ -6,6 +6,7 @@ are rules of their own, see ``budgets``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +20,7 @@ from grafient.models import AlertRule
 from grafient.money import PLACES
 from grafient.states import AlertKind
 
+_IN_THOUSANDS = re.compile(r"-?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
 MOST_USD = Decimal(1_000_000_000)
 
 
@@ -206,7 +208,11 @@ def parsed(kind: AlertKind, values: Mapping[str, str]) -> tuple[dict[str, Any], 
 
 def usd(text: str, least: Decimal | int = 0, most: Decimal | int = MOST_USD) -> Decimal:
     """An amount as people type it: ``1,200.50`` or ``$1200.5``. Raises ValueError with a sentence."""
-    plain = text.strip().removeprefix("$").replace(",", "").replace("\N{NO-BREAK SPACE}", "").replace(" ", "")
+    plain = text.strip().removeprefix("$").replace("\N{NO-BREAK SPACE}", "").replace(" ", "")
+    if _IN_THOUSANDS.fullmatch(plain):
+        plain = plain.replace(",", "")
+    elif "," in plain:  # 99,50 must not become $9,950
+        raise ValueError("Write cents after a point, such as 99.50, and thousands as 1,200.")
     try:
         if not plain.isascii() or len(plain) > 40 or set(plain) - set("0123456789.-"):
             raise InvalidOperation

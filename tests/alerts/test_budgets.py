@@ -324,6 +324,8 @@ class TestForm:
             ("amount_usd", "-5", "Enter an amount of more than $0."),
             ("amount_usd", "10,000,000,000", "Enter at most $1,000,000,000."),
             ("amount_usd", "1.0000000000001", "Enter at most 12 decimals."),
+            ("amount_usd", "99,50", "Write cents after a point, such as 99.50, and thousands as 1,200."),
+            ("amount_usd", "1,2000", "Write cents after a point, such as 99.50, and thousands as 1,200."),
             ("amount_usd", "", "Enter an amount in USD, such as 250 or 99.50."),
             ("amount_usd", "NaN", "Enter an amount in USD, such as 250 or 99.50."),
             ("actual", "80, 50", "Each percentage must be larger than the one before it."),
