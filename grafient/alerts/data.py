@@ -7,7 +7,7 @@ by the key's incident, which gets worse, and not by three.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -52,12 +52,15 @@ def find(look: Look) -> None:
 
 
 def _find_reading(look: Look, one: Integration, missing: Sequence[date], is_just_asked: bool) -> None:
-    """Why an account is not read, or soon will not be: the first of these that is so, and what is lost by it.
+    """Why an account is not read, or soon will not be: the first of these that is so and whose rule is on, and what is lost
+    by it.
 
     One that gives way to another is not over: "is read again" was said of an account whose key had been revoked
     during an outage.
     """
-    kind, facts, marks = _why_unread(look, one, is_just_asked)
+    nothing: tuple[AlertKind | None, dict[str, Any], tuple[str, ...]] = None, {}, ()
+    told = (why for why in _why_unread(look, one, is_just_asked) if look.rules[why[0]].is_on)
+    kind, facts, marks = next(told, nothing)
     losing = status.alarm_of(one.provider, missing, per_model=one.no_history is None) if missing else None
     if losing is not None and one.last_success_at is not None:
         lost = {"days": losing.days, "first": losing.first.isoformat(), "until": losing.until.isoformat()}
@@ -78,23 +81,25 @@ _UNREAD = (AlertKind.KEY, AlertKind.API_CHANGED, AlertKind.NO_SYNC, AlertKind.DA
 
 def _why_unread(
     look: Look, one: Integration, is_just_asked: bool
-) -> tuple[AlertKind | None, dict[str, Any], tuple[str, ...]]:
+) -> Iterator[tuple[AlertKind, dict[str, Any], tuple[str, ...]]]:
     since = one.problem_since.isoformat() if one.problem_since else None
     last_read = one.last_success_at.isoformat() if one.last_success_at else None
     detail = {"since": since, "detail": one.problem_detail or "", "last_read": last_read}
     if one.problem in (Problem.NEEDS_KEY, Problem.KEY_UNREADABLE):
-        return AlertKind.KEY, {**detail, "problem": str(one.problem)}, ("rejected",)
+        yield AlertKind.KEY, {**detail, "problem": str(one.problem)}, ("rejected",)
     if one.problem is Problem.API_CHANGED:
-        return AlertKind.API_CHANGED, detail, ("found",)
+        yield AlertKind.API_CHANGED, detail, ("found",)
     if _is_overdue(look, one):
         if not is_just_asked or look.open_of(AlertKind.NO_SYNC, one.id):
             since = (one.last_success_at or one.created_at).isoformat()
-            return AlertKind.NO_SYNC, {**detail, "since": since}, ("found",)
-        look.again_at.append(look.now + JUST_ASKED)
+            yield AlertKind.NO_SYNC, {**detail, "since": since}, ("found",)
+        else:
+            look.again_at.append(look.now + JUST_ASKED)
     soon = timedelta(days=look.rules[AlertKind.KEY]["days"])
     if one.key_expires_at is not None and one.key_expires_at < look.now + soon:
-        return AlertKind.KEY, {"problem": "expires", "expires": one.key_expires_at.isoformat()}, ("expires",)
-    return None, {}, ()
+        has = one.key_expires_at <= look.now
+        facts = {"problem": "expires", "expires": one.key_expires_at.isoformat(), "has_expired": has}
+        yield AlertKind.KEY, facts, ("expires",)
 
 
 def _is_overdue(look: Look, one: Integration) -> bool:

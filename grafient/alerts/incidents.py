@@ -46,6 +46,8 @@ class Change:
     happened: Happened | None
     marks: Sequence[str] = ()
     is_told: bool = True
+    is_closed: bool = False
+    """Whether it only can't be found any more, since a rule or an account was changed: what it said may still be so."""
 
 
 def step(
@@ -72,7 +74,9 @@ def step(
                 changes.append(Change(None, finding, Happened.RESOLVED, is_told=False))
     for key, incident in known.items():
         if incident.resolved_at is None and key not in found and key not in kept:
-            changes.append(Change(incident, None, Happened.RESOLVED, is_told=key[0] in _LASTING and key not in untold))
+            is_told = key[0] in _LASTING and key not in untold
+            is_closed = not is_told and key[0] not in _HAPPENED
+            changes.append(Change(incident, None, Happened.RESOLVED, is_told=is_told, is_closed=is_closed))
     return changes
 
 
@@ -121,6 +125,8 @@ def write(workspace_id: int, changes: Sequence[Change], now: datetime) -> list[I
             continue
         if finding is not None and dict(finding.facts) != incident.facts:
             incident.facts = dict(finding.facts)
+        if change.is_closed:
+            incident.facts = {**incident.facts, "closed": True}
         if finding is not None and finding.last_day is not None:
             incident.last_day = finding.last_day
         if change.happened is None:

@@ -37,6 +37,8 @@ def said(kind: AlertKind, what: Happened, facts: Facts, marks: Sequence[str] = (
     take the whole page away.
     """
     try:
+        if what is Happened.RESOLVED and facts.get("closed"):
+            return _closed(kind, facts)
         return _BY_KIND[kind](what, facts, marks)
     except (KeyError, ValueError, TypeError):
         return Said(kind_name(kind), [])
@@ -145,6 +147,14 @@ def _as_of(facts: Facts) -> list[str]:
 
 def _listed(some: Sequence[str]) -> str:
     return some[0] if len(some) == 1 else ", ".join(some[:-1]) + " and " + some[-1]
+
+
+def _closed(kind: AlertKind, facts: Facts) -> Said:
+    """Of one that can't be found any more, which is not to say that all is well: an account that was paused because its
+    key was rejected is not read again."""
+    about = name(facts["name"] if kind is AlertKind.BUDGET else facts["label"])
+    why = "The rule, the budget or the account that it was about was changed, paused or removed."
+    return Said(f"{about}: “{kind_name(kind)}” was closed", [why])
 
 
 def _budget(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
@@ -276,11 +286,13 @@ def _no_sync(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
 
 def _key(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
     label = name(facts["label"])
+    expires = facts["problem"] == "expires"
     if what is Happened.RESOLVED:
-        return Said(f"{label}: its key works again", [])
-    if facts["problem"] == "expires":
+        return Said(f"{label}: its key {'no longer expires soon' if expires else 'works again'}", [])
+    if expires:
         mend = "Make a new management key there, and replace the one that is stored here."
-        return Said(f"{label}: its key expires on {moment(facts['expires'])}", [mend, *_losing(facts)])
+        verb = "expired" if facts.get("has_expired") else "expires"
+        return Said(f"{label}: its key {verb} on {moment(facts['expires'])}", [mend, *_losing(facts)])
     why = "was rejected" if facts["problem"] == "needs_key" else "can't be opened"
     title = f"{label}: its key {why}"
     if "losing" in marks:
@@ -312,7 +324,7 @@ def _days_leaving(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
 def _difference(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
     label, provider = name(facts["label"]), name(facts["provider"])
     if what is Happened.RESOLVED:
-        return Said(f"{label}: the figures agree with {provider}'s again", [])
+        return Said(f"{label}: the figures no longer differ much from {provider}'s", [])
     title = f"{label}: the figures differ from {provider}'s by {usd(facts['usd'])}"
     lines = [f"Compared were {short(facts['first'])} to {short(facts['last'])}."]
     if facts["count"]:
