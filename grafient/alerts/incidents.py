@@ -21,6 +21,9 @@ REMEMBERED = timedelta(days=45)
 """For so long a resolved incident is looked at: what happened once is not found again as new."""
 
 
+_HAPPENED = (AlertKind.NEW, AlertKind.RESTATED)
+"""What happened can't end; its incident does after a while, and nobody is told."""
+
 _LASTING = frozenset(
     {
         AlertKind.CREDITS,

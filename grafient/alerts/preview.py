@@ -40,6 +40,17 @@ def of(workspace_id: int, kind: AlertKind, settings: Mapping[str, Any]) -> list[
     return _OF[kind](workspace_id, settings)
 
 
+def leaves_out(workspace_id: int, kind: AlertKind) -> list[str]:
+    """What it does not tell of: sentences."""
+    said = []
+    connected = sum(one.removed_at is None for one in all_integrations(workspace_id))
+    if kind is not AlertKind.BUDGET and connected > MOST_ACCOUNTS:
+        said.append(f"Only the first {MOST_ACCOUNTS} of {connected:,} integrations were looked at.")
+    if kind is AlertKind.NEW:
+        said.append("New hosts are left out.")
+    return said
+
+
 def of_budget(workspace_id: int, fields: Fields) -> list[Fired]:
     """What a budget would have said in the last DAYS, the latest first, at most MOST_FIRED."""
     budget = fields.budget(workspace_id)

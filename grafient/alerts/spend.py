@@ -86,13 +86,26 @@ class Account:
         self.settled = {day: one.usage_usd for day, one in mine.items() if one.state.is_settled}
         self._sources = {day: one.source for day, one in mine.items()}
         self._parts: dict[Group, dict[str, dict[date, Decimal]]] = {}
+        self._days: dict[tuple[Group, str], dict[date, Decimal]] = {}
+        self._keys: KeyDays | None = None
         self.names: dict[Group, dict[str, str]] = {Group.MODEL: {}, Group.KEY: {}, Group.HOST: {}}
 
     def parts(self, group: Group) -> Mapping[str, Mapping[date, Decimal]]:
-        """What each model, key or host cost on each day on which that is known, from the first on which it was used."""
+        """What each model, key or host cost on each day on which it was used."""
         if group not in self._parts:
             self._parts[group] = self._asked(group)
         return self._parts[group]
+
+    def days_of(self, group: Group, name: str) -> Mapping[date, Decimal]:
+        """The same of one, with the days since its first on which it is known not to have been used."""
+        if (group, name) not in self._days:
+            used = self.parts(group)[name]
+            first = min(used)
+            unused = (
+                day for day in self.settled if day > first and day not in used and self._is_known(group, name, day)
+            )
+            self._days[group, name] = {**used, **dict.fromkeys(unused, Decimal(0))}
+        return self._days[group, name]
 
     def _asked(self, group: Group) -> dict[str, dict[date, Decimal]]:
         found: dict[str, dict[date, Decimal]] = defaultdict(dict)
@@ -106,21 +119,18 @@ class Account:
             if not query.keys:
                 return {}
         for (name, day), amount in sums.amounts_by(query, Axis(group), Axis()):
-            found[name][day] = amount.known
-        keys = KeyDays.load([self.integration.id]) if group == Group.KEY and found else None
-        for name, amounts in found.items():
-            first = min(amounts)
-            for day in self.settled:
-                if day > first and day not in amounts and self._is_known(group, name, day, keys):
-                    amounts[day] = Decimal(0)
-        return found
+            if name != UNATTRIBUTED:
+                found[name][day] = amount.known
+        if group == Group.KEY and found:
+            self._keys = KeyDays.load([self.integration.id])
+        return dict(found)
 
-    def _is_known(self, group: Group, name: str, day: date, keys: KeyDays | None) -> bool:
+    def _is_known(self, group: Group, name: str, day: date) -> bool:
         if group == Group.MODEL:
             return True
         source = self._sources[day]
-        if keys is not None:
-            return keys.is_read(self.integration.id, name, day, source)
+        if self._keys is not None and group == Group.KEY:
+            return self._keys.is_read(self.integration.id, name, day, source)
         return source == Source.ACTIVITY
 
 
@@ -198,7 +208,10 @@ def unusual_on(
     margin = Margin(max(settings["part_usd"], margin.usd), margin.part)
     for group, is_wanted in ((Group.MODEL, settings["models"]), (Group.KEY, settings["keys"])):
         found = set()
-        for name, amounts in account.parts(group).items() if is_wanted else ():
+        for name, used in account.parts(group).items() if is_wanted else ():
+            if max(used.values()) < margin.usd:
+                continue  # of thousands of keys nearly all, and each takes a tenth of a millisecond
+            amounts = account.days_of(group, name)
             expected = unusual.expected(amounts, day, margin, least_days) if day in amounts else None
             if expected is None or not (direction := expected.direction(amounts[day])):
                 continue
@@ -228,7 +241,8 @@ def _facts(
 def _drivers(account: Account, day: date, direction: str) -> list[dict[str, str]]:
     """The models that were the farthest from what is expected of them, the way the day was."""
     found = []
-    for name, amounts in account.parts(Group.MODEL).items():
+    for name in account.parts(Group.MODEL):
+        amounts = account.days_of(Group.MODEL, name)
         if day in amounts:
             expected = unusual.expected(amounts, day, least_days=1)
             usual = expected.usd if expected else Decimal(0)

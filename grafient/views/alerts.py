@@ -245,7 +245,9 @@ def show_preview() -> ResponseReturnValue:
             fired = preview.of(current_user.workspace_id, one, found)
         if not is_htmx():
             return _rule_form(one, bool(sent.get("is_on")), sent, wrong, fired=fired, code=422 if wrong else 200)
-    response = make_response(render_template("alerts/_preview.html", fired=fired, wrong=wrong, **_PREVIEW))
+    left_out = preview.leaves_out(current_user.workspace_id, AlertKind(kind))
+    html = render_template("alerts/_preview.html", fired=fired, wrong=wrong, left_out=left_out, **_PREVIEW)
+    response = make_response(html)
     response.vary.add("HX-Request")
     return response
 
@@ -414,6 +416,7 @@ def _budget_form(
             periods=list(BudgetPeriod),
             budget=budget,
             fired=fired,
+            left_out=[],
             **_PREVIEW,
         ),
         code,
@@ -449,6 +452,7 @@ def _rule_form(
             wrong=wrong or {},
             is_previewed=kind in preview.PREVIEWED,
             fired=fired,
+            left_out=preview.leaves_out(current_user.workspace_id, kind) if fired is not None else [],
             **_PREVIEW,
         ),
         code,

@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 
-from grafient.alerts import budgets, rules, watch, wording
+from grafient.alerts import budgets, rules, unusual, watch, wording
 from grafient.extensions import db
 from grafient.models import (
     AlertWatch,
@@ -406,6 +407,24 @@ class TestReading:
         set_rule(workspace, AlertKind.NO_SYNC)
         one.paused_at = NOON
         assert look(workspace, NOON + timedelta(days=9)) == []
+
+
+def test_what_is_too_small_to_be_told_of_costs_no_time(
+    workspace: Workspace, one: Integration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked_out = []
+
+    def counted(*args: Any) -> Any:
+        worked_out.append(args)
+        return expected(*args)
+
+    expected = unusual.expected
+    for number in range(30):
+        cover(one, [*days(30, 10), YESTERDAY], usd="0.01", model=f"small {number}")
+    cover(one, [YESTERDAY])
+    monkeypatch.setattr(unusual, "expected", counted)
+    assert look(workspace) == []
+    assert len(worked_out) < 5
 
 
 class TestFigures:

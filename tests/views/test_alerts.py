@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import select
 
-from grafient.alerts import board, rules
+from grafient.alerts import board, preview, rules
 from grafient.days import Period
 from grafient.extensions import db
 from grafient.models import (
@@ -28,6 +28,7 @@ from grafient.models import (
     utc_now,
 )
 from grafient.states import AlertKind, BudgetPeriod, ChannelKind, DayState, Happened, Role, Source
+from grafient.views import alerts
 from tests.pages import Pages, lint
 from tests.stored import TODAY, add, ago, cover, key_id
 from tests.syncing import NOON, at, later
@@ -342,6 +343,19 @@ class TestPreview:
         fragment = filled.post("/alerts/preview", 200, "/alerts/budgets/new", htmx=True, **sent)
         assert "Enter an amount in USD, such as 250 or 99.50." in text(fragment)
         filled.post("/alerts/preview", 422, "/alerts/budgets/new", **sent)
+
+    def test_what_is_left_out_is_said(self, filled: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(preview, "MOST_ACCOUNTS", 0)
+        for htmx in (True, False):
+            page = filled.post("/alerts/preview", 200, "/alerts/rules/new", htmx=htmx, kind="new", least_usd="5")
+            said = "Only the first 0 of 1 integrations were looked at. New hosts are left out."
+            assert f"This is from what is known of these days today. {said}" in text(page)
+
+    def test_more_than_are_listed(self, filled: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(preview, "MOST_FIRED", 1)
+        monkeypatch.setitem(alerts._PREVIEW, "most_fired", 1)
+        sent = FORM | {"kind": "budget", "amount_usd": "250", "actual": "80", "forecast": ""}
+        assert "At least 1 alert in" in text(filled.post("/alerts/preview", 200, "/alerts/budgets/new", **sent))
 
     def test_nothing_would_have_been_said(self, filled: Pages) -> None:
         sent = FORM | {"kind": "budget", "amount_usd": "90000"}
