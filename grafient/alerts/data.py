@@ -52,8 +52,8 @@ def find(look: Look) -> None:
 
 
 def _find_reading(look: Look, one: Integration, missing: Sequence[date], is_just_asked: bool) -> None:
-    """Why an account is not read, or soon will not be: the first of these that is so and whose rule is on, and what is lost
-    by it.
+    """Why an account is not read, or soon will not be: the first of these that is so and whose rule is on, and what is
+    lost by it.
 
     One that gives way to another is not over: "is read again" was said of an account whose key had been revoked
     during an outage.

@@ -57,7 +57,7 @@ def facts_of(kind: AlertKind) -> dict[str, Any]:
         AlertKind.CREDITS: credits_of("Prod"),
         AlertKind.NO_SYNC: {"since": "2026-11-19T06:00:00+00:00", "last_read": "2026-11-19T06:00:00+00:00"},
         AlertKind.KEY: {"problem": "needs_key"},
-        AlertKind.SILENT: {"who": "The workers have", "since": "2026-11-20T11:45:00+00:00"},
+        AlertKind.SILENT: {"who": "The workers have not been running", "since": "2026-11-20T11:45:00+00:00"},
     }  # fmt: skip
     return common | more[kind]
 
@@ -89,14 +89,15 @@ class TestOneAlert:
             (
                 AlertKind.NO_SYNC,
                 "Prod has not been read since 19 November 2026, 06:00 UTC",
-                "Costs since then are not known.",
+                "What it has cost since then is not known.",
                 "/integrations/1",
             ),
             (AlertKind.KEY, "Prod: its key was rejected", None, "/integrations/1"),
             (
                 AlertKind.SILENT,
                 "The workers have not been running since 20 November 2026, 11:45 UTC",
-                "No account is read and no alert is sent until they run again. The page /readyz says what is missing.",
+                "Until that is mended, no account is read and no other alert is sent. "
+                "The page /readyz says what is missing.",
                 "/alerts",
             ),
         ],

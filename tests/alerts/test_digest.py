@@ -149,7 +149,7 @@ class TestADay:
         )
         opened(workspace, "one", "two")
         found = said(workspace)
-        assert item(found, "Budgets").lines == ["Team: 95% spent, $190.00 of $200.00, expected $300.00."]
+        assert item(found, "Budgets").lines == ["Team, November 2026: 95% spent, $190.00 of $200.00, expected $300.00."]
         still = item(found, "Open alerts")
         assert still.lines == [
             "two: $5.00 of credits left, about 3 days.", "one: $5.00 of credits left, about 3 days."
@@ -257,7 +257,7 @@ class TestAMonth:
             lines = item(said(workspace, Summary.MONTHLY, FIRST.date()), "Statement").lines
         assert lines[-2:] == [
             "It differs from the provider's other figures by $4.00.",
-            "1 of its days were restated by the provider.",
+            "1 of its days was restated by the provider.",
         ]
 
     def test_one_that_comes_late_is_sent_at_once(self, workspace: Workspace, one: Integration) -> None:

@@ -170,7 +170,7 @@ class TestUnusualDays:
         cover(one, [YESTERDAY], usd=31)
         look(workspace)
         set_rule(workspace, AlertKind.UNUSUAL_DAY, is_on=False)
-        assert look(workspace) == ["resolved: one: as expected again after 19 November"]
+        assert look(workspace) == ["resolved: one: “Unusual day” was closed"]
 
     def test_one_model_alone(self, workspace: Workspace, one: Integration) -> None:
         """All of it as much as ever, but of another model."""

@@ -72,7 +72,7 @@ class TestWhen:
         assert look(10)
         [one] = silences()
         assert (one.workspace_id, one.resolved_at) == (told.id, None)
-        assert one.facts == {"who": "The workers have", "since": "2026-11-20T12:00:00+00:00"}
+        assert one.facts == {"who": "The workers have not been running", "since": "2026-11-20T12:00:00+00:00"}
 
     def test_not_at_the_first_look(self, told: Workspace, health: dict[str, str]) -> None:
         """Whoever looks for the first time does not know since when."""
@@ -94,7 +94,12 @@ class TestWhen:
         assert states() == ["sent"]
 
     @pytest.mark.parametrize(
-        ("wrong", "who"), [("scheduler", "The scheduler has"), ("redis", "Redis has"), ("worker", "The workers have")]
+        ("wrong", "who"),
+        [
+            ("scheduler", "The scheduler has not been running"),
+            ("redis", "Redis has not answered"),
+            ("worker", "The workers have not been running"),
+        ],
     )
     def test_who(self, told: Workspace, health: dict[str, str], wrong: str, who: str) -> None:
         health.clear()

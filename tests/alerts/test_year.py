@@ -84,7 +84,7 @@ TABLE = """
  2026-06-25   2026-06-28  budget: A day: over budget by $99.48 ($199.48 of $100.00, 24 June)
  2026-06-26  (2026-07-03) new: new model deepseek/deepseek-chat-v3.4 has cost $5.15
  2026-06-29   2026-06-30  unusual_day: $0.00 on 28 June, $20.52 less than expected
- 2026-07-01   2026-08-04  budget: A month: July 2026 is expected to end at $1,892.88, 237% of $800.00
+ 2026-07-01   2026-08-04  budget: A month: July 2026 is expected to end at $1,892.88, 236% of $800.00
  2026-07-07   2026-07-08  unusual_day: $21.75 on 6 July, $41.02 less than expected
  2026-07-08   2026-07-10  unusual_day: API key Production API: $10.52 on 7 July, $22.93 less than expected
  2026-07-08   2026-07-09  credits: $20.52 of credits left, less than a day
