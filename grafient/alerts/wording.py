@@ -216,13 +216,17 @@ def _unusual(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:
         what_now = f"no longer {more} than expected" if facts.get("turned") else "as expected again"
         return Said(f"{label}{about}: {what_now} after {days}", _as_of(facts))
     title = f"{label}{about}: {usd(amount)} on {short(day)}, {usd(abs(amount - expected))} {more} than expected"
-    lines = [f"About {usd(expected)} was expected for {on(day)}, from the weeks before."]
+    lines = [f"{_about(expected)} was expected for {on(day)}, from the weeks before."]
     if first != day:
         lines.append(f"It has been so since {short(first)}.")
     if drivers := facts.get("drivers"):
-        each = [f"{name(d['name'])} ({usd(d['usd'])}, expected about {usd(d['expected_usd'])})" for d in drivers]
+        each = [f"{name(d['name'])} ({usd(d['usd'])}, expected {_about(d['expected_usd']).lower()})" for d in drivers]
         lines.append(f"Mostly {_listed(each)}.")
     return Said(title, [*lines, *_as_of(facts)])
+
+
+def _about(expected: Decimal | str) -> str:
+    return f"About {usd(expected)}" if Decimal(expected) else "Nothing"
 
 
 def _today(what: Happened, facts: Facts, marks: Sequence[str]) -> Said:

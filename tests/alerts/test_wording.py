@@ -83,6 +83,15 @@ class TestData:
 
 
 class TestUnusualDays:
+    def test_where_nothing_was_expected(self) -> None:
+        drivers = [
+            {"name": "new", "usd": "21", "expected_usd": "0.00"},
+            {"name": "m", "usd": "10", "expected_usd": "9"},
+        ]
+        lines = wording.said(AlertKind.UNUSUAL_DAY, OPENED, DAY | {"expected_usd": "0.00", "drivers": drivers}).lines
+        assert lines[0] == "Nothing was expected for Thursday, 31 December 2026, from the weeks before."
+        assert lines[2] == "Mostly new ($21.00, expected nothing) and m ($10.00, expected about $9.00)."
+
     def test_one_that_is_followed_by_the_contrary(self) -> None:
         assert wording.said(AlertKind.UNUSUAL_DAY, RESOLVED, DAY).title.startswith("one: as expected again after ")
         title = wording.said(AlertKind.UNUSUAL_DAY, RESOLVED, DAY | {"turned": True}).title
