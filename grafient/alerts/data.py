@@ -196,7 +196,8 @@ def _find_credits(look: Look) -> None:
     rule = look.rules[AlertKind.CREDITS]
     if not rule.is_on:
         return
-    accounts = {(one.provider, one.account_ref or one.id): one for one in look.read_daily}
+    by_age = sorted(look.read_daily, key=lambda one: -one.id)  # by name, one that is renamed would take its place
+    accounts = {(one.provider, one.account_ref or one.id): one for one in by_age}
     asked = {one.id: one for one in accounts.values()}
     told = {row.integration_id: row for row in latest_readings(list(asked))} if asked else {}
     for one in asked.values():

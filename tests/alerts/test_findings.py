@@ -314,6 +314,14 @@ class TestCredits:
         found = look(workspace, NOON + timedelta(days=15))
         assert "resolved: one: $69.00 of credits left again" in found
 
+    def test_an_account_that_is_connected_a_second_time(self, workspace: Workspace, one: Integration) -> None:
+        self.read(one, 5)
+        one.account_ref = "acct"
+        look(workspace)
+        two = add(workspace, "a name before", last_success_at=NOON, account_ref="acct")
+        self.read(two, 5)
+        assert not any("credits" in said for said in look(workspace))
+
     def test_what_is_unknown_is_not_low(self, workspace: Workspace, one: Integration) -> None:
         db.session.add(CreditReading(integration_id=one.id, read_at=NOON, lifetime_usd=Decimal(100)))
         assert look(workspace) == []
