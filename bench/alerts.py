@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -19,7 +19,7 @@ from bench import places, six_oclock
 from bench.measure import Result, compare, seconds
 from grafient import runs, sync
 from grafient.alerts import budgets, watch
-from grafient.extensions import db
+from grafient.extensions import db, providers
 from grafient.models import AlertWatch, CoveredDay, Integration, JudgedDays, SyncRun, Workspace
 from grafient.states import BudgetPeriod, DayState, Trigger
 
@@ -78,6 +78,7 @@ def _looks(kind: str, rounds: int) -> Iterator[Result]:
         places.database_of(kind) as url,
         places.folder() as folder,
         six_oclock.made(url, redis, provider, str(folder)).app_context(),
+        closing(providers["openrouter"].client),
     ):
         logging.getLogger("grafient.sync").setLevel(logging.WARNING)
         six_oclock.connect("1")

@@ -212,6 +212,7 @@ def context(database_url: str, redis_url: str = NOBODY[0], provider_url: str = N
             finally:
                 db.session.remove()
                 db.engine.dispose()
+                made.extensions["providers"]["openrouter"].client.close()
 
 
 @contextmanager

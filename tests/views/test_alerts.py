@@ -186,7 +186,7 @@ class TestBudgets:
             "64.7% of the sum after 63.3% of the month; $106.00 left. $4.00 of it is provisional,"
             " as of 20 Nov 2026, 12:00 UTC." in page
         )
-        assert "Forecast: $300. It will be used up on 30 Nov 2026." in page
+        assert "Forecast: $300. It is expected to be used up on 30 Nov 2026." in page
         assert "Told at 50, 80, 100% of the sum and a forecast of 100%" in page
         assert noted(app)[-1] == ("someone@example.com", "budget added", "All of it: $300 a month")
 
@@ -198,7 +198,7 @@ class TestBudgets:
         assert "129.3% of the sum after 63.3% of the month; $44.00 over." in page
         assert "Used up on 15 Nov 2026." in page
         assert "Will be Everything · November 2026 Forecast above it" in page
-        assert "It will be used up on 25 Nov 2026." in page
+        assert "It is expected to be used up on 25 Nov 2026." in page
 
     def test_a_missing_day_makes_it_at_least(self, app: Flask, filled: Pages) -> None:
         with app.app_context():
