@@ -112,6 +112,14 @@ class Known:
         self.integrations = [i for i in self.asked if self._has_data(i)] or self.asked
         """Those that the figures are of."""
 
+    @cached_property
+    def counted_by(self) -> Mapping[int, Mapping[date, Counted]]:
+        """The same by integration, so that not all are looked through for each of 1,000."""
+        found: dict[int, dict[date, Counted]] = defaultdict(dict)
+        for (integration_id, day), counted in self.counted.items():
+            found[integration_id][day] = counted
+        return found
+
     def asked_in(self, period: Period) -> list[Integration]:
         """Those that should cover a period, or have data for it."""
         return [i for i in self._scope if self._expected(i, period) or self._has_data(i, period)]

@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 
 from grafient import audit, coverage, members
 from grafient import forecast as forecasts
-from grafient.alerts import rules
+from grafient.alerts import rules, wording
 from grafient.coverage import Known
 from grafient.days import ONE_DAY, Period, last_due, span
 from grafient.extensions import db
@@ -48,11 +48,6 @@ HISTORY_DAYS = 400
 
 _MOST_ROWS = 40_000
 _LEAST_DAYS = 87
-
-_MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
-    "December",
-)  # fmt: skip
 
 
 class TooMany(Exception):
@@ -151,11 +146,11 @@ def period_of(kind: BudgetPeriod, day: date) -> Period:
 def label(kind: BudgetPeriod, period: Period) -> str:
     """``23 November 2026``, ``week of 23 November``, ``November 2026``, ``Q4 2026``, ``2026``."""
     first = period.first
-    on = f"{first.day} {_MONTHS[first.month - 1]}"
+    on = wording.short(first)
     return {
         BudgetPeriod.DAY: f"{on} {first.year}",
         BudgetPeriod.WEEK: f"week of {on}",
-        BudgetPeriod.MONTH: f"{_MONTHS[first.month - 1]} {first.year}",
+        BudgetPeriod.MONTH: f"{first:%B %Y}",
         BudgetPeriod.QUARTER: f"Q{(first.month + 2) // 3} {first.year}",
         BudgetPeriod.YEAR: str(first.year),
     }[kind]

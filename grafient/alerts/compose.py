@@ -54,7 +54,7 @@ def _alerts(delivery: Delivery, channel: Channel) -> Message | None:
     is in it: what it came to, and below that what was said first."""
     now = utc_now()
     by_incident: dict[int, list[tuple[IncidentEvent, Incident]]] = defaultdict(list)
-    for event, incident in events_of(delivery.id):
+    for event, incident in _events_of(delivery.id):
         if not is_snoozed(incident, now):
             by_incident[incident.id].append((event, incident))
     items = [_item(some, channel) for some in by_incident.values()]
@@ -119,7 +119,7 @@ def _answer(incident: Incident, channel: Channel) -> str:
     return f"{settings.base_url}/alerts/answer/{board.answer_token(incident.id, channel.id)}"
 
 
-def events_of(delivery_id: int) -> Sequence[tuple[IncidentEvent, Incident]]:
+def _events_of(delivery_id: int) -> Sequence[tuple[IncidentEvent, Incident]]:
     """What a delivery tells of, in order."""
     found = (
         select(IncidentEvent, Incident)

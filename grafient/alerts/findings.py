@@ -12,7 +12,7 @@ from typing import Any
 from grafient import coverage
 from grafient.alerts.rules import Rule
 from grafient.alerts.unusual import WEEKS
-from grafient.coverage import Known
+from grafient.coverage import Counted, Known
 from grafient.days import Period
 from grafient.models import Incident, Integration
 from grafient.query import Query
@@ -54,6 +54,11 @@ class Finding:
     @property
     def key(self) -> Key:
         return self.kind, self.subject
+
+
+def settled(counted: Mapping[date, Counted]) -> dict[date, Decimal]:
+    """What each settled day of these cost."""
+    return {day: one.usage_usd for day, one in counted.items() if one.state.is_settled}
 
 
 @dataclass
@@ -109,11 +114,7 @@ class Look:
     @cached_property
     def settled(self) -> Mapping[int, Mapping[date, Decimal]]:
         """What each settled day cost, by integration."""
-        found: dict[int, dict[date, Decimal]] = {one.id: {} for one in self.connected}
-        for (integration_id, day), counted in self.known.counted.items():
-            if counted.state.is_settled:
-                found[integration_id][day] = counted.usage_usd
-        return found
+        return {one.id: settled(self.known.counted_by.get(one.id, {})) for one in self.connected}
 
     def begins(self, kind: AlertKind, integration: Integration | None = None) -> datetime:
         """From when on something is news to this rule. A moment that is yet to come was noted by a clock that was

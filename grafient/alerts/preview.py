@@ -78,13 +78,9 @@ def _title(status: Status, mark: int, is_forecast: bool) -> str:
     of = f"{mark}% of {rules.in_words(status.budget.amount_usd)}"
     period = f"the {status.label}" if status.budget.period is BudgetPeriod.WEEK else status.label
     if is_forecast and status.forecast is not None:
-        return f"{of} forecast for {period}: {_usd(status.forecast.expected)}"
+        return f"{of} forecast for {period}: {wording.usd(status.forecast.expected)}"
     word = "on" if status.budget.period is BudgetPeriod.DAY else "in"
-    return f"{of} used {word} {period}: {_usd(status.spent_usd or Decimal(0))}"
-
-
-def _usd(amount: Decimal) -> str:
-    return f"${amount:,.2f}"
+    return f"{of} used {word} {period}: {wording.usd(status.spent_usd or Decimal(0))}"
 
 
 def _unusual_days(workspace_id: int, settings: Mapping[str, Any]) -> list[Fired]:

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import and_, func, select
 
 from grafient.alerts import unusual
-from grafient.alerts.findings import HISTORY_DAYS, Finding, Look
+from grafient.alerts.findings import HISTORY_DAYS, Finding, Look, settled
 from grafient.alerts.unusual import Expected, Margin
 from grafient.coverage import KeyDays, Known
 from grafient.days import ONE_DAY, Period
@@ -47,14 +47,14 @@ def find(look: Look) -> None:
     """Judge the days that were settled since the last look, and today so far."""
     first = look.today - timedelta(days=HISTORY_DAYS - 1)
     for one in look.connected:
-        settled = look.settled[one.id]
-        newest = max(settled, default=None)
+        days = look.settled[one.id]
+        newest = max(days, default=None)
         todo = _to_judge(look, one, newest)
         if newest is not None and todo:
             look.judges[one.id] = newest
             account = Account(look.workspace_id, one, look.known, Period(first, look.today))
             if look.rules[AlertKind.UNUSUAL_DAY].is_on:
-                _judge(look, account, [day for day in todo if day in settled])
+                _judge(look, account, todo)
             if look.rules[AlertKind.NEW].is_on:
                 _find_new(look, account)
         else:
@@ -64,7 +64,7 @@ def find(look: Look) -> None:
             for incident in look.open_of(AlertKind.NEW, one.id):
                 if look.now - incident.told_at < NEW_LASTS:
                     look.keep(incident)
-        _find_today(look, one, settled)
+        _find_today(look, one, days)
 
 
 def _to_judge(look: Look, integration: Integration, newest: date | None) -> list[date]:
@@ -82,8 +82,8 @@ class Account:
     def __init__(self, workspace_id: int, integration: Integration, known: Known, period: Period) -> None:
         self.integration = integration
         self.query = Query(workspace_id, period, (integration.id,))
-        mine = {day: counted for (owner, day), counted in known.counted.items() if owner == integration.id}
-        self.settled = {day: one.usage_usd for day, one in mine.items() if one.state.is_settled}
+        mine = known.counted_by.get(integration.id, {})
+        self.settled = settled(mine)
         self._sources = {day: one.source for day, one in mine.items()}
         self._parts: dict[Group, dict[str, dict[date, Decimal]]] = {}
         self._days: dict[tuple[Group, str], dict[date, Decimal]] = {}
