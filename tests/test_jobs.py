@@ -44,7 +44,7 @@ from grafient.sandbox import Sandbox
 from grafient.states import Trigger
 from tests.certificates import self_signed
 from tests.syncing import window
-from tests.workers import children, now, until
+from tests.workers import children, end, now, until
 
 pytestmark = pytest.mark.processes
 
@@ -70,9 +70,7 @@ def start_worker(context: Flask, settings: dict[str, str]) -> Iterator[StartWork
 
     yield start
     for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        end(process)
 
 
 def scheduler(redis: redis_py.Redis) -> GrafientScheduler:
@@ -114,11 +112,7 @@ def test_a_worker_killed_in_a_sync_is_replaced_when_its_lease_ends(
     jobs.wake()
     until(lambda: any(request.path.endswith("/activity") for request in sandbox.requests()))
     assert now(lambda: status(integration_id)) == "running"
-    below = children(first.pid)
-    os.killpg(first.pid, signal.SIGKILL)
-    for child in below:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+    end(first)
     assert now(lambda: db.session.execute(select(CostLine.day)).first()) is None
     _end_leases()
     start_worker()
@@ -418,12 +412,7 @@ def test_redis_holds_no_more_after_many_jobs_ticks_and_dead_workers(
             scheduler(redis).enqueue_jobs()
         until(lambda: any(one.busy for one in _crew().workers))
         until(lambda: status(integration_id) == "running")
-        below = children(worker.pid)
-        os.killpg(worker.pid, signal.SIGKILL)
-        for child in below:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        worker.wait()
+        end(worker)
         left.append(_left(redis))
     assert left[1:] == left[:1] * 3
 

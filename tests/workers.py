@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +27,38 @@ def now(condition: Callable[[], object]) -> object:
         return condition()
     finally:
         db.session.rollback()
+
+
+def end(worker: subprocess.Popen[bytes]) -> None:
+    """Kill a worker that leads a session, and all that is left of that session, until nothing is.
+
+    A horse leads a process group of its own, and lives on when its worker is dead. One that was left by a test did
+    the sync of the next test that had the same database, where that test waited for nobody but itself.
+    """
+    kill(worker.pid)
+    worker.wait()
+    deadline = time.monotonic() + 30
+    while left := _of_session(worker.pid):
+        assert time.monotonic() < deadline, f"these can't be killed: {left}"
+        for one in left:
+            kill(one)
+        time.sleep(0.01)
+
+
+def kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _of_session(leader: int) -> list[int]:
+    """The processes of a session, less those that have ended and are waited for by nobody yet."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state not in "ZX":
+                found.append(int(folder.name))
+    return found
 
 
 def children(pid: int) -> dict[int, str]:

@@ -6,11 +6,9 @@ another, and nothing is lost or said twice that was not being sent when it was k
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -48,7 +46,7 @@ from grafient.states import AlertKind, ChannelKind, DeliveryState, Happened, Sum
 from tests.alerts.stand_ins import Received, Reply, StandIn
 from tests.pages import Pages
 from tests.post_office import PostOffice, text_of
-from tests.workers import children, until
+from tests.workers import end, until
 
 pytestmark = pytest.mark.processes
 
@@ -131,14 +129,6 @@ def happened() -> list[Happened]:
     return list(db.session.execute(mine.order_by(IncidentEvent.id)).scalars())
 
 
-def kill(pid: int) -> None:
-    """A worker, its scheduler and its horse, which leaves the worker's process group."""
-    below = children(pid)
-    for one in (pid, *below):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(one, signal.SIGKILL)
-
-
 @pytest.fixture
 def start_worker(app: Flask, settings: dict[str, str]) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
@@ -150,9 +140,7 @@ def start_worker(app: Flask, settings: dict[str, str]) -> Iterator[Callable[[], 
 
     yield start
     for process in started:
-        if process.poll() is None:
-            kill(process.pid)
-        process.wait()
+        end(process)
 
 
 def test_a_rejected_key_is_told_by_webhook_and_letter_as_the_page_says_it(
@@ -177,8 +165,7 @@ def test_a_rejected_key_is_told_by_webhook_and_letter_as_the_page_says_it(
         jobs.wake()
         until(lambda: happened() == [Happened.OPENED])
         assert receiver.requests == []
-        kill(first.pid)
-        first.wait()
+        end(first)
         hurry()
         start_worker()
         until(lambda: receiver.requests and post_office.letters)
