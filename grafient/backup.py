@@ -58,6 +58,8 @@ _BUSY_SECONDS = 2 * database.BUSY_SECONDS
 _LOCK_MILLISECONDS = 500
 """Less than the second after which PostgreSQL ends one of two transactions that wait for each other. So it is always
 the restore that gives way and tries again, and nobody's request fails."""
+_FIRST_LOCK_MILLISECONDS = 3000
+"""For a table that could not be had, with nothing else locked, so that nobody waits for the restore in turn."""
 
 
 class BackupError(Exception):
@@ -535,15 +537,23 @@ _BUSY = (
 
 
 def _locked(connection: Connection) -> list[str]:
-    """Have all tables to oneself until the transaction ends; their names."""
+    """Have all tables to oneself until the transaction ends; their names.
+
+    A table that could not be had comes first in the next try, and is waited for longer: a table that autovacuum is at
+    work on is given up by it only after a second, and a page that counts a year's lines can take as long as that.
+    """
     until = time.monotonic() + _BUSY_SECONDS
     quote = connection.dialect.identifier_preparer.quote
+    name = ""
     while True:
         names = inspect(connection).get_table_names()
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_LOCK_MILLISECONDS}")
+        names.sort(key=name.__ne__)
+        longest = _FIRST_LOCK_MILLISECONDS if name else _LOCK_MILLISECONDS
         try:
-            if names:
-                connection.exec_driver_sql(f"LOCK TABLE {', '.join(map(quote, names))} IN ACCESS EXCLUSIVE MODE")
+            for name in names:
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {longest}")
+                connection.exec_driver_sql(f"LOCK TABLE {quote(name)} IN ACCESS EXCLUSIVE MODE")
+                longest = _LOCK_MILLISECONDS
         except DBAPIError as error:
             connection.rollback()
             if not isinstance(error.orig, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -340,6 +341,34 @@ def test_a_restore_beside_writers_and_readers_is_seen_whole(
             found = connection.execute("SELECT count(*), (SELECT sum(lines) FROM day_total) FROM line").fetchone()
             assert found[0] == found[1] > lines_then
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_restore_gets_a_table_that_somebody_always_has_for_a_second(app: Flask) -> None:
+    """As autovacuum has one, or a few pages that count all lines on a slow machine."""
+    over = threading.Event()
+
+    def hold(late: float) -> None:
+        time.sleep(late)
+        with app.app_context(), database.only_reading():
+            while not over.is_set():
+                with db.engine.connect() as connection:
+                    connection.execute(text("SELECT pg_sleep(1.2) FROM (SELECT count(*) FROM line) AS lines"))
+
+    holders = [threading.Thread(target=hold, args=(0.4 * number,)) for number in range(3)]
+    for holder in holders:
+        holder.start()
+    try:
+        time.sleep(1.5)
+        started = time.monotonic()
+        with app.app_context(), db.engine.connect() as connection:
+            assert "line" in backup._locked(connection)
+            connection.rollback()
+        assert time.monotonic() - started < backup._BUSY_SECONDS / 2
+    finally:
+        over.set()
+        for holder in holders:
+            holder.join()
 
 
 @on_sqlite
