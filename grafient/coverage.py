@@ -124,11 +124,6 @@ class Known:
         """Those that should cover a period, or have data for it."""
         return [i for i in self._scope if self._expected(i, period) or self._has_data(i, period)]
 
-    def of(self, query: Query) -> Known:
-        """The same of fewer integrations or days, of those that were loaded. Only for queries that filter by nothing
-        else: what is known of hosts and keys is looked up for each of them."""
-        return Known(query, selected(query, self._scope), self._days, counted=self.counted)
-
     @cached_property
     def coverage(self) -> Coverage:
         """The coverage of the query's period, over all integrations that count."""
@@ -288,28 +283,50 @@ def load(
     Where a host or an API key is asked for, only days count of which they are known: analytics has neither, and of a
     key those days alone were read that a reply about this key spoke of.
     """
-    period = around or query.period
-    scope = selected(query, integrations)
-    by_key = bool(query.keys) or group == Group.KEY
-    keys = KeyDays.load([i.id for i in scope]) if by_key else None
-    if keys is not None and query.keys and UNATTRIBUTED not in query.keys:
-        scope = [i for i in scope if any(keys.has(i.id, key) for key in query.keys)]
-    days: dict[int, dict[date, KnownDay]] = {integration.id: {} for integration in scope}
-    unknown, counted = [], {}
-    for integration_id, day, state, source, read_at, usage_usd, analytics_usd in _covered_days(days, period):
-        counted[integration_id, day] = Counted(state, source, usage_usd or Decimal(0), analytics_usd)
-        if not period.first <= day <= period.last or (query.hosts and source != Source.ACTIVITY):
-            continue
-        asked = [
-            key for key in query.keys if key == UNATTRIBUTED or (keys is not None and keys.has(integration_id, key))
-        ]
-        if keys is None or all(keys.is_read(integration_id, key, day, source) for key in asked):
-            days[integration_id][day] = KnownDay(state, source, read_at)
-        elif UNATTRIBUTED in asked or len(asked) > 1:
-            # What unread keys spent is among what no key explains, and would look like nobody's; and a sum of two keys
-            # of which one was read would look like both.
-            unknown.append((integration_id, day))
-    return Known(replace(query, unknown=tuple(unknown)), scope, days, keys, counted)
+    return Stored(selected(query, integrations), around or query.period).known(query, group)
+
+
+class Stored:
+    """What is stored of the days of some integrations in a period, and of their keys. It is read once, however many
+    queries about them there are: 100 budgets, each of another model, took 200 statements.
+    """
+
+    def __init__(self, integrations: Sequence[Integration], period: Period) -> None:
+        self._integrations = integrations
+        self._days: dict[int, dict[date, KnownDay]] = {one.id: {} for one in integrations}
+        self._counted: dict[tuple[int, date], Counted] = {}
+        for integration_id, day, state, source, read_at, usage_usd, analytics_usd in _covered_days(self._days, period):
+            self._counted[integration_id, day] = Counted(state, source, usage_usd or Decimal(0), analytics_usd)
+            if day in period:
+                self._days[integration_id][day] = KnownDay(state, source, read_at)
+
+    @cached_property
+    def _keys(self) -> KeyDays:
+        return KeyDays.load([one.id for one in self._integrations])
+
+    def known(self, query: Query, group: Group = Group.MODEL) -> Known:
+        """See ``load``; the query may be about fewer integrations and days."""
+        scope = selected(query, self._integrations)
+        keys = self._keys if query.keys or group == Group.KEY else None
+        if keys is not None and query.keys and UNATTRIBUTED not in query.keys:
+            scope = [i for i in scope if any(keys.has(i.id, key) for key in query.keys)]
+        if not query.keys and not query.hosts:
+            return Known(query, scope, self._days, keys, self._counted)
+        days: dict[int, dict[date, KnownDay]] = {}
+        unknown = []
+        for one in scope:
+            asked = [key for key in query.keys if key == UNATTRIBUTED or (keys and keys.has(one.id, key))]
+            days[one.id] = {}
+            for day, known in self._days[one.id].items():
+                if query.hosts and known.source != Source.ACTIVITY:
+                    continue
+                if keys is None or all(keys.is_read(one.id, key, day, known.source) for key in asked):
+                    days[one.id][day] = known
+                elif UNATTRIBUTED in asked or len(asked) > 1:
+                    # What unread keys spent is among what no key explains, and would look like nobody's; and a sum of
+                    # two keys of which one was read would look like both.
+                    unknown.append((one.id, day))
+        return Known(replace(query, unknown=tuple(unknown)), scope, days, keys, self._counted)
 
 
 def _covered_days(ids: Iterable[int], period: Period) -> Iterable[Any]:

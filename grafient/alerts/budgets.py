@@ -23,9 +23,9 @@ from grafient.days import ONE_DAY, Period, last_due, span
 from grafient.extensions import db
 from grafient.forecast import Forecast, Reason
 from grafient.models import UNATTRIBUTED, ApiKey, Budget, Integration, Model, Series, utc_now
-from grafient.query import Group, Query, all_integrations
+from grafient.query import Query, all_integrations
 from grafient.reports import parts, sums
-from grafient.reports.sums import added_usd
+from grafient.reports.sums import DayCost, added_usd
 from grafient.states import Action, BudgetPeriod, DayState
 
 MOST_BUDGETS = 100
@@ -171,8 +171,7 @@ def owned(workspace_id: int, budget_id: int) -> Budget | None:
 def statuses(workspace_id: int, now: datetime, budgets: Sequence[Budget] | None = None) -> list[Status]:
     """Where budgets of a workspace, by default all, stand in the periods that are under way.
 
-    All that are not filtered by model, host or key take two statements together; each other way to filter takes two or
-    three more.
+    However many there are, they take a few statements together.
     """
     mine = all_of(workspace_id) if budgets is None else budgets
     return in_periods(workspace_id, [(one, period_of(one.period, now.date())) for one in mine], now)
@@ -189,7 +188,7 @@ def as_it_was(budget: Budget, now: datetime, days: int) -> Iterator[Status]:
     last = last_due(now)
     looked = [last - timedelta(days=ago) for ago in reversed(range(days))]
     first = period_of(budget.period, looked[0]).first
-    costs = _Loaded(budget.workspace_id, Period(first, last), with_history=True).costs(budget)
+    costs = _Loaded(budget.workspace_id, [budget], Period(first, last), with_history=True).costs(budget)
     for day in looked:
         yield costs.status(budget, period_of(budget.period, day), day, day)
 
@@ -199,8 +198,9 @@ def in_periods(workspace_id: int, asked: Sequence[tuple[Budget, Period]], now: d
         return []
     today, through = now.date(), last_due(now)
     first, last = (some(getattr(period, end) for _, period in asked) for some, end in ((min, "first"), (max, "last")))
-    loaded = _Loaded(workspace_id, Period(min(first, today), min(last, today)), with_history=last > through)
-    words = _Words(workspace_id, loaded.integrations, [budget for budget, _ in asked])
+    budgets = [budget for budget, _ in asked]
+    loaded = _Loaded(workspace_id, budgets, Period(min(first, today), min(last, today)), with_history=last > through)
+    words = _Words(workspace_id, loaded.integrations, budgets)
     found = []
     for budget, period in asked:
         one = loaded.costs(budget).status(budget, period, through, today)
@@ -283,36 +283,29 @@ def _reached(marks: Iterable[int], amount: Decimal, whole: Decimal) -> list[int]
 
 
 class _Loaded:
-    """What a workspace's budgets have in common: its integrations, and what is known of each of their days.
+    """A workspace's integrations, and what is known of the days of each of these budgets; asked once for all that are
+    about the same.
 
     ``with_history``: as many days before as a forecast looks at, or as there is room for.
     """
 
-    def __init__(self, workspace_id: int, days: Period, *, with_history: bool) -> None:
+    def __init__(self, workspace_id: int, budgets: Iterable[Budget], days: Period, *, with_history: bool) -> None:
         self.integrations = all_integrations(workspace_id)
         most = max(_LEAST_DAYS, min(HISTORY_DAYS, _MOST_ROWS // max(len(self.integrations), 1)))
         history = days.last - timedelta(days=most - 1)
         around = Period(min(days.first, history), days.last) if with_history else days
-        self._query = Query(workspace_id, around)
-        self._everything: Known | None = None
-        self._costs: dict[Query, _Costs] = {}
+        self._around = around
+        stored = coverage.Stored(self.integrations, around)
+        known = {query: stored.known(query) for query in {query_of(one, around): None for one in budgets}}
+        costs = {query: _by_day(one) for query, one in known.items()}
+        by_line = [query for query in known if query.is_filtered or query.byok]
+        removed = [one.id for one in self.integrations if one.removed_at is not None]
+        costs |= zip(by_line, sums.costs_by_day([known[one].query for one in by_line], removed), strict=True)
+        self._costs = {query: _costs(one, costs[query]) for query, one in known.items()}
 
     def costs(self, budget: Budget) -> _Costs:
-        """What is known of a budget's days; asked once for all that are about the same."""
-        query = query_of(budget, self._query.period)
-        if query not in self._costs:
-            self._costs[query] = self._of(query)
-        return self._costs[query]
-
-    def _of(self, query: Query) -> _Costs:
-        if query.is_filtered:
-            known = coverage.load(query, self.integrations)
-        else:
-            if self._everything is None:
-                self._everything = coverage.load(self._query, self.integrations)
-            known = self._everything.of(query)
-        amounts = _amounts_of_lines(known) if query.is_filtered or query.byok else _amounts_of_days(known)
-        return _costs(known, amounts)
+        """What is known of a budget's days."""
+        return self._costs[query_of(budget, self._around)]
 
 
 def query_of(budget: Budget, period: Period) -> Query:
@@ -329,31 +322,22 @@ def query_of(budget: Budget, period: Period) -> Query:
     )
 
 
-_Amounts = Iterable[tuple[date, bool, bool, Decimal]]
-"""What days cost: the day, whether it is settled, and whether the amount is of integrations that go on."""
+def _by_day(known: Known) -> list[DayCost]:
+    """What each day cost in all, as it is stored with the day itself."""
+    removed = {one.id: one.removed_at is not None for one in known.asked}
+    return [
+        DayCost(day, counted.state.is_settled, removed[integration_id], counted.usage_usd)
+        for (integration_id, day), counted in known.counted.items()
+        if integration_id in removed and day in known.period
+    ]
 
 
-def _amounts_of_days(known: Known) -> _Amounts:
-    live = {one.id: one.removed_at is None for one in known.asked}
-    for (integration_id, day), counted in known.counted.items():
-        if integration_id in live and day in known.period:
-            yield day, counted.state.is_settled, live[integration_id], counted.usage_usd
-
-
-def _amounts_of_lines(known: Known) -> _Amounts:
-    if not known.asked:
-        return
-    removed = [str(one.id) for one in known.asked if one.removed_at is not None]
-    for one in sums.by_day(known.query, Group.INTEGRATION, removed):
-        yield one.day, one.settled, one.name is None, one.amount or Decimal(0)
-
-
-def _costs(known: Known, amounts: _Amounts) -> _Costs:
+def _costs(known: Known, days: Iterable[DayCost]) -> _Costs:
     settled, open_, live_only = (defaultdict[date, Decimal](Decimal) for _ in range(3))
-    for day, is_settled, is_live, amount in amounts:
-        (settled if is_settled else open_)[day] += amount
-        if is_settled and is_live:
-            live_only[day] += amount
+    for one in days:
+        (settled if one.settled else open_)[one.day] += one.usage_usd
+        if one.settled and not one.apart:
+            live_only[one.day] += one.usage_usd
     live = [one for one in known.asked if one.removed_at is None]
     whole_for_live = parts.days_of_all(known, live, known.period)
     missing, whole, any_known = set(), set(), set()

@@ -201,11 +201,7 @@ def amounts_per_day(known: Known, integrations: Sequence[Integration], period: P
 
 def days_of_all(known: Known, integrations: Sequence[Integration], period: Period) -> list[date]:
     """The days that are settled for all of these integrations, but for those that were removed before."""
-    return [
-        day
-        for day in period
-        if all(known.is_complete(one, Period(day, day)) or not is_expected(one, day) for one in integrations)
-    ]
+    return [day for day in period if all(known.has(one, day) or not is_expected(one, day) for one in integrations)]
 
 
 def settled_per_day(known: Known, integrations: Sequence[Integration], period: Period) -> dict[date, Decimal]:

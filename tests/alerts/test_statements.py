@@ -72,3 +72,18 @@ def test_ten_budgets_take_two_more(context: Flask, accounts: list[Integration]) 
         budgets.create(workspace_id, fields)
     db.session.commit()
     assert taken(context, workspace_id) == 12 + 2
+
+
+def test_budgets_that_are_each_about_something_else(context: Flask, accounts: list[Integration]) -> None:
+    """Two for their days, one for the days of API keys and one for their names, and one for the lines of each twenty;
+    a page that lists them asks the same."""
+    workspace_id = accounts[0].workspace_id
+    for number in range(30):
+        filters = {"model": [f"vendor/{number}"]} if number % 2 else {"key": [f"{number:064x}"]}
+        fields = budgets.Fields(str(number), Decimal(100_000), BudgetPeriod.MONTH, filters, False, [100], [100])
+        budgets.create(workspace_id, fields)
+    db.session.commit()
+    assert taken(context, workspace_id) == 12 + 2 + 2 + 2
+    with statements.asked(context) as found:
+        assert len(budgets.statuses(workspace_id, NOON)) == 30
+    assert len(found) == 1 + 2 + 2 + 2
