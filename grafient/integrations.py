@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, select, update
 
 from grafient import audit, members, runs, sample
+from grafient.alerts import closing
 from grafient.days import Period
 from grafient.extensions import db, providers, vault
 from grafient.members import Refused
-from grafient.models import ApiKey, CoveredDay, Integration, Line, Model, SyncRun, Workspace, utc_now
+from grafient.models import ApiKey, CoveredDay, Incident, Integration, Line, Model, SyncRun, Workspace, utc_now
 from grafient.plans import PLANS
 from grafient.providers import Activity, KeyInfo, KeyRejected, ProviderError
 from grafient.states import Action, Trigger
@@ -218,8 +219,9 @@ def pause(integration: Integration) -> None:
 def remove(integration: Integration, *, keep_history: bool) -> None:
     """Forget the key for good, and the costs too unless they are to be kept. Commits.
 
-    Where no day was ever read there is nothing to keep, and of sample data nothing may be kept.
+    Where no day was ever read there is nothing to keep, and of sample data nothing may be kept. Raises Deleted.
     """
+    members.lock(integration.workspace_id)
     runs.cancel_open(integration.id)
     audit.note(Action.INTEGRATION_REMOVED, integration.workspace_id, integration.label)
     has_history = select(exists().where(CoveredDay.integration_id == integration.id))
@@ -229,7 +231,7 @@ def remove(integration: Integration, *, keep_history: bool) -> None:
         integration.key_hint = ""
         integration.removed_at = utc_now()
     else:
-        db.session.execute(delete(Integration).where(Integration.id == integration.id))
+        _delete(integration.workspace_id, Integration.id == integration.id)
     db.session.commit()
 
 
@@ -284,8 +286,15 @@ def _keep_sample_apart(workspace_id: int, provider: str) -> None:
 
 
 def _delete_sample(workspace_id: int) -> None:
-    here = Integration.workspace_id == workspace_id, Integration.provider == sample.SLUG
-    db.session.execute(delete(Integration).where(*here))
+    _delete(workspace_id, Integration.provider == sample.SLUG)
+
+
+def _delete(workspace_id: int, which: ColumnElement[bool]) -> None:
+    """Delete integrations of a workspace with all that is stored of them, its incidents among that."""
+    here = Integration.workspace_id == workspace_id, which
+    ids = db.session.execute(select(Integration.id).where(*here)).scalars().all()
+    closing.before_deletion(workspace_id, Incident.integration_id.in_(ids), utc_now())
+    db.session.execute(delete(Integration).where(Integration.id.in_(ids)))
 
 
 def _refuse_second(workspace_id: int, integration_id: int, provider: str, info: KeyInfo) -> None:

@@ -225,6 +225,11 @@ class ChannelKind(StrEnum):
     MATTERMOST = "mattermost"
     WEBHOOK = "webhook"
 
+    @property
+    def keeps_alerts(self) -> bool:
+        """Whether the service has an alert of its own for each incident, which is open until it is told of the end."""
+        return self in (ChannelKind.PAGERDUTY, ChannelKind.OPSGENIE)
+
 
 class Summary(StrEnum):
     """How often a channel is sent a digest."""

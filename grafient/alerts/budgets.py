@@ -17,12 +17,12 @@ from sqlalchemy import func, select
 
 from grafient import audit, coverage, members
 from grafient import forecast as forecasts
-from grafient.alerts import rules, wording
+from grafient.alerts import closing, rules, wording
 from grafient.coverage import Known
 from grafient.days import ONE_DAY, Period, last_due, span
 from grafient.extensions import db
 from grafient.forecast import Forecast, Reason
-from grafient.models import UNATTRIBUTED, ApiKey, Budget, Integration, Model, Series, utc_now
+from grafient.models import UNATTRIBUTED, ApiKey, Budget, Incident, Integration, Model, Series, utc_now
 from grafient.query import Query, all_integrations
 from grafient.reports import parts, sums
 from grafient.reports.sums import DayCost, added_usd
@@ -485,6 +485,7 @@ def delete(budget: Budget) -> None:
     """Delete a budget, and what was said of it. Does not commit."""
     members.lock(budget.workspace_id)
     audit.note(Action.BUDGET_DELETED, budget.workspace_id, _noted(budget))
+    closing.before_deletion(budget.workspace_id, Incident.budget_id == budget.id, utc_now())
     db.session.delete(budget)
 
 

@@ -55,12 +55,14 @@ def _alerts(delivery: Delivery, channel: Channel) -> Message | None:
     now = utc_now()
     by_incident: dict[int, list[tuple[IncidentEvent, Incident]]] = defaultdict(list)
     for event, incident in _events_of(delivery.id):
-        if not is_snoozed(incident, now):
+        if _closes(channel, incident) or not is_snoozed(incident, now):
             by_incident[incident.id].append((event, incident))
-    items = [_item(some, channel) for some in by_incident.values()]
+    items = [*_deleted(delivery), *(_item(some, channel) for some in by_incident.values())]
     if not items:
         return None
     items.sort(key=lambda item: _WEIGHT.index(item.what or Happened.OPENED))
+    if channel.kind.keeps_alerts:  # what is left out of a flood must not be what is over
+        items.sort(key=lambda item: item.what is not Happened.RESOLVED)
     title = items[0].title if len(items) == 1 else _together(items)
     left_out = len(items) - _MOST_ITEMS
     return Message(
@@ -82,35 +84,64 @@ def _together(items: Sequence[Item]) -> str:
     return f"{over} alerts are over" if not new else f"{new} alert{'' if new == 1 else 's'}, {over} over"
 
 
+def _closes(channel: Channel, incident: Incident) -> bool:
+    """Whether all that is left to say of an incident, in a service that keeps alerts of its own, is that it is over.
+
+    A message that failed and was tried again after that of the end opened the alert anew, and nothing closed it.
+    """
+    return channel.kind.keeps_alerts and incident.resolved_at is not None
+
+
+def _deleted(delivery: Delivery) -> list[Item]:
+    """The ends of incidents that were deleted, see ``closing``. On SQLite a new one may have the number of the last one
+    that was deleted; it is not over."""
+    closed = delivery.about.get("closed", ())
+    if not closed:
+        return []
+    again = Incident.id.in_([one["incident"] for one in closed]), Incident.resolved_at.is_(None)
+    is_open = set(db.session.execute(select(Incident.id).where(*again)).scalars())
+    return [
+        Item(one["title"], what=Happened.RESOLVED, key=_key(one["incident"]))
+        for one in closed
+        if one["incident"] not in is_open
+    ]
+
+
+def _key(incident_id: int) -> str:
+    return f"grafient-{incident_id}"
+
+
 def _item(events: Sequence[tuple[IncidentEvent, Incident]], channel: Channel) -> Item:
     event, incident = events[-1]
+    closes = _closes(channel, incident)
+    what, facts = (Happened.RESOLVED, incident.facts) if closes else (event.what, event.facts)
     marks = [mark for one, _ in events for mark in one.marks]
-    said = wording.said(incident.kind, event.what, event.facts, marks)
+    said = wording.said(incident.kind, what, facts, marks)
     lines = list(said.lines)
-    if event.what is Happened.RESOLVED:
+    if what is Happened.RESOLVED:
         for one, _ in events[:-1]:
             lines.append(
                 f"{wording.moment(one.at)}: {wording.said(incident.kind, one.what, one.facts, one.marks).title}"
             )
-    if event.what is Happened.REMINDED:
+    if what is Happened.REMINDED:
         lines.append(f"It has been so since {wording.moment(incident.opened_at)}.")
-    if event.what is not Happened.RESOLVED and incident.resolved_at is not None:
+    if what is not Happened.RESOLVED and incident.resolved_at is not None:
         lines.append(f"It was over at {wording.moment(incident.resolved_at)}.")
     is_open = incident.resolved_at is None and incident.acknowledged_at is None
     return Item(
         title=said.title,
         lines=lines,
-        link=f"{settings.base_url}{wording.path(incident.kind, event.facts, incident.integration_id)}",
+        link=f"{settings.base_url}{wording.path(incident.kind, facts, incident.integration_id)}",
         answer=_answer(incident, channel) if is_open else "",
-        what=event.what,
-        key=f"grafient-{incident.id}",
+        what=what,
+        key=_key(incident.id),
         data={
-            "type": f"{incident.kind}.{event.what}",
+            "type": f"{incident.kind}.{what}",
             "incident": incident.id,
             "event": event.id,
             "at": event.at.isoformat(),
             "opened_at": incident.opened_at.isoformat(),
-            "facts": event.facts,
+            "facts": facts,
         },
     )
 

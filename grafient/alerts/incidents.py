@@ -113,9 +113,12 @@ def is_snoozed(incident: Incident, now: datetime) -> bool:
     return incident.snoozed_until is not None and incident.snoozed_until > now
 
 
-def write(workspace_id: int, changes: Sequence[Change], now: datetime) -> list[IncidentEvent]:
-    """Write what happens; the events that somebody is to be told of. Does not commit."""
+def write(
+    workspace_id: int, changes: Sequence[Change], now: datetime
+) -> tuple[list[IncidentEvent], list[IncidentEvent]]:
+    """Write what happens; the events that somebody is to be told of, and the ends that nobody is. Does not commit."""
     told: list[IncidentEvent] = []
+    ended: list[IncidentEvent] = []
     opened: dict[Key, Incident] = {}
     for change in changes:
         finding = change.finding
@@ -145,8 +148,10 @@ def write(workspace_id: int, changes: Sequence[Change], now: datetime) -> list[I
             incident.acknowledged_at, incident.acknowledged_by = None, ""
         if change.is_told and not is_snoozed(incident, now):
             told.append(event)
+        elif change.happened is Happened.RESOLVED:
+            ended.append(event)
     db.session.flush()
-    return told
+    return told, ended
 
 
 def _new(workspace_id: int, finding: Finding, now: datetime) -> Incident:

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import logging
 import random
-import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
@@ -27,20 +26,20 @@ from sqlalchemy import ColumnElement, CursorResult, delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from grafient import database
-from grafient.alerts import compose
+from grafient.alerts import closing, compose
 from grafient.alerts.channels import sending, store
 from grafient.alerts.channels.sending import Ended, Outcome
+from grafient.alerts.closing import LEASE
 from grafient.alerts.digest import TooEarly
 from grafient.alerts.message import Message
 from grafient.extensions import db
 from grafient.models import IS_DUE, Channel, Delivery, DeliveryEvent, Incident, IncidentEvent, utc_now
-from grafient.states import ChannelKind, DeliveryState, Sending, Summary
+from grafient.states import ChannelKind, DeliveryState, Happened, Sending, Summary
 from grafient.vault import VaultError
 
 log = logging.getLogger(__name__)
 
 GATHER = timedelta(seconds=60)
-LEASE = timedelta(minutes=2)
 LONGEST = timedelta(hours=24)
 """For so long a message is tried again; a webhook as long as its schedule goes."""
 
@@ -59,14 +58,26 @@ _SWEPT = 500
 """Rows, the oldest there are, that are looked at in one go."""
 
 
-def tell(workspace_id: int, events: Sequence[IncidentEvent], now: datetime) -> None:
-    """Note for each channel that wants to know what it is to be told. Does not commit."""
-    if not events:
+def tell(workspace_id: int, events: Sequence[IncidentEvent], ended: Sequence[IncidentEvent], now: datetime) -> None:
+    """Note for each channel that wants to know what it is to be told. Does not commit.
+
+    ``ended``: ends that nobody is to be told of, such as that of an incident whose rule was turned off. PagerDuty would
+    call somebody about it for good, so a service that keeps alerts of its own is told of the end of whatever it may
+    have been told of, also if that is none of its topics any more.
+    """
+    if not events and not ended:
         return
-    for channel in _channels(workspace_id):
-        mine = [one for one in events if one.incident.kind.topic in channel.topics]
+    channels = _channels(workspace_id)
+    over = [one for one in (*events, *ended) if one.what is Happened.RESOLVED]
+    known: set[tuple[int, int]] = set()
+    if over and any(channel.kind.keeps_alerts for channel in channels):
+        ids = [one.incident_id for one in over]
+        known = {(channel.id, incident.id) for channel, incident in closing.told(workspace_id, Incident.id.in_(ids))}
+    for channel in channels:
+        mine = {one.id: one for one in events if one.incident.kind.topic in channel.topics}
+        mine |= {one.id: one for one in over if (channel.id, one.incident_id) in known}
         if mine:
-            _add(channel, mine, now)
+            _add(channel, mine.values(), now)
 
 
 def _channels(workspace_id: int) -> Sequence[Channel]:
@@ -74,8 +85,9 @@ def _channels(workspace_id: int) -> Sequence[Channel]:
     return db.session.execute(select(Channel).where(*on).order_by(Channel.id)).scalars().all()
 
 
-def _add(channel: Channel, events: Sequence[IncidentEvent], now: datetime) -> None:
-    """To the delivery that waits, or to a new one.
+def _add(channel: Channel, events: Collection[IncidentEvent], now: datetime) -> None:
+    """To the delivery that waits, or to a new one; not to one that closes what was deleted, which is due at another
+    time.
 
     The one that waits is locked: a worker that claims it in this moment either does so before, so that it no longer
     waits, or has what was added.
@@ -93,7 +105,7 @@ def _add(channel: Channel, events: Sequence[IncidentEvent], now: datetime) -> No
         .with_for_update()
     )
     delivery = db.session.execute(waiting).scalar()
-    if delivery is None:
+    if delivery is None or delivery.about:
         delivery = _new(channel.id, Sending.ALERTS, _when(channel, now + GATHER), now)
     for event in events:
         db.session.add(DeliveryEvent(delivery_id=delivery.id, event_id=event.id))
@@ -102,7 +114,6 @@ def _add(channel: Channel, events: Sequence[IncidentEvent], now: datetime) -> No
 def _new(channel_id: int, what: Sending, due_at: datetime, now: datetime, **about: Any) -> Delivery:
     delivery = Delivery(
         channel_id=channel_id,
-        uid=f"msg_{secrets.token_hex(16)}",
         sending=what,
         due_at=due_at,
         created_at=now,

@@ -181,8 +181,7 @@ def _look(watch: AlertWatch, now: datetime) -> bool:
         judged = _insert(JudgedDays)
         newer = {"through": judged.excluded.through}
         db.session.execute(judged.on_conflict_do_update(index_elements=["integration_id"], set_=newer), rows)
-    told = incidents.write(workspace_id, changes, now)
-    outbox.tell(workspace_id, told, now)
+    outbox.tell(workspace_id, *incidents.write(workspace_id, changes, now), now)
     db.session.commit()
     return True
 

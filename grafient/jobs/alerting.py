@@ -70,7 +70,7 @@ def _open(missing: Sequence[str], since: datetime, now: datetime) -> None:
     for workspace_id in _not_told(since, now)[:MOST_WORKSPACES]:
         changes = incidents.step({}, [Finding(AlertKind.SILENT, "", facts)], [], [], now)
         try:
-            outbox.tell(workspace_id, incidents.write(workspace_id, changes, now), now)
+            outbox.tell(workspace_id, *incidents.write(workspace_id, changes, now), now)
             db.session.commit()
         except IntegrityError:
             db.session.rollback()
@@ -106,5 +106,5 @@ def _resolve(now: datetime) -> None:
         incident = db.session.get(Incident, number, with_for_update=True, populate_existing=True)
         if incident is not None and incident.resolved_at is None:
             changes = incidents.step({(incident.kind, incident.subject): incident}, [], [], [], now)
-            outbox.tell(incident.workspace_id, incidents.write(incident.workspace_id, changes, now), now)
+            outbox.tell(incident.workspace_id, *incidents.write(incident.workspace_id, changes, now), now)
         db.session.commit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -130,7 +131,7 @@ class Incident(Base):
     """When somebody said that they know. From then on nobody is reminded of it, unless it gets worse."""
     acknowledged_by: Mapped[str] = mapped_column(String(255), default="")
     snoozed_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """Until then nobody is told of it at all."""
+    """Until then nobody is told of it at all; a service that has an alert of its own closes that once it is over."""
 
     events: Mapped[list[IncidentEvent]] = relationship(
         order_by="IncidentEvent.id", back_populates="incident", cascade="all, delete-orphan", passive_deletes=True
@@ -206,10 +207,11 @@ class Delivery(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     channel_id: Mapped[int] = mapped_column(ForeignKey("channel.id", ondelete="CASCADE"))
-    uid: Mapped[str] = mapped_column(String(40), unique=True)
+    uid: Mapped[str] = mapped_column(String(40), unique=True, default=lambda: f"msg_{secrets.token_hex(16)}")
     sending: Mapped[Sending] = mapped_column(one_of(Sending))
     about: Mapped[dict[str, Any]] = mapped_column(JSON)
-    """What a digest is of, or which other channel fails; empty for alerts."""
+    """What a digest is of, which other channel fails, or which incidents were deleted and are closed by it, see
+    ``alerts.closing``; empty for all other alerts."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     due_at: Mapped[datetime] = mapped_column(UtcDateTime)
     """When it is to be sent, or, while somebody sends it, when somebody else may."""

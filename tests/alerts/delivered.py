@@ -37,17 +37,17 @@ def opened(workspace: Workspace, *labels: str, kind: AlertKind = AlertKind.CREDI
     facts = more.pop("facts", None)
     found = [Finding(kind, label, facts or credits_of(label), **more) for label in labels]
     changes = incidents.step({}, found, [], [], utc_now())
-    events = incidents.write(workspace.id, changes, utc_now())
-    outbox.tell(workspace.id, events, utc_now())
+    told, ended = incidents.write(workspace.id, changes, utc_now())
+    outbox.tell(workspace.id, told, ended, utc_now())
     db.session.commit()
-    return [event.incident for event in events]
+    return [event.incident for event in told]
 
 
 def goes_on(incident: Incident, finding: Finding | None) -> None:
     """What becomes of an incident now that this is found, or nothing any more. Commits."""
     known = {(incident.kind, incident.subject): incident}
     changes = incidents.step(known, [finding] if finding is not None else [], [], [AlertKind.CREDITS], utc_now())
-    outbox.tell(incident.workspace_id, incidents.write(incident.workspace_id, changes, utc_now()), utc_now())
+    outbox.tell(incident.workspace_id, *incidents.write(incident.workspace_id, changes, utc_now()), utc_now())
     db.session.commit()
 
 

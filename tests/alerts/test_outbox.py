@@ -95,7 +95,7 @@ class TestBeingWritten:
             incidents.step({}, [Finding(AlertKind.CREDITS, "1", credits_of("one"))], [], [], NOON),
             NOON,
         )
-        outbox.tell(workspace.id, events, NOON)
+        outbox.tell(workspace.id, *events, NOON)
         db.session.rollback()
         for table in (Incident, IncidentEvent, Delivery, DeliveryEvent):
             assert db.session.execute(select(func.count()).select_from(table)).scalar_one() == 0

@@ -118,7 +118,7 @@ def send(
     twice.
     """
     try:
-        if kind in (ChannelKind.PAGERDUTY, ChannelKind.OPSGENIE):
+        if kind.keeps_alerts:
             send_one = _pagerduty if kind is ChannelKind.PAGERDUTY else _opsgenie
             with within(3 * seconds):
                 return _each(send_one, config, message, hosts, seconds)
@@ -139,7 +139,7 @@ def _whole(
 
 
 MOST_ITEMS = 10
-"""Incidents that a single message opens; more at once are one."""
+"""Incidents that a single message opens; more at once are one. What is over is closed however much it is."""
 
 
 def _each(
@@ -161,12 +161,15 @@ def _each(
 def _items(message: Message) -> Iterator[Item]:
     """What is sent by itself. A message without items, such as a test, is one, and so are all that are too many."""
     found = [one for one in message.items if one.key]
-    yield from found[:MOST_ITEMS]
+    over = [one for one in found if one.what is Happened.RESOLVED]
+    new = [one for one in found if one.what is not Happened.RESOLVED]
+    yield from new[:MOST_ITEMS]
+    yield from over
     if not found:
         lines = [*message.lines, *(one.title for one in message.items)][:20]
         yield Item(message.title, lines, message.link, key=message.uid)
-    elif len(found) > MOST_ITEMS:
-        yield Item(f"… and {len(found) - MOST_ITEMS:,} more alerts", (), message.link, key=message.uid)
+    elif len(new) > MOST_ITEMS:
+        yield Item(f"… and {len(new) - MOST_ITEMS:,} more alerts", (), message.link, key=message.uid)
 
 
 def _pagerduty(

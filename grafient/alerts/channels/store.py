@@ -6,7 +6,6 @@ What a channel was set up with is sealed as a whole, bound to its row. ``shown``
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
@@ -198,8 +197,7 @@ def test(channel: Channel) -> None:
     _hold(channel)
     waits = Delivery.channel_id == channel.id, Delivery.state == DeliveryState.DUE, Delivery.sending == Sending.TEST
     if db.session.execute(select(func.count()).where(*waits)).scalar_one() == 0:
-        uid = f"msg_{secrets.token_hex(16)}"
-        db.session.add(Delivery(channel_id=channel.id, uid=uid, sending=Sending.TEST, about={}, due_at=utc_now()))
+        db.session.add(Delivery(channel_id=channel.id, sending=Sending.TEST, about={}, due_at=utc_now()))
     db.session.commit()
 
 
