@@ -518,7 +518,8 @@ def test_foreign_files_are_refused(app: Flask, several: list[int], tmp_path: Pat
         file.write_bytes(content)
         refused(app, file, "")
     refused(app, tmp_path / "absent", "No such file or directory")
-    refused(app, tmp_path, "Is a directory")
+    (tmp_path / "folder").mkdir()  # the one above it is not the test's own
+    refused(app, tmp_path / "folder", "Is a directory")
 
 
 def test_data_that_are_no_database_are_refused(app: Flask, several: list[int], tmp_path: Path) -> None:
