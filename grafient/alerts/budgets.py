@@ -296,9 +296,9 @@ class _Loaded:
         around = Period(min(days.first, history), days.last) if with_history else days
         self._around = around
         stored = coverage.Stored(self.integrations, around)
-        known = {query: stored.known(query) for query in {query_of(one, around): None for one in budgets}}
-        costs = {query: _by_day(one) for query, one in known.items()}
-        by_line = [query for query in known if query.is_filtered or query.byok]
+        known = {query: stored.known(query) for query in dict.fromkeys(query_of(one, around) for one in budgets)}
+        costs = {query: _by_day(one) for query, one in known.items() if not (query.is_filtered or query.byok)}
+        by_line = [query for query in known if query not in costs]
         removed = [one.id for one in self.integrations if one.removed_at is not None]
         costs |= zip(by_line, sums.costs_by_day([known[one].query for one in by_line], removed), strict=True)
         self._costs = {query: _costs(one, costs[query]) for query, one in known.items()}

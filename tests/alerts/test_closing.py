@@ -3,7 +3,7 @@ hears of an end that is no news."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -29,6 +29,8 @@ from tests.statements import asked, scanned
 from tests.stored import add
 from tests.syncing import NOON, at, on_sqlite
 
+pytestmark = pytest.mark.usefixtures("at_noon")
+
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 KINDS = {
     ChannelKind.PAGERDUTY: ("events.pagerduty.com", {"key": "k" * 32, "region": "us"}),
@@ -37,24 +39,10 @@ KINDS = {
 CLOSED = outbox.LEASE + 20 * SECOND
 
 
-@pytest.fixture(autouse=True)
-def _at_noon(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Once the database is there, which takes PostgreSQL seconds: the clock goes on."""
-    if "app" in request.fixturenames:
-        request.getfixturevalue("app")
-    with at():
-        yield
-
-
 @pytest.fixture
 def service(internet: Internet) -> StandIn:
     """PagerDuty."""
     return internet.machine(KINDS[ChannelKind.PAGERDUTY][0])
-
-
-@pytest.fixture
-def hook(internet: Internet) -> StandIn:
-    return internet.machine("hooks.example.com")
 
 
 @pytest.fixture

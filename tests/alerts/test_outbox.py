@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -45,22 +44,10 @@ from tests.statements import asked
 from tests.stored import add
 from tests.syncing import NOON, at, connect, last_run, on_sqlite
 
+pytestmark = pytest.mark.usefixtures("at_noon")
+
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-
-
-@pytest.fixture(autouse=True)
-def _at_noon(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Once the database is there, which takes PostgreSQL seconds: the clock goes on."""
-    if "app" in request.fixturenames:
-        request.getfixturevalue("app")
-    with at():
-        yield
-
-
-@pytest.fixture
-def hook(internet: Internet) -> StandIn:
-    return internet.machine("hooks.example.com")
 
 
 def tries(hook: StandIn, channel: Channel, most: int = 20) -> list[timedelta]:

@@ -19,7 +19,7 @@ from grafient.jobs import alerting, readiness
 from grafient.models import Incident, Workspace, utc_now
 from grafient.states import AlertKind, Topic
 from tests.alerts.delivered import arrived, states, webhook
-from tests.alerts.stand_ins import Internet, StandIn
+from tests.alerts.stand_ins import StandIn
 from tests.stored import add
 from tests.syncing import NOON, at, on_sqlite
 from tests.workers import until
@@ -31,11 +31,6 @@ MINUTE = timedelta(minutes=1)
 def _at_noon(workspace: Workspace) -> Iterator[None]:
     with at():
         yield
-
-
-@pytest.fixture
-def hook(internet: Internet) -> StandIn:
-    return internet.machine("hooks.example.com")
 
 
 @pytest.fixture
